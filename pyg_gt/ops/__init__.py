@@ -1,0 +1,15 @@
+"""Attention on ragged batches: the verb, its biases, its backends."""
+
+from ._dispatch import attention, explain_choice
+from .bias import AttentionBias, EdgeBias, EdgeMask, PairBias, ScoreMod, TableBias
+
+__all__ = [
+    "AttentionBias",
+    "EdgeBias",
+    "EdgeMask",
+    "PairBias",
+    "ScoreMod",
+    "TableBias",
+    "attention",
+    "explain_choice",
+]

@@ -1,0 +1,191 @@
+"""Attention on buckets, forward and backward, written out: it runs below autograd, inside ops."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._buckets import Bucket, Plan, Tile, tiles
+from ._random import keep
+
+# On a CPU the fused kernel of scaled_dot_product_attention beats matrix products from here on,
+# but has neither a bias with gradients nor dropout (measured: benchmarks/attention.py).
+_FUSED_FROM = 96
+
+
+class Problem(NamedTuple):
+    """One attention over a plan.
+
+    Attributes:
+        plan: the buckets.
+        heads: ``H``.
+        scale: factor of the scores.
+        bias: ``[P, H]`` or ``[P, 1]`` added to scores, or None.
+        dropout_p: probability of dropping a weight.
+        seed: ``[1]``, or None without dropout.
+    """
+
+    plan: Plan
+    heads: int
+    scale: float
+    bias: Tensor | None
+    dropout_p: float
+    seed: Tensor | None
+
+    def fused(self, bucket: Bucket, device: torch.device) -> bool:
+        """Whether torch's own CPU kernel takes this bucket."""
+        plain = self.bias is None and self.seed is None
+        return plain and device.type == "cpu" and bucket.cols >= _FUSED_FROM
+
+
+def forward(
+    problem: Problem, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Outputs ``[Nq, H, C]`` and the logarithms ``[Nq, H]`` that the fused kernel wants back."""
+    heads, plan = problem.heads, problem.plan
+    rows, cols = plan.rows_of(heads), plan.cols_of(heads)
+    q = _into_slots(query, rows, plan.row_slots.total)
+    k, v = (_into_slots(x, cols, plan.col_slots.total) for x in (key, value))
+    out, lse = torch.zeros_like(q), torch.zeros_like(q[:, 0])
+    generator = _generator(problem)
+    for bucket in plan.buckets:
+        q_b, out_b = (_rows_view(bucket, heads, x) for x in (q, out))
+        k_b, v_b = (_cols_view(bucket, heads, x) for x in (k, v))
+        if problem.fused(bucket, q.device):
+            result, log = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                q_b, k_b, v_b, attn_mask=_fused_mask(bucket, q.dtype), scale=problem.scale
+            )
+            out_b.copy_(result)
+            _rows_view(bucket, heads, lse).copy_(log)
+            continue
+        for tile in tiles(bucket, heads):
+            q_t, k_t, v_t = q_b[tile.graphs, :, tile.rows], k_b[tile.graphs], v_b[tile.graphs]
+            weights = _weights(problem, tile, q_t, k_t)
+            factors = _factors(problem, tile, weights, generator)
+            if factors is not None:
+                weights.mul_(factors)
+            out_b[tile.graphs, :, tile.rows] = weights @ v_t
+    shape = query.shape
+    return (
+        out.index_select(0, rows).view(shape).to(query.dtype),
+        lse.index_select(0, rows).view(shape[:2]),
+    )
+
+
+def backward(
+    problem: Problem,
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    needs_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients of query, key, value and, where asked for, the bias ``[P, H]``."""
+    heads, plan = problem.heads, problem.plan
+    rows, cols = plan.rows_of(heads), plan.cols_of(heads)
+    q, g, o = (_into_slots(x, rows, plan.row_slots.total) for x in (query, grad, out))
+    k, v = (_into_slots(x, cols, plan.col_slots.total) for x in (key, value))
+    logs = q.new_zeros(q.size(0)).index_copy_(0, rows, lse.flatten().to(q.dtype))
+    dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    dbias = None
+    if needs_bias and problem.bias is not None:
+        dbias = torch.zeros(problem.bias.size(0), heads, dtype=q.dtype, device=q.device)
+    generator = _generator(problem)
+    for bucket in plan.buckets:
+        q_b, g_b, o_b, dq_b = (_rows_view(bucket, heads, x) for x in (q, g, o, dq))
+        k_b, v_b, dk_b, dv_b = (_cols_view(bucket, heads, x) for x in (k, v, dk, dv))
+        if problem.fused(bucket, q.device):
+            grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                g_b, q_b, k_b, v_b, o_b, _rows_view(bucket, heads, logs), 0.0, False,
+                attn_mask=_fused_mask(bucket, q.dtype), scale=problem.scale,
+            )  # fmt: skip
+            for target, result in zip((dq_b, dk_b, dv_b), grads, strict=True):
+                target.copy_(result)
+            continue
+        for tile in tiles(bucket, heads):
+            q_t, g_t = q_b[tile.graphs, :, tile.rows], g_b[tile.graphs, :, tile.rows]
+            k_t, v_t = k_b[tile.graphs], v_b[tile.graphs]
+            weights = _weights(problem, tile, q_t, k_t)
+            dweights = g_t @ v_t.mT
+            factors = _factors(problem, tile, weights, generator)
+            if factors is None:
+                dv_b[tile.graphs] += weights.mT @ g_t
+            else:
+                dweights.mul_(factors)
+                dv_b[tile.graphs] += factors.mul_(weights).mT @ g_t
+            dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
+            dq_b[tile.graphs, :, tile.rows] = (dscores @ k_t).mul_(problem.scale)
+            dk_b[tile.graphs] += (dscores.mT @ q_t).mul_(problem.scale)
+            if dbias is not None:
+                pairs, there = tile.pairs()
+                dbias.index_copy_(0, pairs[there], dscores.permute(0, 2, 3, 1)[there])
+    return (
+        dq.index_select(0, rows).view(query.shape).to(query.dtype),
+        dk.index_select(0, cols).view(key.shape).to(key.dtype),
+        dv.index_select(0, cols).view(value.shape).to(value.dtype),
+        dbias,
+    )
+
+
+def _into_slots(x: Tensor, slots: Tensor, total: int) -> Tensor:
+    """``[N, H, C] -> [total * H, C]``, zeros in empty slots: NaN must not leak from memory."""
+    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+    flat = x.reshape(-1, x.size(-1)).to(dtype)
+    return flat.new_zeros(total * x.size(1), x.size(-1)).index_copy_(0, slots, flat)
+
+
+def _rows_view(bucket: Bucket, heads: int, buffer: Tensor) -> Tensor:
+    return _view(buffer, bucket.row_start, bucket.count, heads, bucket.rows)
+
+
+def _cols_view(bucket: Bucket, heads: int, buffer: Tensor) -> Tensor:
+    return _view(buffer, bucket.col_start, bucket.count, heads, bucket.cols)
+
+
+def _view(buffer: Tensor, start: int, count: int, heads: int, width: int) -> Tensor:
+    part = buffer[start * heads : (start + count * width) * heads]
+    return part.view(count, heads, width, *buffer.shape[1:])
+
+
+def _fused_mask(bucket: Bucket, dtype: torch.dtype) -> Tensor | None:
+    return None if bucket.padding is None else bucket.padding.to(dtype)
+
+
+def _weights(problem: Problem, tile: Tile, q: Tensor, k: Tensor) -> Tensor:
+    """Softmax weights ``[b, H, rows, cols]``."""
+    scores = (q * problem.scale) @ k.mT
+    if tile.bucket.padding is not None:
+        scores += tile.bucket.padding[tile.graphs]
+    if problem.bias is None:
+        return scores.softmax(-1)
+    pairs, _ = tile.pairs()
+    added = problem.bias[pairs].to(scores.dtype)  # [b, rows, cols, H or 1]
+    scores += added.permute(0, 3, 1, 2)
+    alone = scores.amax(-1, keepdim=True) == float("-inf")
+    weights = scores.masked_fill_(alone, 0.0).softmax(-1)
+    return weights.masked_fill_(alone, 0.0)
+
+
+def _generator(problem: Problem) -> torch.Generator | None:
+    if problem.seed is None or problem.seed.device.type != "cpu":
+        return None
+    return torch.Generator().manual_seed(int(problem.seed))
+
+
+def _factors(
+    problem: Problem, tile: Tile, weights: Tensor, generator: torch.Generator | None
+) -> Tensor | None:
+    """Dropout factors like ``weights``; the backward draws the same ones again."""
+    if problem.seed is None:
+        return None
+    if generator is None:
+        # reading a seed from a device would stall it, so there the counter-based generator
+        pairs, _ = tile.pairs()
+        factors = keep(problem.seed, pairs, problem.heads, problem.dropout_p, weights.dtype)
+        return factors.permute(0, 3, 1, 2)
+    kept = torch.empty_like(weights).bernoulli_(1 - problem.dropout_p, generator=generator)
+    return kept if problem.dropout_p >= 1 else kept.div_(1 - problem.dropout_p)

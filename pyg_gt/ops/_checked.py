@@ -1,0 +1,157 @@
+"""Range checks that also hold inside ``torch.compile``.
+
+Eager code checks an index once and remembers the tensor. Traced code cannot read it, so there an
+op checks when it runs and hands back a copy: nothing behind it sees an unchecked index.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._identity import IdentityCache, is_readable
+from ..edge_layout import DeferredEdges, EdgeLayout
+from ..layout import DeferredLayout, GraphLayout
+
+LIBRARY = torch.library.Library("pyg_gt", "DEF")
+TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.cudagraph_unsafe)
+
+_TABLE_SIZES: IdentityCache[int] = IdentityCache()
+
+
+def found(
+    batch: Tensor | None, num_nodes: int, num_graphs: int, device: torch.device
+) -> GraphLayout:
+    """The layout that a :class:`DeferredLayout` stands for; for code that runs, not traced."""
+    layout = GraphLayout.of(batch, num_nodes, None if num_graphs < 0 else num_graphs, device)
+    assert isinstance(layout, GraphLayout)
+    return layout
+
+
+def resolved(
+    query_layout: GraphLayout | DeferredLayout,
+    layout: GraphLayout | DeferredLayout,
+    device: torch.device,
+) -> tuple[GraphLayout, GraphLayout]:
+    """Both layouts, with as many graphs each; for code that runs, not traced."""
+    query_batch, batch = query_layout.batch, layout.batch
+    graphs = query_layout.num_graphs, layout.num_graphs
+    queries = found(query_batch, query_layout.num_nodes, graphs[0], device)
+    if query_batch is batch and query_layout.num_nodes == layout.num_nodes:
+        return queries, queries
+    keys = found(batch, layout.num_nodes, graphs[1], device)
+    # a batch vector does not show trailing empty graphs
+    most = max(queries.num_graphs, keys.num_graphs)
+    return _with_graphs(queries, most), _with_graphs(keys, most)
+
+
+def _with_graphs(layout: GraphLayout, num_graphs: int) -> GraphLayout:
+    if layout.num_graphs == num_graphs:
+        return layout
+    return layout.once(
+        ("graphs", num_graphs), lambda: GraphLayout.from_batch(layout.batch, num_graphs)
+    )
+
+
+def checked_table_index(index: Tensor, size: int) -> Tensor:
+    """``index [P]``, known to lie in ``[0, size)``.
+
+    Raises:
+        ValueError: if it is not a vector of uint8, int16, int32 or int64.
+        IndexError: if a value is out of range.
+    """
+    if index.dtype not in (torch.uint8, torch.int16, torch.int32, torch.int64) or index.dim() != 1:
+        raise ValueError(
+            f"'TableBias.index' must be a vector of uint8, int16, int32 or int64 (got shape "
+            f"{list(index.shape)}, {index.dtype})"
+        )
+    if not is_readable(index):
+        copy: Tensor = torch.ops.pyg_gt.checked_table_index(index, size)
+        return copy
+    if _TABLE_SIZES.get(index) != size:
+        _check_table_index(index, size)
+        _TABLE_SIZES.put(index, size)
+    return index
+
+
+def _check_table_index(index: Tensor, size: int) -> None:
+    if index.numel() == 0:
+        return
+    if index.is_cuda:
+        low, high = index.aminmax()
+        torch._assert_async((low >= 0) & (high < size), "a table index is out of range")
+        return
+    low, high = (int(x) for x in index.aminmax())
+    if low < 0 or high >= size:
+        raise IndexError(
+            f"Found table index {low if low < 0 else high}, but the table has {size} rows: "
+            f"indices must lie in [0, {size})"
+        )
+
+
+LIBRARY.define("checked_table_index(Tensor index, SymInt size) -> Tensor", tags=TAGS)
+
+
+@torch.library.impl(LIBRARY, "checked_table_index", "CompositeExplicitAutograd")
+def _checked_table_index(index: Tensor, size: int) -> Tensor:
+    checked_table_index(index, size)
+    return index.clone()
+
+
+@torch.library.register_fake("pyg_gt::checked_table_index", lib=LIBRARY)
+def _checked_table_index_fake(index: Tensor, size: int) -> Tensor:
+    return torch.empty_like(index)
+
+
+def checked_edges(
+    edges: EdgeLayout | DeferredEdges,
+    query_layout: GraphLayout | DeferredLayout,
+    layout: GraphLayout | DeferredLayout,
+) -> Tensor:
+    """``edge_index [2, E]``, known to lie in range and inside graphs."""
+    if isinstance(edges, EdgeLayout):
+        return edges.edge_index
+    index: Tensor = torch.ops.pyg_gt.checked_edges(
+        edges.edge_index,
+        edges.num_src,
+        edges.num_dst,
+        query_layout.batch,
+        query_layout.num_graphs,
+        layout.batch,
+        layout.num_graphs,
+    )
+    return index
+
+
+LIBRARY.define(
+    "checked_edges(Tensor edge_index, SymInt num_src, SymInt num_dst, Tensor? query_batch, "
+    "SymInt query_graphs, Tensor? batch, SymInt graphs) -> Tensor",
+    tags=TAGS,
+)
+
+
+@torch.library.impl(LIBRARY, "checked_edges", "CompositeExplicitAutograd")
+def _checked_edges(
+    edge_index: Tensor,
+    num_src: int,
+    num_dst: int,
+    query_batch: Tensor | None,
+    query_graphs: int,
+    batch: Tensor | None,
+    graphs: int,
+) -> Tensor:
+    edges = EdgeLayout.of(edge_index, num_src, num_dst)
+    assert isinstance(edges, EdgeLayout)
+    edges.check_within_graphs(
+        *resolved(
+            DeferredLayout(query_batch, num_dst, query_graphs),
+            DeferredLayout(batch, num_src, graphs),
+            edge_index.device,
+        )
+    )
+    return edge_index.to(torch.int64, copy=True)
+
+
+@torch.library.register_fake("pyg_gt::checked_edges", lib=LIBRARY)
+def _checked_edges_fake(edge_index: Tensor, *rest: object) -> Tensor:
+    return torch.empty_like(edge_index, dtype=torch.int64)

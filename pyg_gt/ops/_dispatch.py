@@ -1,0 +1,125 @@
+"""Chooses a backend. The only file that knows all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from . import _flex, _reference, _sdpa, _sparse, _varlen
+from ._inputs import Backend, Inputs, Layout, checked
+from ._random import draw_seed
+from .bias import AttentionBias
+
+# 'auto' takes the first without an objection; the reference, last, has none.
+_ORDER = cast(tuple[Backend, ...], (_sparse, _varlen, _sdpa, _flex, _reference))
+BACKENDS = {backend.NAME: backend for backend in _ORDER}
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    biases: Sequence[AttentionBias] = (),
+    *,
+    query_layout: Layout | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    backend: str = "auto",
+) -> Tensor:
+    r"""Softmax attention inside each graph of a batch (eqs. 1-8 of Vaswani et al. 2017).
+
+    .. math::
+        o_i = \sum_j \mathrm{softmax}_j(\mathrm{scale} \cdot q_i^\top k_j + b_{ij}) \, v_j
+
+    over the keys :math:`j` in the graph of query :math:`i`. A query with nothing to attend to
+    gets zeros. Dropout acts on the weights after the softmax.
+
+    Args:
+        query: ``[Nq, H, C]``.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+        layout: how the keys are split into graphs (``GraphLayout.of(batch, num_nodes)``).
+        biases: what is added to scores; additive ones apply first, then ``ScoreMod``s in their
+            order, then the mask.
+        query_layout: how the queries are split, with as many graphs; None: as the keys.
+        scale: factor of the scores; None: ``C ** -0.5``.
+        dropout_p: probability with which a weight is dropped. At 0 nothing random is drawn.
+        backend: ``"auto"`` or the name of one backend, which then never falls back.
+
+    Returns:
+        ``[Nq, H, C]`` of the type of ``query``.
+
+    Raises:
+        ValueError: for wrong shapes, types or values, or an unknown backend.
+        IndexError: for an edge or table index out of range.
+        NotImplementedError: if the named backend cannot run these inputs, with its reason.
+    """
+    inputs = _inputs(query, key, value, layout, biases, query_layout, scale, dropout_p)
+    if backend == "auto":
+        chosen = next(b for b in _ORDER if b.unsupported(inputs) is None)
+        return chosen.forward(inputs)
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"Unknown backend '{backend}'; expected 'auto' or one of {', '.join(BACKENDS)}"
+        )
+    if (reason := BACKENDS[backend].unsupported(inputs)) is not None:
+        raise NotImplementedError(
+            f"Backend '{backend}' cannot run this attention: {reason}. Pass backend='auto', or "
+            f"ask 'pyg_gt.explain_choice' which backends can"
+        )
+    return BACKENDS[backend].forward(inputs)
+
+
+def explain_choice(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    biases: Sequence[AttentionBias] = (),
+    *,
+    query_layout: Layout | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+) -> dict[str, str]:
+    """What ``attention(..., backend="auto")`` would run, and why not the others.
+
+    Takes the arguments of :func:`attention`.
+
+    Returns:
+        One line per backend, in the order in which ``"auto"`` asks them: its objection, or its
+        place among those that could run.
+    """
+    inputs = _inputs(query, key, value, layout, biases, query_layout, scale, dropout_p, draw=False)
+    lines: dict[str, str] = {}
+    place = 0
+    for backend in _ORDER:
+        reason = backend.unsupported(inputs)
+        if reason is None:
+            place += 1
+            reason = "chosen" if place == 1 else f"could run, choice {place}"
+        lines[backend.NAME] = reason
+    return lines
+
+
+def _inputs(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    biases: Sequence[AttentionBias],
+    query_layout: Layout | None,
+    scale: float | None,
+    dropout_p: float,
+    draw: bool = True,
+) -> Inputs:
+    query_layout = layout if query_layout is None else query_layout
+    biases = checked(query, key, value, query_layout, layout, tuple(biases), dropout_p)
+    scale = query.size(-1) ** -0.5 if scale is None else scale
+    seed = None
+    if dropout_p > 0:
+        seed = draw_seed(query.device) if draw else torch.zeros(1, dtype=torch.int64)
+    return Inputs(query, key, value, query_layout, layout, biases, scale, dropout_p, seed)

@@ -1,0 +1,222 @@
+"""The one argument that every backend takes, and the one check at the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..edge_layout import EdgeLayout
+from ..layout import DeferredLayout, GraphLayout
+from ._checked import checked_table_index
+from .bias import (
+    AdditiveBias,
+    AttentionBias,
+    EdgeBias,
+    EdgeMask,
+    PairBias,
+    ScoreMod,
+    TableBias,
+    num_pairs,
+)
+
+Layout = GraphLayout | DeferredLayout
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What one call of attention computes; checked, and free of choices still to make.
+
+    Attributes:
+        query: ``[Nq, H, C]``.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+        query_layout: how the queries are split into graphs.
+        layout: how the keys are; the same object in self-attention.
+        biases: in the order in which they apply.
+        scale: factor of the scores.
+        dropout_p: probability with which a weight is dropped after the softmax.
+        seed: ``[1]`` int64, or None without dropout.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    query_layout: Layout
+    layout: Layout
+    biases: tuple[AttentionBias, ...]
+    scale: float
+    dropout_p: float
+    seed: Tensor | None
+
+    @property
+    def additive(self) -> tuple[AdditiveBias, ...]:
+        """The biases that are added to scores."""
+        return tuple(b for b in self.biases if isinstance(b, (PairBias, TableBias, EdgeBias)))
+
+    @property
+    def score_mods(self) -> tuple[ScoreMod, ...]:
+        """The functions of scores."""
+        return tuple(b for b in self.biases if isinstance(b, ScoreMod))
+
+    @property
+    def mask(self) -> EdgeMask | None:
+        """The edges along which attention is allowed, or None for all pairs."""
+        return next((b for b in self.biases if isinstance(b, EdgeMask)), None)
+
+    @property
+    def heads(self) -> int:
+        """``H``."""
+        return self.query.size(1)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether autograd will ask for a gradient."""
+        if not torch.is_grad_enabled():
+            return False
+        tensors = [self.query, self.key, self.value]
+        for bias in self.biases:
+            tensors += [x for x in vars(bias).values() if isinstance(x, Tensor)]
+        return any(x.requires_grad for x in tensors)
+
+
+class Backend(Protocol):
+    """A module is a backend when it has these three names."""
+
+    NAME: str
+
+    def unsupported(self, inputs: Inputs) -> str | None:
+        """Why these inputs cannot be run, in words with the values that came; None if they can."""
+        ...
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """``[Nq, H, C]``."""
+        ...
+
+
+def checked(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_layout: Layout,
+    layout: Layout,
+    biases: tuple[AttentionBias, ...],
+    dropout_p: float,
+) -> tuple[AttentionBias, ...]:
+    """Checks shapes, types and ranges; returns the biases with their indices checked.
+
+    Raises:
+        ValueError: for a wrong shape, type or value.
+        IndexError: for an edge or table index out of range.
+    """
+    _check_tensors(query, key, value)
+    for name, tensor, lay in (("query", query, query_layout), ("key", key, layout)):
+        if not isinstance(lay, (GraphLayout, DeferredLayout)):
+            raise ValueError(
+                f"'layout' and 'query_layout' must be a 'GraphLayout' (got "
+                f"'{type(lay).__name__}'); make one with 'GraphLayout.of(batch, num_nodes)'"
+            )
+        if lay.num_nodes != tensor.size(0):
+            raise ValueError(
+                f"'{name}' has {tensor.size(0)} nodes, but its layout describes {lay.num_nodes}"
+            )
+    graphs = query_layout.num_graphs, layout.num_graphs
+    if min(graphs) >= 0 and graphs[0] != graphs[1]:
+        raise ValueError(
+            f"'query_layout' has {graphs[0]} graphs and 'layout' {graphs[1]}; give both the same "
+            f"number ('num_graphs=' counts empty ones)"
+        )
+    if not 0.0 <= dropout_p <= 1.0:
+        raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
+    if sum(isinstance(bias, EdgeMask) for bias in biases) > 1:
+        raise ValueError(
+            "at most one 'EdgeMask' can be given; join the edge sets into one 'edge_index'"
+        )
+    return tuple(_checked_bias(b, query, query_layout, layout) for b in biases)
+
+
+def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if not isinstance(tensor, Tensor) or tensor.dim() != 3:
+            got = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(
+                f"'{name}' must be a tensor of shape [num_nodes, heads, head_channels] (got {got})"
+            )
+    if key.shape != value.shape or query.shape[1:] != key.shape[1:]:
+        raise ValueError(
+            f"'key' and 'value' must have one shape, and 'query' their heads and head_channels "
+            f"(got query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)})"
+        )
+    if not query.is_floating_point() or not query.dtype == key.dtype == value.dtype:
+        raise ValueError(
+            f"'query', 'key' and 'value' must have one floating-point type (got {query.dtype}, "
+            f"{key.dtype} and {value.dtype})"
+        )
+    if not query.device == key.device == value.device:
+        raise ValueError(
+            f"'query', 'key' and 'value' must lie on one device (got {query.device}, "
+            f"{key.device} and {value.device})"
+        )
+
+
+def _checked_bias(
+    bias: AttentionBias, query: Tensor, query_layout: Layout, layout: Layout
+) -> AttentionBias:
+    heads, head_channels = query.shape[1:]
+    if isinstance(bias, PairBias):
+        _check_pairs("values", bias.values, query_layout, layout)
+        _check_shape("PairBias.values", bias.values, ("P", heads), bias.values.size(0))
+        return bias
+    if isinstance(bias, TableBias):
+        _check_pairs("index", bias.index, query_layout, layout)
+        _check_shape("TableBias.table", bias.table, ("K", heads), bias.table.size(0))
+        return TableBias(bias.table, checked_table_index(bias.index, bias.table.size(0)))
+    if isinstance(bias, ScoreMod):
+        if not callable(bias.fn):
+            raise ValueError(f"'ScoreMod.fn' must be callable (got '{type(bias.fn).__name__}')")
+        return bias
+    if not isinstance(bias, (EdgeBias, EdgeMask)):
+        raise ValueError(
+            f"a bias must be one of PairBias, TableBias, EdgeBias, EdgeMask and ScoreMod (got "
+            f"'{type(bias).__name__}')"
+        )
+    edges = EdgeLayout.of(bias.edges, layout.num_nodes, query_layout.num_nodes)
+    if (
+        isinstance(edges, EdgeLayout)
+        and isinstance(layout, GraphLayout)
+        and isinstance(query_layout, GraphLayout)
+    ):
+        edges.check_within_graphs(query_layout, layout)
+    num_edges = edges.edge_index.size(1)
+    if bias.values is not None:
+        name = f"{type(bias).__name__}.values"
+        _check_shape(name, bias.values, ("E", heads), num_edges)
+    if isinstance(bias, EdgeBias):
+        return EdgeBias(edges, bias.values)
+    if bias.features is not None:
+        shape = ("E", heads, head_channels)
+        _check_shape("EdgeMask.features", bias.features, shape, num_edges)
+    return EdgeMask(edges, bias.values, bias.features)
+
+
+def _check_pairs(name: str, tensor: Tensor, query_layout: Layout, layout: Layout) -> None:
+    if isinstance(query_layout, DeferredLayout) or isinstance(layout, DeferredLayout):
+        return  # the op that reads the layout checks it
+    pairs = num_pairs(query_layout, layout)
+    if tensor.size(0) != pairs:
+        raise ValueError(
+            f"'{name}' describes {tensor.size(0)} pairs, but the layout has {pairs}: the sum over "
+            f"graphs of queries times keys, in the order of the batch"
+        )
+
+
+def _check_shape(name: str, tensor: Tensor, shape: tuple[str | int, ...], first: int) -> None:
+    want = (first, *shape[1:])
+    if not tensor.is_floating_point() or tuple(tensor.shape) != want:
+        said = ", ".join(str(s) for s in shape)
+        raise ValueError(
+            f"'{name}' must be floating-point of shape [{said}] with {shape[0]} = {first} (got "
+            f"{list(tensor.shape)}, {tensor.dtype})"
+        )
