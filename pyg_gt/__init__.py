@@ -1,5 +1,6 @@
 """Graph Transformers as PyTorch Geometric layers: message passing on the complete graph, fast."""
 
+from ._swap import swap
 from .edge_layout import EdgeLayout
 from .layout import GraphLayout
 from .ops import (
@@ -25,4 +26,5 @@ __all__ = [
     "__version__",
     "attention",
     "explain_choice",
+    "swap",
 ]

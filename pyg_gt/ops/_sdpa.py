@@ -26,6 +26,9 @@ from .bias import (
 
 NAME = "sdpa"
 
+# in place of the number of graphs: the queries' layout is the keys'
+_SAME = -2
+
 
 def unsupported(inputs: Inputs) -> str | None:
     """See the table of backends."""
@@ -59,23 +62,30 @@ def forward(inputs: Inputs) -> Tensor:
         values = bias.values if isinstance(bias, PairBias) else _table_values(bias)
         pair_values = values if pair_values is None else pair_values + values
     mask = inputs.mask
+    mask_edges = None if mask is None else _edge_index(mask.edges)
+    query_batch, query_graphs = inputs.query_layout.batch, inputs.query_layout.num_graphs
+    if inputs.query_layout is inputs.layout:
+        query_batch, query_graphs = None, _SAME
+    query, key, value, query_batch, batch, mask_edges, *edge_sets = _distinct(
+        inputs.query, inputs.key, inputs.value, query_batch, inputs.layout.batch, mask_edges,
+        *edge_sets,
+    )  # fmt: skip
     return _Attention.apply(  # type: ignore[no-any-return,no-untyped-call]
-        inputs.query,
-        inputs.key,
-        inputs.value,
-        pair_values,
-        None if mask is None else mask.values,
-        inputs.seed,
-        inputs.query_layout.batch,
-        inputs.query_layout.num_graphs,
-        inputs.layout.batch,
-        inputs.layout.num_graphs,
-        None if mask is None else _edge_index(mask.edges),
-        edge_sets,
-        inputs.scale,
-        inputs.dropout_p,
-        *edge_values,
-    )
+        query, key, value, pair_values, None if mask is None else mask.values, inputs.seed,
+        query_batch, query_graphs, batch, inputs.layout.num_graphs, mask_edges, edge_sets,
+        inputs.scale, inputs.dropout_p, *edge_values,
+    )  # fmt: skip
+
+
+def _distinct(*tensors: Tensor | None) -> list[Any]:
+    """The same tensors as separate objects, which traced ``autograd.Function``s insist on."""
+    if not torch.compiler.is_compiling():
+        return list(tensors)
+    result: list[Any] = []
+    for tensor in tensors:
+        seen = tensor is not None and any(tensor is other for other in result)
+        result.append(tensor.view_as(tensor) if tensor is not None and seen else tensor)
+    return result
 
 
 def _edge_index(edges: EdgeLayout | DeferredEdges) -> Tensor:
@@ -188,8 +198,10 @@ class _Call:
         scale: float,
         dropout_p: float,
     ) -> None:
-        query_side = DeferredLayout(query_batch, query.size(0), query_graphs)
         key_side = DeferredLayout(batch, key.size(0), graphs)
+        query_side = key_side
+        if query_graphs != _SAME:
+            query_side = DeferredLayout(query_batch, query.size(0), query_graphs)
         self.query_layout, self.layout = resolved(query_side, key_side, query.device)
         self.heads = query.size(1)
         self.dtype = query.dtype if query.dtype == torch.float64 else torch.float32

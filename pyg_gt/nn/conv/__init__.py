@@ -1,0 +1,8 @@
+"""Message-passing layers."""
+
+from .full_transformer_conv import FullTransformerConv
+from .gated_gcn_conv import GatedGCNConv
+from .gps_conv import GPSConv
+from .masked_transformer_conv import MaskedTransformerConv
+
+__all__ = ["FullTransformerConv", "GPSConv", "GatedGCNConv", "MaskedTransformerConv"]

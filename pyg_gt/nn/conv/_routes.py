@@ -1,0 +1,135 @@
+"""When a layer must send its messages through PyG's ``propagate``, and along which pairs.
+
+The fused route never makes a message. Where somebody wants to see or change messages, the same
+attention runs as gather, message and aggregate over an explicit list of pairs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.nn import MessagePassing
+
+from ...edge_layout import EdgeLayout
+from ...layout import DeferredLayout, GraphLayout
+from ...ops.bias import (
+    AttentionBias,
+    EdgeBias,
+    EdgeMask,
+    PairBias,
+    ScoreMod,
+    TableBias,
+    pair_of_edge,
+    pair_ptr,
+)
+
+_METHODS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")
+_HOOKS = (
+    "_propagate_forward_pre_hooks",
+    "_propagate_forward_hooks",
+    "_message_forward_pre_hooks",
+    "_message_forward_hooks",
+    "_aggregate_forward_pre_hooks",
+    "_aggregate_forward_hooks",
+    "_edge_update_forward_pre_hooks",
+    "_edge_update_forward_hooks",
+)
+
+
+def needs_propagate(conv: MessagePassing, own: type[MessagePassing]) -> bool:
+    """Whether PyG's route must run: hooks, an explainer, another ``aggr``, or an override.
+
+    Args:
+        conv: the layer.
+        own: the class of this library whose methods the fused route replaces.
+    """
+    if conv.explain or conv.aggr not in ("add", "sum") or conv.decomposed_layers > 1:
+        return True
+    if any(getattr(conv, name) for name in _HOOKS):
+        return True
+    kind, instance = type(conv), vars(conv)
+    return any(
+        name in instance or getattr(kind, name) is not getattr(own, name) for name in _METHODS
+    )
+
+
+class Pairs(NamedTuple):
+    """The messages of an attention: one for each pair, or for each edge of a mask.
+
+    Attributes:
+        edge_index: ``[2, L]``, key node and query node of each message.
+        added: ``[L, H]`` or ``[L, 1]``, added to its score.
+        features: ``[L, H, C]`` added to its key and value, or None.
+        graph: ``[L]``, its graph.
+        mods: functions of the scores, applied after ``added`` and before ``masked``.
+        masked: ``[L, H]`` added last, or None.
+    """
+
+    edge_index: Tensor
+    added: Tensor
+    features: Tensor | None
+    graph: Tensor
+    mods: tuple[ScoreMod, ...]
+    masked: Tensor | None
+
+
+def pairs_of(layout: GraphLayout, biases: tuple[AttentionBias, ...], heads: int) -> Pairs:
+    """The messages of attention inside each graph, in the order of flat pairs or of edges."""
+    mask = next((b for b in biases if isinstance(b, EdgeMask)), None)
+    flat: Tensor | None = None
+    for bias in biases:
+        if isinstance(bias, (PairBias, TableBias, EdgeBias)):
+            values = bias.pair_values(layout, layout)
+            flat = values if flat is None else flat + values
+    if mask is None:
+        edge_index = complete_edge_index(layout)
+        added = flat
+        features = masked = None
+    else:
+        edges = EdgeLayout.of(mask.edges, layout.num_nodes)
+        assert isinstance(edges, EdgeLayout)
+        edges.check_within_graphs(layout, layout)
+        edge_index = edges.edge_index
+        added = None if flat is None else flat[pair_of_edge(edges, layout, layout)]
+        features, masked = mask.features, mask.values
+    if added is None:
+        added = torch.zeros(edge_index.size(1), 1, device=edge_index.device)
+    mods = tuple(b for b in biases if isinstance(b, ScoreMod))
+    return Pairs(edge_index, added, features, layout.batch[edge_index[1]], mods, masked)
+
+
+def complete_edge_index(layout: GraphLayout) -> Tensor:
+    """``[2, P]``: every ordered pair of nodes of one graph, self-loops too, as messages."""
+    ptr = pair_ptr(layout, layout)
+    graph = torch.repeat_interleave(ptr.diff())
+    local = torch.arange(graph.numel(), device=graph.device) - ptr[graph]
+    size = layout.ptr.diff()[graph]
+    order = layout.order
+    start = layout.ptr[graph]
+    source, target = start + local % size, start + local // size
+    return torch.stack([source, target] if order is None else [order[source], order[target]])
+
+
+def now(layout: GraphLayout | DeferredLayout) -> GraphLayout:
+    """The layout itself; traced code has none to list pairs from."""
+    if isinstance(layout, GraphLayout):
+        return layout
+    raise NotImplementedError(
+        "hooks, 'return_attention_weights', an explainer, another 'aggr' or an overridden message "
+        "send one message for each pair, whose number traced code cannot know: call this layer "
+        "outside of 'torch.compile' (for instance through 'torch.compiler.disable')"
+    )
+
+
+def check_explained(conv: MessagePassing, num_messages: int) -> None:
+    """Raises ``ValueError`` if an explainer's mask is not one number for each pair."""
+    mask = conv._edge_mask
+    if conv.explain and (mask is None or mask.size(0) != num_messages):
+        got = None if mask is None else mask.size(0)
+        raise ValueError(
+            f"global attention sends {num_messages} messages, one for each pair of nodes, but the "
+            f"explainer's mask has length {got}; leave 'explain = False' on this layer and "
+            f"explain the local convolution, as with PyG's 'GPSConv'"
+        )

@@ -1,0 +1,235 @@
+"""Local message passing and global attention side by side."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.nn import GPSConv as PyGGPSConv
+from torch_geometric.nn import MessagePassing
+from torch_geometric.nn.attention import PerformerAttention
+from torch_geometric.utils import to_dense_batch
+
+from ...layout import DeferredLayout, GraphLayout
+from ...ops import AttentionBias
+from .._multihead import multihead_attention, project, why_not_ragged
+from ._routes import Pairs, check_explained, needs_propagate, now, pairs_of
+from .full_transformer_conv import pair_weights, weighted_values
+
+
+class GPSConv(PyGGPSConv, MessagePassing):  # type: ignore[misc]
+    r"""PyG's ``GPSConv`` without padding.
+
+    "Recipe for a General, Powerful, Scalable Graph Transformer" (Rampasek et al. 2022,
+    https://arxiv.org/abs/2205.12454):
+
+    .. math::
+        x' = \mathrm{MLP}(\mathrm{Local}(x, A) + \mathrm{Attention}(x))
+
+    with a residual and a norm around each part. Arguments, parameter names, outputs and printed
+    form are PyG's.
+
+    Args:
+        channels: ``F``.
+        conv: the local part, or None. It may return ``(x, edge_attr)``; then so does this layer.
+        heads: ``H``.
+        dropout: of the outputs of each part.
+        act: activation of the MLP.
+        act_kwargs: its arguments.
+        norm: normalisation, or None.
+        norm_kwargs: its arguments.
+        attn_type: ``"multihead"``, or ``"performer"``, which runs PyG's on a padded batch.
+        attn_kwargs: of ``torch.nn.MultiheadAttention``; beyond ``dropout``, ``bias``, ``device``
+            and ``dtype``, PyG's padded attention runs.
+        attn_dropout: dropout of the attention weights; the same as ``attn_kwargs["dropout"]``.
+        norm_first: normalise before each part instead of after it (Xiong et al. 2020).
+        attn: another global part, called as ``attn(x, batch=layout)``, with ``biases=`` if given.
+        backend: which attention backend runs; see :func:`pyg_gt.attention`.
+
+    Raises:
+        ValueError: if dropout of the attention is given twice, or ``attn`` and ``attn_kwargs``.
+    """
+
+    # not the ones that PyG generates for the parent class, which name the parent's arguments
+    propagate = MessagePassing.propagate
+    edge_updater = MessagePassing.edge_updater
+
+    def __init__(
+        self,
+        channels: int,
+        conv: torch.nn.Module | None,
+        heads: int = 1,
+        dropout: float = 0.0,
+        act: str = "relu",
+        act_kwargs: dict[str, Any] | None = None,
+        norm: str | None = "batch_norm",
+        norm_kwargs: dict[str, Any] | None = None,
+        attn_type: str = "multihead",
+        attn_kwargs: dict[str, Any] | None = None,
+        *,
+        attn_dropout: float | None = None,
+        norm_first: bool = False,
+        attn: torch.nn.Module | None = None,
+        backend: str = "auto",
+    ) -> None:
+        if channels % heads != 0:
+            raise ValueError(
+                f"'channels' must be divisible by 'heads' (got {channels} channels, {heads} heads)"
+            )
+        attn_kwargs = dict(attn_kwargs or {})
+        if attn_dropout is not None:
+            if "dropout" in attn_kwargs:
+                raise ValueError(
+                    f"attention dropout is given twice: attn_dropout={attn_dropout} and "
+                    f"attn_kwargs['dropout']={attn_kwargs['dropout']}; leave one out"
+                )
+            attn_kwargs["dropout"] = attn_dropout
+        if attn is not None and attn_kwargs:
+            raise ValueError(f"'attn' is an object already: {sorted(attn_kwargs)} cannot reach it")
+        super().__init__(
+            channels, conv, heads, dropout, act, act_kwargs, norm, norm_kwargs, attn_type,
+            attn_kwargs,
+        )  # fmt: skip
+        self.node_dim = 0
+        self.norm_first = norm_first
+        self.backend = backend
+        # explainers mask the edges of the local part, as with PyG's layer
+        self.explain = False
+        if attn is not None:
+            self.attn = attn
+
+    def reset_parameters(self) -> None:
+        """Draws all weights anew."""
+        own = self.attn
+        if isinstance(own, (torch.nn.MultiheadAttention, PerformerAttention)):
+            super().reset_parameters()
+            return
+        self.attn = torch.nn.MultiheadAttention(self.channels, self.heads)  # PyG resets only such
+        super().reset_parameters()
+        self.attn = own
+        own.reset_parameters()
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Any,
+        batch: Any = None,
+        *,
+        biases: tuple[AttentionBias, ...] = (),
+        **kwargs: Any,
+    ) -> Any:
+        """Runs the layer.
+
+        Args:
+            x: ``[N, F]``.
+            edge_index: what the local part takes.
+            batch: ``[N]``, a ``GraphLayout``, or None for one graph.
+            biases: what is added to the scores of the global part.
+            **kwargs: for the local part.
+
+        Returns:
+            ``[N, F]``; with a local part that returns edge features, ``(x, edge_attr)``.
+        """
+        layout = GraphLayout.of(batch, x.size(0), device=x.device)
+        index = batch if isinstance(batch, Tensor) or batch is None else layout.batch
+        parts = []
+        edge_attr: Tensor | None = None
+        returns_edges = False
+        if self.conv is not None:
+            h = self._norm(self.norm1, x, index) if self.norm_first else x
+            h = self.conv(h, edge_index, **kwargs)
+            if returns_edges := isinstance(h, tuple):
+                h, edge_attr = h
+            parts.append(self._residual(h, x, self.norm1, index))
+
+        h = self._norm(self.norm2, x, index) if self.norm_first else x
+        parts.append(self._residual(self._attend(h, layout, biases), x, self.norm2, index))
+
+        out = sum(parts)
+        if self.norm_first:
+            out = out + self.mlp(self._norm(self.norm3, out, index))
+        else:
+            out = self._norm(self.norm3, out + self.mlp(out), index)
+        return (out, edge_attr) if returns_edges else out
+
+    def _residual(self, h: Tensor, x: Tensor, norm: Any, index: Tensor | None) -> Tensor:
+        h = F.dropout(h, p=self.dropout, training=self.training) + x
+        return h if self.norm_first else self._norm(norm, h, index)
+
+    def _norm(self, norm: Any, h: Tensor, index: Tensor | None) -> Tensor:
+        if norm is None:
+            return h
+        result: Tensor = norm(h, batch=index) if self.norm_with_batch else norm(h)
+        return result
+
+    def _attend(
+        self,
+        x: Tensor,
+        layout: GraphLayout | DeferredLayout,
+        biases: tuple[AttentionBias, ...],
+    ) -> Tensor:
+        attn = self.attn
+        reason = why_not_ragged(attn)
+        if reason is not None:
+            if isinstance(attn, (torch.nn.MultiheadAttention, PerformerAttention)):
+                return self._attend_padded(x, layout, biases, reason)
+            given = {"biases": biases} if biases else {}
+            result: Tensor = attn(x, batch=layout, **given)
+            return result
+        if not needs_propagate(self, GPSConv):
+            return multihead_attention(attn, x, layout, biases, self.backend)
+
+        query, key, value = project(attn, x)
+        pairs = pairs_of(now(layout), biases, self.heads)
+        check_explained(self, pairs.edge_index.size(1))
+        alpha = self.edge_updater(pairs.edge_index, query=query, key=key, pairs=pairs)
+        out = self.propagate(
+            pairs.edge_index, size=(x.size(0), x.size(0)), value=value, alpha=alpha, pairs=pairs
+        )
+        projected: Tensor = attn.out_proj(out.reshape(x.size(0), -1))
+        return projected
+
+    def edge_update(
+        self, query_i: Tensor, key_j: Tensor, pairs: Pairs, index: Tensor, size_i: int | None
+    ) -> Tensor:
+        """``[L, H]``: the attention weight of each message."""
+        return pair_weights(query_i, key_j, pairs, index, size_i)
+
+    def message(self, value_j: Tensor, alpha: Tensor, pairs: Pairs) -> Tensor:
+        """``[L, H, C]``: what each pair sends."""
+        return weighted_values(value_j, alpha, pairs, self.attn.dropout, self.attn.training)
+
+    def _attend_padded(
+        self,
+        x: Tensor,
+        layout: GraphLayout | DeferredLayout,
+        biases: tuple[AttentionBias, ...],
+        reason: str,
+    ) -> Tensor:
+        """PyG's way: ``attn`` is run as a module on a padded batch."""
+        if biases:
+            raise ValueError(
+                f"'biases' cannot reach this layer's attention, which runs as a module on a "
+                f"padded batch: {reason}"
+            )
+        performer = isinstance(self.attn, PerformerAttention)
+        if not performer and not torch.compiler.is_compiling():
+            warnings.warn(
+                f"global attention runs on a padded batch, as in PyG, which costs time and "
+                f"memory: {reason}",
+                stacklevel=2,
+            )
+        order = layout.order if isinstance(layout, GraphLayout) else None
+        batch = layout.batch
+        if order is not None and batch is not None:  # 'to_dense_batch' wants it sorted
+            x, batch = x[order], batch[order]
+        dense, mask = to_dense_batch(x, batch)
+        if performer:
+            dense = self.attn(dense, mask=mask)
+        else:
+            dense, _ = self.attn(dense, dense, dense, key_padding_mask=~mask, need_weights=False)
+        out = dense[mask]
+        return out if order is None else torch.empty_like(out).index_copy(0, order, out)
