@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,21 @@ def is_readable(tensor: Tensor) -> bool:
     if torch.compiler.is_compiling() or tensor.is_meta:
         return False
     return not isinstance(tensor, torch._subclasses.FakeTensor)
+
+
+def remember(made: dict[Any, Any], key: Any, make: Callable[[], T]) -> T:
+    """What ``make`` gives, made once; what was made for a layout that is dead is dropped."""
+    if key not in made:
+        for old in [k for k in made if isinstance(k, tuple) and any(map(_is_dead, k))]:
+            del made[old]
+        with torch.inference_mode(False):  # training may need what an evaluation made
+            made[key] = make()
+    value: T = made[key]
+    return value
+
+
+def _is_dead(part: Any) -> bool:
+    return isinstance(part, weakref.ref) and part() is None
 
 
 class IdentityCache(Generic[T]):

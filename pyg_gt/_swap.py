@@ -9,7 +9,7 @@ import torch
 from torch_geometric.nn import GPSConv as PyGGPSConv
 from torch_geometric.nn import MessagePassing, TransformerConv
 
-from .nn import GPSConv, MaskedTransformerConv
+from .nn import FullTransformerConv, GPSConv, MaskedTransformerConv
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 
@@ -48,7 +48,7 @@ def swap(model: ModelT, *, backend: str = "auto", verbose: bool = False) -> Mode
             if verbose:
                 print(f"swap: {name}: {twin.__name__}")
         if type(module) in _TWINS.values():
-            module.backend = backend  # type: ignore[assignment]
+            module.backend = backend
         elif (reason := _why_left(module)) is not None:
             left.append(f"{name} ({reason})")
             if verbose:
@@ -65,7 +65,6 @@ def _become(module: torch.nn.Module, twin: type[torch.nn.Module]) -> None:
         # PyG's GPSConv is no MessagePassing yet: these fields come from an empty one
         fresh = GPSConv.__new__(GPSConv)
         MessagePassing.__init__(fresh, aggr="add", node_dim=0)
-        fresh.explain = False
     module.__class__ = twin
     if fresh is None:
         return
@@ -73,6 +72,8 @@ def _become(module: torch.nn.Module, twin: type[torch.nn.Module]) -> None:
         vars(module).setdefault(name, value)
     for name, child in fresh._modules.items():
         module._modules.setdefault(name, child)
+    # on the module itself, since PyG then binds its 'propagate' to it
+    module.explain = False  # type: ignore[assignment]
     module.norm_first = False  # type: ignore[assignment]
 
 
@@ -82,8 +83,10 @@ def _why_left(module: torch.nn.Module) -> str | None:
     if isinstance(module, torch.jit.ScriptModule):
         scripted = getattr(module, "original_name", "")
         return "it is scripted" if scripted in {t.__name__ for t in _TWINS} else None
-    for theirs, ours in _TWINS.items():
-        if isinstance(module, theirs) and not isinstance(module, ours):
+    if isinstance(module, (FullTransformerConv, *_TWINS.values())):
+        return None
+    for theirs in _TWINS:
+        if isinstance(module, theirs):
             if hasattr(module, "parametrizations"):
                 return f"it is a parametrised {theirs.__name__}"
             return f"'{kind.__name__}' is a subclass of {theirs.__name__}"

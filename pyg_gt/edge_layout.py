@@ -13,7 +13,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, to_edge_index
 
-from ._identity import IdentityCache, is_readable
+from ._identity import IdentityCache, is_readable, remember
 from .layout import GraphLayout
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class EdgeLayout:
         if not is_readable(keys[0]):
             return DeferredEdges(read(), num_src, num_dst)
         own = _BY_OWN_EDGES.get(keys[0])
-        wanted = (num_src, num_dst, flow, *(id(key) for key in keys[1:]))
+        wanted = (num_src, num_dst, flow, *map(id, keys[1:]))
         known = own() if own is not None and flow == "source_to_target" else None
         if known is not None and (known.num_src, known.num_dst) == (num_src, num_dst):
             return known
@@ -101,10 +101,7 @@ class EdgeLayout:
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What a backend needs to make only once per edge set (CSR, block tables)."""
-        if key not in self._made:
-            self._made[key] = make()
-        value: T = self._made[key]
-        return value
+        return remember(self._made, key, make)
 
     @property
     def num_edges(self) -> int:
@@ -141,11 +138,11 @@ class EdgeLayout:
         crossing = query_layout.batch[self.target] != layout.batch[self.source]
         if bool(crossing.any()):
             edge = int(crossing.nonzero()[0])
+            source, target = int(self.source[edge]), int(self.target[edge])
             raise ValueError(
-                f"edge {edge} joins node {int(self.source[edge])} of graph "
-                f"{int(layout.batch[self.source[edge]])} to node {int(self.target[edge])} of graph "
-                f"{int(query_layout.batch[self.target[edge]])}; attention stays inside a graph. "
-                f"Drop such edges, or use one graph for all nodes ('batch=None')"
+                f"edge {edge} joins node {source} of graph {int(layout.batch[source])} to node "
+                f"{target} of graph {int(query_layout.batch[target])}; attention stays inside a "
+                f"graph. Drop such edges, or use one graph for all nodes ('batch=None')"
             )
         self._made[key] = True
 
@@ -225,11 +222,11 @@ def _check_range(index: Tensor, size: int, name: str) -> None:
         low, high = index.aminmax()
         torch._assert_async((low >= 0) & (high < size), f"a {name} index is out of range")
         return
-    low, high = (int(x) for x in index.aminmax())
-    if low < 0 or high >= size:
+    first, last = (int(x) for x in index.aminmax())
+    if first < 0 or last >= size:
         raise IndexError(
-            f"Found {name} index {low if low < 0 else high} in 'edge_index', but there are {size} "
-            f"{name} nodes: indices must lie in [0, {size})"
+            f"Found {name} index {first if first < 0 else last} in 'edge_index', but there are "
+            f"{size} {name} nodes: indices must lie in [0, {size})"
         )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch_geometric.data import Batch, Data
 
-from ._identity import IdentityCache, is_readable
+from ._identity import IdentityCache, is_readable, remember
 
 T = TypeVar("T")
 
@@ -54,7 +54,9 @@ class GraphLayout:
     def __post_init__(self) -> None:
         """Lets an op that is handed :attr:`batch` find this layout again."""
         if is_readable(self.batch):
-            _BY_OWN_BATCH.put(self.batch, weakref.ref(self))
+            owner = _BY_OWN_BATCH.get(self.batch)
+            if owner is None or owner() is None:  # a shallow copy leaves it to the original
+                _BY_OWN_BATCH.put(self.batch, weakref.ref(self))
 
     @classmethod
     def from_sizes(
@@ -93,6 +95,7 @@ class GraphLayout:
         return cls._from_host_sizes(sizes, ptr.device)
 
     @classmethod
+    @torch.inference_mode(False)
     def from_batch(cls, batch: Tensor, num_graphs: int | None = None) -> GraphLayout:
         """From PyG's ``batch [N]``, sorted or not; costs one copy of it to the host.
 
@@ -101,7 +104,9 @@ class GraphLayout:
                 number that ``num_graphs`` does not allow.
         """
         _check_integers("batch", batch)
-        host = batch.detach().to("cpu", torch.int64)
+        # the caller's object must not be held, and training cannot save an inference tensor
+        batch = batch.clone() if batch.is_inference() else batch.detach()
+        host = batch.to("cpu", torch.int64)
         low, high = (int(x) for x in host.aminmax()) if host.numel() else (0, -1)
         if low < 0:
             raise ValueError(f"'batch' must not hold negative numbers (got {low})")
@@ -114,14 +119,14 @@ class GraphLayout:
             )
         sizes = torch.bincount(host, minlength=num_graphs).tolist()
         if bool((host[1:] >= host[:-1]).all()):
-            return cls._from_host_sizes(tuple(sizes), batch.device, batch.detach().long())
+            return cls._from_host_sizes(tuple(sizes), batch.device, batch.long())
         order = host.argsort(stable=True)
         starts = torch.tensor([0, *accumulate(sizes)])
         pos = torch.empty_like(host)
         pos[order] = torch.arange(host.numel()) - starts[host[order]]
         return cls(
             ptr=starts.to(batch.device),
-            batch=batch.detach().long(),
+            batch=batch.long(),
             pos=pos.to(batch.device),
             num_nodes=host.numel(),
             num_graphs=num_graphs,
@@ -187,7 +192,7 @@ class GraphLayout:
                 return DeferredLayout(batch.batch, num_nodes, batch.num_graphs)
             return batch
         if batch is None:
-            if torch.compiler.is_compiling() or torch.device(device or "cpu").type == "meta":
+            if not is_readable(torch.empty(0, device=device)):
                 return DeferredLayout(None, num_nodes, 1)
             return _single(num_nodes, torch.device("cpu" if device is None else device))
         _check_integers("batch", batch)
@@ -195,18 +200,16 @@ class GraphLayout:
         if not is_readable(batch):
             return DeferredLayout(batch, num_nodes, -1 if num_graphs is None else num_graphs)
         own = _BY_OWN_BATCH.get(batch)
-        made = _BY_BATCH.get(batch) if own is None else own()
-        if made is None or (num_graphs is not None and made.num_graphs != num_graphs):
-            made = GraphLayout.from_batch(batch, num_graphs)
-            _BY_BATCH.put(batch, made)
+        for made in (None if own is None else own(), _BY_BATCH.get(batch)):
+            if made is not None and num_graphs in (None, made.num_graphs):
+                return made
+        made = GraphLayout.from_batch(batch, num_graphs)
+        _BY_BATCH.put(batch, made)
         return made
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What a backend needs to make only once per layout (buckets, block tables)."""
-        if key not in self._made:
-            self._made[key] = make()
-        value: T = self._made[key]
-        return value
+        return remember(self._made, key, make)
 
     @property
     def device(self) -> torch.device:
@@ -230,12 +233,13 @@ class GraphLayout:
         tensors, rest = _flatten(self)
         mapped = [None if t is None else function(t) for t in tensors]
         if any(t is not None and t.dtype != torch.int64 for t in mapped):
-            raise ValueError("a 'GraphLayout' holds int64 numbers: '.to' must not change the dtype")
+            raise ValueError("a 'GraphLayout' holds int64 numbers: '.to' cannot change that")
         if all(a is b for a, b in zip(tensors, mapped, strict=True)):
             return self
         return _unflatten(mapped, rest)
 
     @classmethod
+    @torch.inference_mode(False)
     def _from_host_sizes(
         cls, sizes: tuple[int, ...], device: torch.device, batch: Tensor | None = None
     ) -> GraphLayout:
@@ -297,12 +301,13 @@ def _flatten(layout: GraphLayout) -> tuple[list[Tensor | None], tuple[Any, ...]]
 
 def _unflatten(tensors: Any, rest: Any) -> GraphLayout:
     ptr, batch, pos, order = tensors
-    return GraphLayout(ptr, batch, pos, *rest, order)
+    num_nodes, num_graphs, max_nodes, sizes = rest
+    return GraphLayout(ptr, batch, pos, num_nodes, num_graphs, max_nodes, sizes, order)
 
 
 pytree.register_pytree_node(
     GraphLayout,
-    _flatten,  # type: ignore[arg-type]
+    _flatten,
     _unflatten,
     serialized_type_name="pyg_gt.GraphLayout",
     to_dumpable_context=list,

@@ -25,6 +25,8 @@ def why_not_ragged(attn: object) -> str | None:
             or module._backward_pre_hooks
         ):
             return f"'{name}' has hooks"
+        if "forward" in vars(module):
+            return f"'{name}.forward' was replaced"
     if attn.in_proj_weight is None:
         return "'attn' has keys or values of another width ('kdim', 'vdim')"
     if attn.bias_k is not None or attn.add_zero_attn:

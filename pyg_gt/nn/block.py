@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ class TransformerBlock(torch.nn.Module):
         self.dropout = Dropout(dropout)
         self.dropout1 = Dropout(dropout)
         self.dropout2 = Dropout(dropout)
-        self.act = activation_resolver(act) if isinstance(act, str) else act
+        self.activation = activation_resolver(act) if isinstance(act, str) else act
 
     @classmethod
     def from_torch(
@@ -86,7 +87,7 @@ class TransformerBlock(torch.nn.Module):
             attn.embed_dim,
             attn.num_heads,
             layer.linear1.out_features,
-            act=layer.activation,
+            act=copy.deepcopy(layer.activation),
             norm_first=layer.norm_first,
             backend=backend,
         )
@@ -146,9 +147,9 @@ class TransformerBlock(torch.nn.Module):
         h = self.linear1(x)
         if self.gated:
             h, gate = h.chunk(2, dim=-1)
-            h = self.act(h) * gate
+            h = self.activation(h) * gate
         else:
-            h = self.act(h)
+            h = self.activation(h)
         out: Tensor = self.dropout2(self.linear2(self.dropout(h)))
         return out
 

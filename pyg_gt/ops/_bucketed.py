@@ -12,7 +12,7 @@ from ._random import keep
 
 # On a CPU the fused kernel of scaled_dot_product_attention beats matrix products from here on,
 # but has neither a bias with gradients nor dropout (measured: benchmarks/attention.py).
-_FUSED_FROM = 96
+_FUSED_FROM = 32
 
 
 class Problem(NamedTuple):
@@ -33,6 +33,15 @@ class Problem(NamedTuple):
     bias: Tensor | None
     dropout_p: float
     seed: Tensor | None
+
+    @property
+    def rescale(self) -> float:
+        """What makes up for dropped weights."""
+        if self.seed is None or self.dropout_p >= 1:
+            return 1.0
+        if self.seed.device.type != "cpu":
+            return 1 / (1 - self.dropout_p)
+        return 1 / (1 - (_threshold(self.dropout_p) + 2**15) / 2**16)
 
     def fused(self, bucket: Bucket, device: torch.device) -> bool:
         """Whether torch's own CPU kernel takes this bucket."""
@@ -63,10 +72,9 @@ def forward(
         for tile in tiles(bucket, heads):
             q_t, k_t, v_t = q_b[tile.graphs, :, tile.rows], k_b[tile.graphs], v_b[tile.graphs]
             weights = _weights(problem, tile, q_t, k_t)
-            factors = _factors(problem, tile, weights, generator)
-            if factors is not None:
-                weights.mul_(factors)
-            out_b[tile.graphs, :, tile.rows] = weights @ v_t
+            if problem.seed is not None:
+                weights.mul_(_kept(problem, tile, weights, generator))
+            out_b[tile.graphs, :, tile.rows] = (weights @ v_t).mul_(problem.rescale)
     shape = query.shape
     return (
         out.index_select(0, rows).view(shape).to(query.dtype),
@@ -110,13 +118,14 @@ def backward(
             q_t, g_t = q_b[tile.graphs, :, tile.rows], g_b[tile.graphs, :, tile.rows]
             k_t, v_t = k_b[tile.graphs], v_b[tile.graphs]
             weights = _weights(problem, tile, q_t, k_t)
+            g_t = g_t * problem.rescale
             dweights = g_t @ v_t.mT
-            factors = _factors(problem, tile, weights, generator)
-            if factors is None:
+            if problem.seed is None:
                 dv_b[tile.graphs] += weights.mT @ g_t
             else:
-                dweights.mul_(factors)
-                dv_b[tile.graphs] += factors.mul_(weights).mT @ g_t
+                kept = _kept(problem, tile, weights, generator)
+                dweights.mul_(kept)
+                dv_b[tile.graphs] += kept.mul_(weights).mT @ g_t
             dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
             dq_b[tile.graphs, :, tile.rows] = (dscores @ k_t).mul_(problem.scale)
             dk_b[tile.graphs] += (dscores.mT @ q_t).mul_(problem.scale)
@@ -139,11 +148,11 @@ def _into_slots(x: Tensor, slots: Tensor, total: int) -> Tensor:
 
 
 def _rows_view(bucket: Bucket, heads: int, buffer: Tensor) -> Tensor:
-    return _view(buffer, bucket.row_start, bucket.count, heads, bucket.rows)
+    return _view(buffer, bucket.row_start, bucket.num, heads, bucket.rows)
 
 
 def _cols_view(bucket: Bucket, heads: int, buffer: Tensor) -> Tensor:
-    return _view(buffer, bucket.col_start, bucket.count, heads, bucket.cols)
+    return _view(buffer, bucket.col_start, bucket.num, heads, bucket.cols)
 
 
 def _view(buffer: Tensor, start: int, count: int, heads: int, width: int) -> Tensor:
@@ -176,16 +185,25 @@ def _generator(problem: Problem) -> torch.Generator | None:
     return torch.Generator().manual_seed(int(problem.seed))
 
 
-def _factors(
+def _kept(
     problem: Problem, tile: Tile, weights: Tensor, generator: torch.Generator | None
-) -> Tensor | None:
-    """Dropout factors like ``weights``; the backward draws the same ones again."""
-    if problem.seed is None:
-        return None
+) -> Tensor:
+    """1 where a weight is kept, 0 where it is dropped; the backward draws the same once more."""
+    assert problem.seed is not None
     if generator is None:
         # reading a seed from a device would stall it, so there the counter-based generator
         pairs, _ = tile.pairs()
-        factors = keep(problem.seed, pairs, problem.heads, problem.dropout_p, weights.dtype)
-        return factors.permute(0, 3, 1, 2)
-    kept = torch.empty_like(weights).bernoulli_(1 - problem.dropout_p, generator=generator)
-    return kept if problem.dropout_p >= 1 else kept.div_(1 - problem.dropout_p)
+        kept = keep(problem.seed, pairs, problem.heads, problem.dropout_p, weights.dtype)
+        return kept.sign().permute(0, 3, 1, 2)
+    if problem.dropout_p >= 1:
+        return torch.zeros_like(weights)
+    # four 16-bit numbers from one draw: 'bernoulli_' costs ten times as much
+    draws = torch.empty((weights.numel() + 3) // 4, dtype=torch.int64)
+    draws.random_(-(2**63), None, generator=generator)
+    below = draws.view(torch.int16)[: weights.numel()].view(weights.shape)
+    return torch.ge(below, _threshold(problem.dropout_p), out=torch.empty_like(weights))
+
+
+def _threshold(dropout_p: float) -> int:
+    """The 16-bit number below which a weight is dropped: p to the nearest of 65,536 steps."""
+    return min(round(dropout_p * 2**16), 2**16 - 1) - 2**15

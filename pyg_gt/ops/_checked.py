@@ -81,10 +81,10 @@ def _check_table_index(index: Tensor, size: int) -> None:
         low, high = index.aminmax()
         torch._assert_async((low >= 0) & (high < size), "a table index is out of range")
         return
-    low, high = (int(x) for x in index.aminmax())
-    if low < 0 or high >= size:
+    first, last = (int(x) for x in index.aminmax())
+    if first < 0 or last >= size:
         raise IndexError(
-            f"Found table index {low if low < 0 else high}, but the table has {size} rows: "
+            f"Found table index {first if first < 0 else last}, but the table has {size} rows: "
             f"indices must lie in [0, {size})"
         )
 
@@ -98,7 +98,7 @@ def _checked_table_index(index: Tensor, size: int) -> Tensor:
     return index.clone()
 
 
-@torch.library.register_fake("pyg_gt::checked_table_index", lib=LIBRARY)
+@torch.library.register_fake("pyg_gt::checked_table_index", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _checked_table_index_fake(index: Tensor, size: int) -> Tensor:
     return torch.empty_like(index)
 
@@ -152,6 +152,6 @@ def _checked_edges(
     return edge_index.to(torch.int64, copy=True)
 
 
-@torch.library.register_fake("pyg_gt::checked_edges", lib=LIBRARY)
+@torch.library.register_fake("pyg_gt::checked_edges", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _checked_edges_fake(edge_index: Tensor, *rest: object) -> Tensor:
     return torch.empty_like(edge_index, dtype=torch.int64)

@@ -18,7 +18,15 @@ from ..layout import GraphLayout
 from ._checked import resolved
 from ._flex_tables import Packed, edge_mask, full_mask, packed
 from ._inputs import Inputs
-from .bias import EdgeBias, EdgeMask, PairBias, TableBias, num_pairs, pair_of_edge, segment_logsumexp
+from .bias import (
+    EdgeBias,
+    EdgeMask,
+    PairBias,
+    TableBias,
+    num_pairs,
+    pair_of_edge,
+    segment_logsumexp,
+)
 
 NAME = "flex"
 
@@ -35,7 +43,7 @@ def unsupported(inputs: Inputs) -> str | None:
         return f"FlexAttention has no dropout (got {inputs.dropout_p})"
     for bias in inputs.biases:
         if isinstance(bias, (PairBias, EdgeBias)):
-            return f"it cannot read a '{type(bias).__name__}' (only tables, edge masks, score mods)"
+            return f"it cannot read a '{type(bias).__name__}'"
     if query.device.type == "cpu" and inputs.requires_grad:
         return "FlexAttention has no backward on the CPU"
     if query.device.type not in ("cpu", "cuda"):
@@ -76,13 +84,16 @@ def forward(inputs: Inputs) -> Tensor:
             key, lambda: edge_mask(table, edges, query_layout, layout, compact)
         )
     q = _pack(inputs.query, table.query_node, query_layout.num_nodes, table.rows)
-    k, v = (_pack(x, table.key_node, layout.num_nodes, table.cols) for x in (inputs.key, inputs.value))
+    k, v = (
+        _pack(x, table.key_node, layout.num_nodes, table.cols) for x in (inputs.key, inputs.value)
+    )
     score_mod = _score_mod(inputs, query_layout, layout, table, slot)
     out = _compiled()(q, k, v, score_mod=score_mod, block_mask=block_mask, scale=inputs.scale)
     out = out[0, :, : query_layout.num_nodes, : inputs.query.size(-1)].transpose(0, 1)
     if query_layout.order is not None:
         return torch.empty_like(out).index_copy(0, query_layout.order, out)
-    return out.contiguous()
+    contiguous: Tensor = out.contiguous()
+    return contiguous
 
 
 @cache

@@ -74,15 +74,12 @@ def full_mask(table: Packed, compact: bool) -> BlockMask:
     first = torch.where(live, table.low, table.cols).view(-1, BLOCK).amin(1) // BLOCK
     last = torch.where(live, table.high - 1, -1).view(-1, BLOCK).amax(1)
     last = torch.where(last < 0, -1, last // BLOCK)
-    # graphs are packed in order, so the keys of a block row are one interval, and so the
-    # queries of a block column are the rows whose interval holds it
+    # graphs are packed in order, so the keys of a block row are one interval
     row = torch.arange(table.rows // BLOCK, device=low.device)
-    pairs = [
-        torch.repeat_interleave(row, (last - first + 1).clamp(min=0)),
-    ]
-    start = (last - first + 1).clamp(min=0)
-    offset = torch.arange(pairs[0].numel(), device=low.device) - (start.cumsum(0) - start)[pairs[0]]
-    return _block_mask(table, pairs[0], first[pairs[0]] + offset, same_graph, compact)
+    counts = (last - first + 1).clamp(min=0)
+    rows = torch.repeat_interleave(row, counts)
+    offset = torch.arange(rows.numel(), device=low.device) - (counts.cumsum(0) - counts)[rows]
+    return _block_mask(table, rows, first[rows] + offset, same_graph, compact)
 
 
 def edge_mask(

@@ -10,7 +10,7 @@ from ..layout import GraphLayout
 from ._checked import resolved
 from ._inputs import Inputs
 from ._random import keep
-from .bias import EdgeMask, num_pairs
+from .bias import EdgeMask, checked_edges_of, num_pairs
 
 NAME = "reference"
 
@@ -27,7 +27,7 @@ def forward(inputs: Inputs) -> Tensor:
     dtype = inputs.query.dtype
     wide = dtype if dtype == torch.float64 else torch.float32
     query, key, value = (x.to(wide) for x in (inputs.query, inputs.key, inputs.value))
-    flat = torch.zeros(num_pairs(query_layout, layout), inputs.heads, dtype=wide, device=query.device)
+    flat = query.new_zeros(num_pairs(query_layout, layout), inputs.heads)
     for bias in inputs.additive:
         flat = flat + bias.pair_values(query_layout, layout).to(wide)
 
@@ -43,7 +43,7 @@ def forward(inputs: Inputs) -> Tensor:
         if inputs.mask is None:
             scores = inputs.scale * torch.einsum("ihc,jhc->ijh", q, k) + added
             for mod in inputs.score_mods:
-                scores = mod.apply(scores, query.new_tensor(graph, dtype=torch.int64), rows[:, None], cols[None, :])
+                scores = mod.apply(scores, rows.new_tensor(graph), rows[:, None], cols[None, :])
             weights = _softmax(scores, dim=1)
             if inputs.seed is not None:
                 weights = weights * keep(inputs.seed, pairs, inputs.heads, inputs.dropout_p, wide)
@@ -78,7 +78,7 @@ def _along_edges(
     if added.size(1) > 0:
         scores = scores + added[row, col]
     for mod in inputs.score_mods:
-        scores = mod.apply(scores, query.new_tensor(graph, dtype=torch.int64), target, source)
+        scores = mod.apply(scores, rows.new_tensor(graph), target, source)
     if mask.values is not None:
         scores = scores + mask.values[numbers].to(scores.dtype)
     # which edge belongs to which query: [n, e, 1]
@@ -95,7 +95,7 @@ def _edges_of(
     mask: EdgeMask | None, graph: int, query_layout: GraphLayout
 ) -> tuple[EdgeMask, EdgeLayout, Tensor]:
     assert mask is not None
-    edges = mask.edges
+    edges = checked_edges_of(mask)
     if not isinstance(edges, EdgeLayout):  # it was deferred, and runs now
         made = EdgeLayout.of(edges.edge_index, edges.num_src, edges.num_dst)
         assert isinstance(made, EdgeLayout)

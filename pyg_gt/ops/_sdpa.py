@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._identity import is_readable
-from ..edge_layout import DeferredEdges, EdgeLayout
+from ..edge_layout import EdgeLayout
 from ..layout import DeferredLayout, GraphLayout
 from . import _bucketed
 from ._buckets import Tile, padded, plan_of
@@ -20,6 +20,7 @@ from .bias import (
     EdgeMask,
     PairBias,
     TableBias,
+    checked_edges_of,
     num_pairs,
     pair_of_edge,
 )
@@ -56,13 +57,13 @@ def forward(inputs: Inputs) -> Tensor:
     edge_values: list[Tensor] = []
     for bias in inputs.additive:
         if isinstance(bias, EdgeBias):
-            edge_sets.append(_edge_index(bias.edges))
+            edge_sets.append(checked_edges_of(bias).edge_index)
             edge_values.append(bias.values)
             continue
         values = bias.values if isinstance(bias, PairBias) else _table_values(bias)
         pair_values = values if pair_values is None else pair_values + values
     mask = inputs.mask
-    mask_edges = None if mask is None else _edge_index(mask.edges)
+    mask_edges = None if mask is None else checked_edges_of(mask).edge_index
     query_batch, query_graphs = inputs.query_layout.batch, inputs.query_layout.num_graphs
     if inputs.query_layout is inputs.layout:
         query_batch, query_graphs = None, _SAME
@@ -86,10 +87,6 @@ def _distinct(*tensors: Tensor | None) -> list[Any]:
         seen = tensor is not None and any(tensor is other for other in result)
         result.append(tensor.view_as(tensor) if tensor is not None and seen else tensor)
     return result
-
-
-def _edge_index(edges: EdgeLayout | DeferredEdges) -> Tensor:
-    return edges.edge_index
 
 
 def _table_values(bias: TableBias) -> Tensor:
@@ -139,7 +136,7 @@ class _Attention(torch.autograd.Function):
         return out  # type: ignore[no-any-return]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each argument of ``forward``."""
         (
@@ -237,8 +234,7 @@ class _Call:
                 total = torch.zeros(size, self.heads, dtype=self.dtype, device=values.device)
             total = total.index_add(0, self.pairs(edges), values.to(self.dtype))
         if self.mask is not None:
-            values = self.mask_values
-            wide = None if values is None else values.to(self.dtype)
+            wide = None if self.mask_values is None else self.mask_values.to(self.dtype)
             mask = EdgeMask(self.mask, wide).pair_values(self.query_layout, self.layout)
             self.mask_bias = mask.to(self.dtype)
             total = self.mask_bias if total is None else total + self.mask_bias
@@ -291,14 +287,14 @@ def _mask_gradient(call: _Call, dbias: Tensor) -> Tensor:
     return torch.where(total == float("-inf"), 0.0, dbias[pairs] * share)
 
 
-@torch.library.register_fake("pyg_gt::bucketed", lib=LIBRARY)
+@torch.library.register_fake("pyg_gt::bucketed", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _bucketed_fake(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     wide = query.dtype if query.dtype == torch.float64 else torch.float32
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     return out, query.new_empty(query.shape[:2], dtype=wide)
 
 
-@torch.library.register_fake("pyg_gt::bucketed_backward", lib=LIBRARY)
+@torch.library.register_fake("pyg_gt::bucketed_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _bucketed_backward_fake(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
@@ -326,7 +322,7 @@ def _with_score_mods(inputs: Inputs) -> Tensor:
     row_nodes, col_nodes = _padded_nodes(query_layout), _padded_nodes(layout)
     query, key, value = (torch.cat([x, x.new_zeros(1, *x.shape[1:])]) for x in (query, key, value))
     for bucket in plan_of(query_layout, layout).buckets:
-        tile = Tile(bucket, slice(0, bucket.count), slice(0, bucket.rows))
+        tile = Tile(bucket, slice(0, bucket.num), slice(0, bucket.rows))
         pairs, there = tile.pairs()
         rows = row_nodes[bucket.graphs, : bucket.rows]
         cols = col_nodes[bucket.graphs, : bucket.cols]

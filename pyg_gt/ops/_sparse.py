@@ -10,7 +10,7 @@ from ..edge_layout import DeferredEdges, EdgeLayout
 from ._checked import checked_edges
 from ._inputs import Inputs
 from ._random import keep
-from .bias import EdgeBias, EdgeMask
+from .bias import EdgeBias, EdgeMask, checked_edges_of
 
 NAME = "sparse"
 
@@ -20,12 +20,13 @@ def unsupported(inputs: Inputs) -> str | None:
     mask = inputs.mask
     if mask is None:
         return "it attends along edges and needs an 'EdgeMask'"
+    edges = checked_edges_of(mask)
     for bias in inputs.biases:
         if not isinstance(bias, (EdgeMask, EdgeBias)):
             return f"it has scores on edges only and cannot read a '{type(bias).__name__}'"
-        if isinstance(bias, EdgeBias) and not _same_edges(bias.edges, mask.edges):
+        if not _same_edges(checked_edges_of(bias), edges):
             return "an 'EdgeBias' must lie on the very edges of the 'EdgeMask'"
-    if any(isinstance(b, EdgeBias) for b in inputs.biases) and _has_repeats(mask.edges):
+    if any(isinstance(b, EdgeBias) for b in inputs.biases) and _has_repeats(edges):
         return "an 'EdgeBias' adds up over repeated edges, which edge by edge it cannot see"
     return None
 
@@ -34,7 +35,8 @@ def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
     mask = inputs.mask
     assert mask is not None
-    source, target = checked_edges(mask.edges, inputs.query_layout, inputs.layout).unbind()
+    edges = checked_edges_of(mask)
+    source, target = checked_edges(edges, inputs.query_layout, inputs.layout).unbind()
     key, value = inputs.key[source], inputs.value[source]  # [E, H, C]
     if mask.features is not None:
         key, value = key + mask.features, value + mask.features
@@ -49,7 +51,8 @@ def forward(inputs: Inputs) -> Tensor:
         numbers = torch.arange(target.size(0), device=target.device)
         weights = weights * keep(inputs.seed, numbers, inputs.heads, inputs.dropout_p, wide)
     messages = weights.to(value.dtype).unsqueeze(-1) * value
-    return scatter(messages, target, 0, inputs.query.size(0), reduce="sum")
+    out: Tensor = scatter(messages, target, 0, inputs.query.size(0), reduce="sum")
+    return out
 
 
 def segment_softmax(scores: Tensor, index: Tensor, size: int) -> Tensor:
@@ -57,8 +60,8 @@ def segment_softmax(scores: Tensor, index: Tensor, size: int) -> Tensor:
     # 'max' of an empty segment is 0, and subtracting any constant is right
     top = scatter(scores.detach(), index, 0, size, reduce="max")
     top = top.masked_fill(top == float("-inf"), 0.0)
-    exps = (scores - top[index]).exp()
-    total = scatter(exps, index, 0, size, reduce="sum")
+    exps: Tensor = (scores - top[index]).exp()
+    total: Tensor = scatter(exps, index, 0, size, reduce="sum")
     return exps / total.masked_fill(total == 0, 1.0)[index]
 
 

@@ -17,6 +17,7 @@ from torch_geometric.utils import scatter
 from ..edge_layout import DeferredEdges, EdgeLayout
 from ..layout import GraphLayout
 
+# 'Any' stands for a SparseTensor, whose package is optional
 EdgeSet = Tensor | EdgeLayout | DeferredEdges | Any
 
 
@@ -69,7 +70,8 @@ class EdgeBias:
         edges = _edge_layout(self.edges, query_layout, layout)
         pairs = pair_of_edge(edges, query_layout, layout)
         size = num_pairs(query_layout, layout)
-        return scatter(self.values, pairs, dim=0, dim_size=size, reduce="sum")
+        values: Tensor = scatter(self.values, pairs, dim=0, dim_size=size, reduce="sum")
+        return values
 
     def materialize(self, layout: GraphLayout, query_layout: GraphLayout | None = None) -> Tensor:
         """``[B, H, Mq, Mk]``, zero where there is no edge."""
@@ -132,6 +134,12 @@ class ScoreMod:
 
 AdditiveBias = PairBias | TableBias | EdgeBias
 AttentionBias = PairBias | TableBias | EdgeBias | EdgeMask | ScoreMod
+
+
+def checked_edges_of(bias: EdgeBias | EdgeMask) -> EdgeLayout | DeferredEdges:
+    """The edges of a bias that has passed the door of ``attention``."""
+    assert isinstance(bias.edges, (EdgeLayout, DeferredEdges))
+    return bias.edges
 
 
 def num_pairs(query_layout: GraphLayout, layout: GraphLayout) -> int:

@@ -14,6 +14,7 @@ from torch_geometric.nn import MessagePassing
 
 from ...edge_layout import EdgeLayout
 from ...layout import DeferredLayout, GraphLayout
+from ...ops import explain_choice
 from ...ops.bias import (
     AttentionBias,
     EdgeBias,
@@ -75,8 +76,15 @@ class Pairs(NamedTuple):
     masked: Tensor | None
 
 
-def pairs_of(layout: GraphLayout, biases: tuple[AttentionBias, ...], heads: int) -> Pairs:
+def pairs_of(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: GraphLayout,
+    biases: tuple[AttentionBias, ...],
+) -> Pairs:
     """The messages of attention inside each graph, in the order of flat pairs or of edges."""
+    explain_choice(query, key, value, layout, biases)  # checks as the fused route does
     mask = next((b for b in biases if isinstance(b, EdgeMask)), None)
     flat: Tensor | None = None
     for bias in biases:

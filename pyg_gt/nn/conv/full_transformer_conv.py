@@ -118,14 +118,15 @@ class FullTransformerConv(TransformerConv):
                 query, key, value, layout, biases, dropout_p=dropout_p, backend=self.backend
             )
         else:
-            pairs = pairs_of(now(layout), biases, heads)
+            pairs = pairs_of(query, key, value, now(layout), biases)
             check_explained(self, pairs.edge_index.size(1))
             # PyG reads this line and the next of its kind
             # edge_updater_type: (query: Tensor, key: Tensor, pairs: Any)
             alpha = self.edge_updater(pairs.edge_index, query=query, key=key, pairs=pairs)
             # propagate_type: (value: Tensor, alpha: Tensor, pairs: Any)
+            size = (x.size(0), x.size(0))
             out = self.propagate(
-                pairs.edge_index, size=(x.size(0), x.size(0)), value=value, alpha=alpha, pairs=pairs
+                pairs.edge_index, size=size, value=value, alpha=alpha, pairs=pairs
             )
         out = out.reshape(x.size(0), -1) if self.concat else out.mean(dim=1)
         if self.root_weight:
@@ -170,12 +171,13 @@ def pair_weights(
     """``[L, H]``: softmax over the messages of each node, in plain PyG operations."""
     if pairs.features is not None:
         key_j = key_j + pairs.features
-    scores = (query_i * key_j).sum(dim=-1) / math.sqrt(query_i.size(-1)) + pairs.added
+    wide = torch.float64 if key_j.dtype == torch.float64 else torch.float32
+    scores = (query_i * key_j).sum(dim=-1, dtype=wide) / math.sqrt(query_i.size(-1)) + pairs.added
     for mod in pairs.mods:
         scores = mod.apply(scores, pairs.graph, pairs.edge_index[1], pairs.edge_index[0])
     if pairs.masked is not None:
         scores = scores + pairs.masked
-    return softmax(scores, index, num_nodes=size_i)
+    return softmax(scores, index, num_nodes=size_i).to(key_j.dtype)
 
 
 def weighted_values(

@@ -183,7 +183,7 @@ class GPSConv(PyGGPSConv, MessagePassing):  # type: ignore[misc]
             return multihead_attention(attn, x, layout, biases, self.backend)
 
         query, key, value = project(attn, x)
-        pairs = pairs_of(now(layout), biases, self.heads)
+        pairs = pairs_of(query, key, value, now(layout), biases)
         check_explained(self, pairs.edge_index.size(1))
         alpha = self.edge_updater(pairs.edge_index, query=query, key=key, pairs=pairs)
         out = self.propagate(

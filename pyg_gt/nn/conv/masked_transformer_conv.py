@@ -124,6 +124,7 @@ def _edge_attr(edge_index: Any, edge_attr: Tensor | None) -> Tensor | None:
         values: Tensor | None = edge_index.storage.value()
         return values
     if isinstance(edge_index, Tensor) and is_torch_sparse_tensor(edge_index):
-        values = edge_index.values() if edge_index.layout != torch.sparse_coo else edge_index._values()
+        coo = edge_index.layout == torch.sparse_coo
+        values = edge_index._values() if coo else edge_index.values()
         return None if values.dim() == 1 else values
     return None

@@ -1,0 +1,104 @@
+"""What there is to learn: graphs in three parts, how to read them, and how to score answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from pyg_gt.datasets import LongRange, load_ogb
+from pyg_gt.transforms import AddLaplacianEigenvectorPE, AddRandomWalkPE
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str
+    parts: dict[str, list[Data]]  # train, valid, test
+    node_encoder: Callable[[int], nn.Module]  # channels -> module, called with x
+    edge_encoder: Callable[[int], nn.Module] | None  # likewise for edge_attr
+    encoding: str  # name of the positional encoding on each graph
+    flip_signs: bool  # eigenvectors have no sign: draw one per graph and column while training
+    outputs: int
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metric: str
+    score: Callable[[Tensor, Tensor], float | None]  # None: not defined on these labels
+    higher_is_better: bool = True
+    chance: float | None = None
+
+
+def long_range(limit: int | None, seed: int) -> Task:
+    """Rings of 16 to 32 nodes: read the colour of the node opposite the marked one."""
+    encode = AddLaplacianEigenvectorPE(8, is_undirected=True)
+    dataset = LongRange(5000, sizes=(16, 32), seed=seed)
+    classes = dataset.num_classes
+
+    def accuracy(logits: Tensor, y: Tensor) -> float:
+        return (logits.argmax(1) == y).float().mean().item()
+
+    return Task(
+        name="long-range",
+        parts=_parts(dataset, dataset.get_idx_split(), limit, encode),
+        node_encoder=lambda channels: nn.Linear(classes + 1, channels),
+        edge_encoder=None,
+        encoding="laplacian_eigenvector_pe",
+        flip_signs=True,
+        outputs=classes,
+        loss=F.cross_entropy,
+        metric="accuracy",
+        score=accuracy,
+        chance=1 / classes,
+    )
+
+
+def molecules(name: str, root: Path, limit: int | None, download: bool) -> Task:
+    """An ogbg-mol* dataset with the official split and evaluator."""
+    dataset, split, evaluator = load_ogb(name, root, download=download)
+    # After load_ogb, which imports ogb without its check for updates.
+    from ogb.graphproppred.mol_encoder import AtomEncoder, BondEncoder
+
+    metric = evaluator.eval_metric
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        known = y == y  # Datasets of several labels mark unknown ones with NaN.
+        if metric == "rmse":
+            return F.mse_loss(logits[known], y[known])
+        return F.binary_cross_entropy_with_logits(logits[known], y[known].float())
+
+    def score(logits: Tensor, y: Tensor) -> float | None:
+        if metric != "rmse" and not bool(((y == 1).any(0) & (y == 0).any(0)).any()):
+            return None  # Ranking needs both classes; a small --limit may leave one.
+        return float(evaluator.eval({"y_true": y, "y_pred": logits})[metric])
+
+    return Task(
+        name=name,
+        parts=_parts(dataset, split, limit, AddRandomWalkPE(16)),
+        node_encoder=AtomEncoder,
+        edge_encoder=BondEncoder,
+        encoding="random_walk_pe",
+        flip_signs=False,
+        outputs=dataset.num_tasks,
+        loss=loss,
+        metric={"rocauc": "ROC-AUC", "ap": "AP", "rmse": "RMSE"}[metric],
+        score=score,
+        higher_is_better=metric != "rmse",
+        chance=0.5 if metric == "rocauc" else None,
+    )
+
+
+def _parts(
+    dataset: torch.utils.data.Dataset[Data],
+    split: dict[str, Tensor],
+    limit: int | None,
+    encode: Callable[[Data], Data],
+) -> dict[str, list[Data]]:
+    parts = {}
+    for part, index in split.items():
+        chosen = tqdm(index[:limit].tolist(), f"encodings, {part}", disable=None, leave=False)
+        parts[part] = [encode(dataset[i]) for i in chosen]
+    return parts

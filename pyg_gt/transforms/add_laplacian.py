@@ -1,0 +1,120 @@
+"""Laplacian eigenvectors as positional encoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch_geometric.data import Data
+from torch_geometric.data.datapipes import functional_transform
+from torch_geometric.transforms import BaseTransform
+
+from ._components import is_symmetric, symmetrized
+from ._graph import check_attr_name, check_count, read_graph, write_encoding
+from ._spectral import Normalization, laplacian_eigenpairs
+
+
+@functional_transform("pyg_gt_add_laplacian_eigenvector_pe")
+class AddLaplacianEigenvectorPE(BaseTransform):
+    r"""Adds the eigenvectors of the graph Laplacian with the smallest eigenvalues.
+
+    From `"Benchmarking Graph Neural Networks" <https://arxiv.org/abs/2003.00982>`_. In place of
+    `torch_geometric.transforms.AddLaplacianEigenvectorPE`, whose arguments and meaning it has; on
+    an undirected, connected graph of more than ``k`` nodes the two agree up to the sign of a
+    vector and the basis of an eigenspace. The functional name is
+    ``pyg_gt_add_laplacian_eigenvector_pe``, since PyG's own is taken.
+
+    Stored on the graph, all ``[N, k]``, so that graphs of any size batch:
+
+    - ``{attr_name}``, float32: column ``j`` of node ``i``'s row is the ``j``-th non-trivial
+      eigenvector of *i's own component*, of length one over the component, at ``i``;
+    - ``{attr_name}_values``, float32: its eigenvalue, ascending along the row;
+    - ``{attr_name}_mask``, bool: whether there is one. A component of ``n`` nodes has ``n - 1``;
+      the rest is zeros.
+
+    Components share the columns, so a graph in a `Batch` gets what it gets alone. (A `Batch` gives
+    back in ``to_data_list`` only what was on its graphs when it was made.)
+
+    **The Laplacian** is ``I - D^{-1/2} W D^{-1/2}`` by default. Self-loops are left out, as in
+    `torch_geometric.utils.get_laplacian`; ``edge_weight`` counts; repeated edges add up; an edge
+    of weight zero is none. A directed graph is treated as ``(W + W^T) / 2``.
+
+    **Signs** are fixed: the largest entry is positive, of equally large ones the first. Random
+    signs belong to training, so to the encoder. The basis of an eigenspace of more than one
+    dimension stays LAPACK's choice; the same graph gets the same one on the same machine.
+
+    Args:
+        k: number of columns.
+        attr_name: where to store the encoding; None appends it to ``data.x`` (without eigenvalues
+            and mask, which have no name then).
+        is_undirected: whether all graphs are undirected; then a directed one is an error.
+        normalization: ``"sym"``, ``"rw"`` for ``I - D^{-1} W``, None for ``D - W``.
+        **kwargs: ``tol``, ``maxiter`` and ``ncv`` of `scipy.sparse.linalg.eigsh`, for components
+            of at least :attr:`SPARSE_THRESHOLD` nodes.
+
+    Raises:
+        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
+        IndexError: if ``edge_index`` holds a node that is not there.
+        RuntimeError: if the eigenvectors of a component of more than :attr:`DENSE_LIMIT` nodes
+            are not found.
+    """
+
+    #: Number of nodes of a component from which on its Laplacian stays sparse, unless ``k`` is
+    #: more than an eighth of it.
+    SPARSE_THRESHOLD: int = 384
+    #: Number of nodes of a component above which its Laplacian is never made dense.
+    DENSE_LIMIT: int = 4096
+
+    def __init__(
+        self,
+        k: int,
+        attr_name: str | None = "laplacian_eigenvector_pe",
+        is_undirected: bool = False,
+        *,
+        normalization: Normalization = "sym",
+        **kwargs: Any,
+    ) -> None:
+        self.k = check_count(self, "k", k)
+        self.attr_name = check_attr_name(self, attr_name)
+        self.is_undirected = is_undirected
+        if normalization not in ("sym", "rw", None):
+            raise ValueError(f"expected normalization 'sym', 'rw' or None, got {normalization!r}")
+        self.normalization: Normalization = normalization
+        if unknown := sorted(set(kwargs) - {"tol", "maxiter", "ncv"}):
+            raise ValueError(
+                f"AddLaplacianEigenvectorPE got the option {', '.join(unknown)}; of eigsh's it "
+                "takes tol, maxiter and ncv: the shift and the start vector are chosen here, the "
+                "same on every run"
+            )
+        self.kwargs = kwargs
+
+    def forward(self, data: Data) -> Data:
+        """Adds the encoding to ``data``, a `Data` or a `Batch`."""
+        graph = read_graph(data)
+        if self.is_undirected and not is_symmetric(graph):
+            raise ValueError(
+                "is_undirected=True, but the graph is directed: an edge or its weight has no "
+                "equal in the other direction; use is_undirected=False or ToUndirected() before"
+            )
+        pairs = laplacian_eigenpairs(
+            symmetrized(graph),
+            self.k,
+            self.normalization,
+            sparse_threshold=self.SPARSE_THRESHOLD,
+            dense_limit=self.DENSE_LIMIT,
+            options=self.kwargs,
+        )
+        write_encoding(data, self.attr_name, pairs.vectors)
+        if self.attr_name is not None:
+            write_encoding(data, f"{self.attr_name}_values", pairs.values)
+            write_encoding(data, f"{self.attr_name}_mask", pairs.mask)
+        return data
+
+    def __repr__(self) -> str:
+        arguments = {
+            "k": self.k,
+            "attr_name": self.attr_name,
+            "is_undirected": self.is_undirected,
+            "normalization": self.normalization,
+            **dict(sorted(self.kwargs.items())),
+        }
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})"

@@ -1,0 +1,323 @@
+"""Imports point one way, optional packages stay inside functions, importing is quiet."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# group -> the groups it may import, beside its own where it stands in its own row
+ALLOWED = {
+    "layout": {"layout"},
+    "bias": {"layout"},
+    "shared": {"layout", "bias", "shared"},  # mathematics that several backends use
+    "inputs": {"layout", "bias", "shared"},
+    "backend": {"layout", "bias", "shared", "inputs"},
+    "dispatch": {"layout", "bias", "shared", "inputs", "backend"},
+    "linear": {"layout", "shared"},
+    "ops": {"layout", "bias", "inputs", "dispatch", "linear"},
+    "nn": {"layout", "bias", "dispatch", "linear", "ops", "nn"},
+    "swap": {"layout", "ops", "nn"},
+    "testing": {"layout", "bias", "inputs", "dispatch", "linear", "ops", "nn", "swap"},
+    "transforms": {"transforms"},
+    "datasets": {"datasets"},
+    "top": {"layout", "bias", "dispatch", "ops", "nn", "swap", "transforms", "datasets"},
+    "models": {"top", "layout", "bias", "dispatch", "ops", "nn", "transforms", "models"},
+}
+# A script sees the whole package but what is private to its operators.
+ALLOWED["script"] = {"top", "layout", "ops", "nn", "testing", "transforms", "datasets", "models"}
+
+REQUIRED = {"torch", "torch_geometric", "numpy", "scipy"}
+FORBIDDEN_NAMES = {"utils", "common", "config", "registry"}
+
+
+class Import(NamedTuple):
+    """One imported module: its dotted name, its line, and whether only a function imports it."""
+
+    name: str
+    line: int
+    inside: bool
+
+
+def group(module: str, tree: ast.Module) -> str:
+    """The row of `ALLOWED` that `module` belongs to."""
+    parts = module.split(".")
+    if parts[0] != "pyg_gt":
+        return "script"
+    if len(parts) == 1:
+        return "top"
+    if parts[1] in ("_identity", "layout", "edge_layout"):
+        return "layout"
+    if parts[1] == "_swap":
+        return "swap"
+    if parts[1] != "ops":
+        return parts[1]
+    if len(parts) == 2:
+        return "ops"
+    if parts[2] in ("bias", "linear"):
+        return parts[2]
+    if parts[2] in ("_inputs", "_dispatch"):
+        return parts[2][1:]
+    return "backend" if defines(tree, "NAME") else "shared"
+
+
+def defines(tree: ast.Module, name: str) -> bool:
+    """Whether the module assigns `name` at its top."""
+    targets = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            targets += node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets.append(node.target)
+    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
+
+
+def imports(module: str, tree: ast.Module, is_package: bool, known: set[str]) -> Iterator[Import]:
+    """Every import of a module, with relative names resolved and submodules told from names."""
+
+    def base(node: ast.ImportFrom) -> str:
+        if not node.level:
+            return node.module or ""
+        parts = module.split(".")
+        parts = parts[: len(parts) - node.level + is_package]
+        return ".".join(parts + ([node.module] if node.module else []))
+
+    def visit(node: ast.AST, inside: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, inside)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                submodule = f"{base(node)}.{alias.name}"
+                yield Import(submodule if submodule in known else base(node), node.lineno, inside)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "__import__",
+            "import_module",
+            "importlib.import_module",
+        ):
+            if node.args and isinstance(node.args[0], ast.Constant):
+                yield Import(str(node.args[0].value), node.lineno, inside)
+        # Only types are read under TYPE_CHECKING, so nothing is imported there at run time.
+        quiet = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside or quiet or function)
+
+    yield from visit(tree, False)
+
+
+def violations(sources: Mapping[str, str], packages: frozenset[str] = frozenset()) -> list[str]:
+    """What is wrong with the imports of `sources` (dotted name -> text), one line each.
+
+    `packages` are the names in `sources` that are packages (`__init__.py`).
+    """
+    trees = {module: ast.parse(text) for module, text in sources.items()}
+    groups = {module: group(module, tree) for module, tree in trees.items()}
+    found = []
+    for module, tree in trees.items():
+        mine = groups[module]
+        for name, line, inside in imports(module, tree, module in packages, set(sources)):
+            where = f"{module}:{line}"
+            top = name.split(".")[0]
+            if top == "pyg_gt":
+                theirs = groups.get(name)
+                if theirs is None:
+                    found.append(f"{where} imports {name}, which does not exist")
+                elif mine == "script" and name.split(".")[-1].startswith("_"):
+                    found.append(f"{where} imports the private {name}")
+                elif mine not in ALLOWED:
+                    found.append(f"{where} belongs to no layer of the design ({mine})")
+                elif theirs not in ALLOWED[mine]:
+                    found.append(f"{where} ({mine}) imports {name} ({theirs})")
+            elif mine == "script" or top in sys.stdlib_module_names | REQUIRED | {"__future__"}:
+                continue
+            elif not inside:
+                found.append(f"{where} imports {top} outside a function")
+    return found
+
+
+def package_sources() -> tuple[dict[str, str], frozenset[str]]:
+    """The library, its examples and its benchmarks: dotted name -> text, and the packages."""
+    sources, packages = {}, set()
+    for folder in ("pyg_gt", "examples", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = list(path.relative_to(ROOT).with_suffix("").parts)
+            if parts[-1] == "__init__":
+                parts.pop()
+                packages.add(".".join(parts))
+            sources[".".join(parts)] = path.read_text(encoding="utf-8")
+    return sources, frozenset(packages)
+
+
+def test_imports_point_one_way() -> None:
+    sources, packages = package_sources()
+    assert {"pyg_gt", "pyg_gt.layout", "pyg_gt.ops._dispatch"} <= set(sources)
+    assert violations(sources, packages) == []
+
+
+def test_only_the_dispatcher_knows_the_backends() -> None:
+    sources, packages = package_sources()
+    trees = {module: ast.parse(text) for module, text in sources.items()}
+    backends = {module for module, tree in trees.items() if group(module, tree) == "backend"}
+    assert {"pyg_gt.ops._reference", "pyg_gt.ops._sdpa", "pyg_gt.ops._sparse"} <= backends
+    for module, tree in trees.items():
+        known = {name for name, _, _ in imports(module, tree, module in packages, set(sources))}
+        if module != "pyg_gt.ops._dispatch":
+            assert not known & backends, module
+        else:
+            assert known >= backends
+
+
+def test_module_names() -> None:
+    sources, packages = package_sources()
+    for module, text in sources.items():
+        assert module.split(".")[-1] not in FORBIDDEN_NAMES, module
+        if module not in packages:
+            continue
+        submodules = {
+            name.rpartition(".")[2] for name in sources if name.rpartition(".")[0] == module
+        }
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    name = alias.asname or alias.name
+                    hides = name in submodules and node.module is not None
+                    assert not hides, f"{module} has a module and a public name {name!r}"
+
+
+BACKEND = "NAME = 'made_up'\n"
+LIBRARY = {
+    "pyg_gt": "from pyg_gt.layout import GraphLayout\nfrom pyg_gt.ops import attention\n",
+    "pyg_gt.layout": "import torch\n",
+    "pyg_gt.ops": "from pyg_gt.ops._dispatch import attention\n",
+    "pyg_gt.ops.bias": "from pyg_gt.layout import GraphLayout\n",
+    "pyg_gt.ops._inputs": "from pyg_gt.ops.bias import EdgeMask\n",
+    "pyg_gt.ops._philox": "import torch\n",
+    "pyg_gt.ops._one": BACKEND + "from pyg_gt.ops._inputs import Inputs\n",
+    "pyg_gt.ops._two": BACKEND + "from pyg_gt.ops import _philox\n",
+    "pyg_gt.ops._dispatch": "from pyg_gt.ops import _one, _two\n",
+    "pyg_gt.nn": "from pyg_gt.nn.block import TransformerBlock\n",
+    "pyg_gt.nn.block": "from pyg_gt.ops import attention\n",
+    "pyg_gt.models": "from pyg_gt.nn import TransformerBlock\n",
+    "pyg_gt.transforms": "from scipy import sparse\nimport torch_geometric.transforms\n",
+    "pyg_gt.datasets": "def load():\n    import ogb\n",
+    "examples.train": "import matplotlib\nimport pyg_gt\nfrom pyg_gt import models\n",
+}
+PACKAGES = frozenset({"pyg_gt", "pyg_gt.ops", "pyg_gt.nn", "pyg_gt.models"})
+
+
+def test_checker_accepts_the_design() -> None:
+    assert violations(LIBRARY, PACKAGES) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("pyg_gt.layout", "from pyg_gt.ops.bias import EdgeMask"),
+        ("pyg_gt.layout", "from .ops import bias"),
+        ("pyg_gt.layout", "def late():\n    import pyg_gt.ops.bias"),
+        ("pyg_gt.ops.bias", "from pyg_gt.ops._inputs import Inputs"),
+        ("pyg_gt.ops._inputs", "from pyg_gt.ops._one import forward"),
+        ("pyg_gt.ops._one", "from pyg_gt.ops import _two"),
+        ("pyg_gt.ops._one", "from . import _two"),
+        ("pyg_gt.ops._one", "from ._two import forward"),
+        ("pyg_gt.ops._one", "def late():\n    from pyg_gt.ops._two import forward"),
+        ("pyg_gt.ops._one", "import importlib\nimportlib.import_module('pyg_gt.ops._two')"),
+        ("pyg_gt.ops._one", "if TYPE_CHECKING:\n    from pyg_gt.ops._dispatch import attention"),
+        ("pyg_gt.ops._philox", "from pyg_gt.ops._one import forward"),
+        ("pyg_gt.ops._dispatch", "from pyg_gt.nn import block"),
+        ("pyg_gt.ops", "from pyg_gt.ops._one import forward"),
+        ("pyg_gt.nn.block", "from pyg_gt.ops._one import forward"),
+        ("pyg_gt.nn.block", "from ..ops._one import forward"),
+        ("pyg_gt.nn", "from .. import models"),
+        ("pyg_gt.nn.block", "from pyg_gt.models import GPS"),
+        ("pyg_gt.nn.block", "import pyg_gt"),
+        ("pyg_gt", "from pyg_gt import models"),
+        ("pyg_gt.transforms", "from pyg_gt.layout import GraphLayout"),
+        ("pyg_gt.datasets", "from pyg_gt.transforms import AddRandomWalkPE"),
+        ("pyg_gt.datasets", "import ogb"),
+        ("pyg_gt.datasets", "try:\n    import ogb\nexcept ImportError:\n    ogb = None"),
+        ("pyg_gt.ops._one", "from triton import language as tl"),
+        ("pyg_gt.ops._one", "class Kernel:\n    import triton"),
+        ("pyg_gt.nn.block", "import pyg_gt.nowhere"),
+        ("pyg_gt.extra", "from pyg_gt.layout import GraphLayout"),
+        ("examples.train", "from pyg_gt.ops._one import forward"),
+    ],
+)
+def test_checker_finds(module: str, line: str) -> None:
+    (found,) = violations({**LIBRARY, module: f"{LIBRARY.get(module, '')}{line}\n"}, PACKAGES)
+    assert found.startswith(f"{module}:")
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("pyg_gt.ops._one", "def forward():\n    import triton"),
+        ("pyg_gt.ops._one", "if TYPE_CHECKING:\n    import triton"),
+        ("pyg_gt.datasets", "from __future__ import annotations\nimport os.path"),
+        ("pyg_gt.models", "from pyg_gt.transforms import AddRandomWalkPE"),
+    ],
+)
+def test_checker_lets_pass(module: str, line: str) -> None:
+    assert violations({**LIBRARY, module: f"{line}\n{LIBRARY[module]}"}, PACKAGES) == []
+
+
+QUIET = """
+import sys
+
+calls = []
+sys.addaudithook(lambda event, args: calls.append((event, args)) if event in {events} else None)
+{baseline}
+before, threads = set(sys.modules), sys._current_frames().keys()
+calls.clear()
+{imports}
+extras = {extras} & {{name.split(".")[0] for name in set(sys.modules) - before}}
+assert not extras, f"imported {{sorted(extras)}}"
+assert not calls, f"network: {{calls}}"
+assert len(sys._current_frames()) <= len(threads), "a thread was started"
+"""
+EVENTS = {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
+EXTRAS = {"captum", "matplotlib", "ogb", "outdated", "pandas", "rdkit", "tqdm", "triton"}
+# What these import themselves is not our doing.
+BASELINE = """
+import torch, torch.nn.attention.flex_attention
+import torch_geometric.datasets, torch_geometric.nn, torch_geometric.transforms
+"""
+
+
+def run_quietly(baseline: str, statements: str) -> subprocess.CompletedProcess[str]:
+    """Run imports in a fresh process that fails on extras, network calls and threads."""
+    code = QUIET.format(events=EVENTS, extras=EXTRAS, baseline=baseline, imports=statements)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_import_is_quiet() -> None:
+    modules = [name for name in package_sources()[0] if name.split(".")[0] == "pyg_gt"]
+    for statements in ("import pyg_gt", "\n".join(f"import {name}" for name in modules)):
+        done = run_quietly(BASELINE, statements)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        ("sys.modules['ogb'] = sys", "imported ['ogb']"),
+        ("import socket; socket.getaddrinfo('127.0.0.1', 80)", "network"),
+        (
+            "import threading, time; threading.Thread(target=time.sleep, args=(9,), daemon=True)"
+            ".start()",
+            "a thread was started",
+        ),
+    ],
+)
+def test_import_check_can_fail(statements: str, message: str) -> None:
+    done = run_quietly("", statements)
+    assert done.returncode != 0
+    assert message in done.stderr

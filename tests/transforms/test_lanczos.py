@@ -1,0 +1,109 @@
+"""The sparse eigensolver against LAPACK, with both of its ways and with what can go wrong."""
+
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import ArpackError
+
+from pyg_gt.transforms import _lanczos
+
+GRAPHS = {
+    "grid": nx.grid_2d_graph(15, 15),
+    "hypercube": nx.hypercube_graph(8),
+    "star": nx.star_graph(150),
+    "complete": nx.complete_graph(60),
+    "expander": nx.random_regular_graph(6, 200, seed=1),
+    "tree": nx.balanced_tree(3, 4),
+    "petals": nx.windmill_graph(20, 6),
+}
+
+
+def laplacian(graph: nx.Graph) -> tuple[csr_array, np.ndarray, float]:
+    """``D - A``, its null vector and its bound."""
+    matrix = csr_array(nx.laplacian_matrix(graph, weight=None).astype(float))
+    n = matrix.shape[0]
+    return matrix, np.full(n, n**-0.5), 2.0 * matrix.diagonal().max()
+
+
+def check(matrix: csr_array, values: np.ndarray, vectors: np.ndarray) -> None:
+    k = len(values)
+    scale = matrix.diagonal().max()
+    expected = np.linalg.eigvalsh(matrix.toarray())[1 : k + 1]
+    np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12 * scale)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(k), atol=1e-10)
+    np.testing.assert_allclose(matrix @ vectors, vectors * values, atol=1e-8 * scale)
+    np.testing.assert_allclose(vectors.sum(axis=0), 0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("way", [_lanczos._shift_inverted, _lanczos._flipped])
+def test_repeated_eigenvalues_are_all_found(name: str, way: Any) -> None:
+    matrix, trivial, bound = laplacian(GRAPHS[name])
+    found = _lanczos._checked(matrix, trivial, 12, bound, way(matrix, bound), {"ncv": 40})
+    check(matrix, *found)
+
+
+@pytest.mark.parametrize("lost", [[0], [1], [0, 1, 2], [11]])
+def test_eigenpairs_that_arpack_misses_are_found(
+    lost: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, runs = _lanczos.eigsh, []
+
+    def careless(operator: Any, k: int, **kwargs: Any) -> Any:
+        runs.append(k)
+        if len(runs) > 1:
+            return real(operator, k=k, **kwargs)
+        values, vectors = real(operator, k=k + len(lost), **kwargs)
+        kept = np.delete(np.arange(k + len(lost)), [-1 - i for i in lost])  # largest is last
+        return values[kept], vectors[:, kept]
+
+    monkeypatch.setattr(_lanczos, "eigsh", careless)
+    matrix, trivial, bound = laplacian(GRAPHS["grid"])
+    check(matrix, *_lanczos.smallest_sparse_eigenpairs(matrix, trivial, 12, bound, {}))
+    assert runs[0] == 12 and len(runs) == 2 + len(lost)
+
+
+def test_the_other_way_is_tried_when_the_first_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise MemoryError("factors")
+
+    monkeypatch.setattr(_lanczos, "_shift_inverted", fails)
+    matrix, trivial, bound = laplacian(GRAPHS["tree"])
+    check(matrix, *_lanczos.smallest_sparse_eigenpairs(matrix, trivial, 3, bound, {}))
+    monkeypatch.undo()
+    monkeypatch.setattr(_lanczos, "_flipped", fails)
+    matrix, trivial, bound = laplacian(GRAPHS["expander"])
+    check(matrix, *_lanczos.smallest_sparse_eigenpairs(matrix, trivial, 3, bound, {}))
+
+
+def test_a_wrong_vector_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = _lanczos.eigsh
+
+    def inexact(*args: Any, **kwargs: Any) -> Any:
+        values, vectors = real(*args, **kwargs)
+        vectors = vectors + 1e-3 * np.random.standard_normal(vectors.shape)
+        return values, vectors / np.linalg.norm(vectors, axis=0)
+
+    monkeypatch.setattr(_lanczos, "eigsh", inexact)
+    matrix, trivial, bound = laplacian(GRAPHS["grid"])
+    with pytest.raises(_lanczos.NotConvergedError, match="a residual of"):
+        _lanczos.smallest_sparse_eigenpairs(matrix, trivial, 4, bound, {})
+
+
+@pytest.mark.parametrize(("k", "options"), [(100, {}), (4, {"maxiter": 1, "ncv": 6})])
+def test_no_convergence_is_told(k: int, options: dict[str, Any]) -> None:
+    matrix, trivial, bound = laplacian(nx.path_graph(200))
+    with pytest.raises(_lanczos.NotConvergedError) as told:
+        _lanczos.smallest_sparse_eigenpairs(matrix, trivial, k, bound, options)
+    assert k == 100 or isinstance(told.value.__cause__, ArpackError)
+
+
+def test_a_long_path_keeps_its_tiny_eigenvalues_apart() -> None:
+    n = 30_000
+    matrix, trivial, bound = laplacian(nx.path_graph(n))
+    values, _ = _lanczos.smallest_sparse_eigenpairs(matrix, trivial, 5, bound, {})
+    expected = 4 * np.sin(np.pi * np.arange(1, 6) / (2 * n)) ** 2  # from 1e-8 on
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
