@@ -68,24 +68,21 @@ class EdgeLayout:
                     f"this edge layout joins {edges.num_src} key and {edges.num_dst} query nodes, "
                     f"but there are {num_src} and {num_dst}"
                 )
-            if isinstance(edges, EdgeLayout) and not is_readable(edges.edge_index):
-                return DeferredEdges(edges.edge_index, num_src, num_dst)
-            return edges
-        keys, read = _keys_and_reader(edges, flow)
+            if isinstance(edges, EdgeLayout) and is_readable(edges.edge_index):
+                return edges
+            edges = edges.edge_index  # of traced code that runs by now, or does not
+        keys, read = _keys_and_reader(edges, flow, [num_dst, num_src])
         if not is_readable(keys[0]):
             return DeferredEdges(read(), num_src, num_dst)
         own = _BY_OWN_EDGES.get(keys[0])
-        wanted = (num_src, num_dst, flow, *map(id, keys[1:]))
+        wanted = (num_src, num_dst, flow, *((id(key), _version(key)) for key in keys[1:]))
         known = own() if own is not None and flow == "source_to_target" else None
         if known is not None and (known.num_src, known.num_dst) == (num_src, num_dst):
             return known
         made = _BY_EDGES.get(keys[0])
         if made is not None and made[0] == wanted and all(r() is not None for r in made[1]):
             return made[2]
-        edge_index = read()
-        _check_range(edge_index[0], num_src, "source")
-        _check_range(edge_index[1], num_dst, "target")
-        layout = EdgeLayout(edge_index, num_src, num_dst)
+        layout = _made_from(read, num_src, num_dst)
         _BY_EDGES.put(keys[0], (wanted, [weakref.ref(key) for key in keys[1:]], layout))
         return layout
 
@@ -176,13 +173,20 @@ _BY_EDGES: IdentityCache[_Made] = IdentityCache()
 _BY_OWN_EDGES: IdentityCache[weakref.ref[EdgeLayout]] = IdentityCache()
 
 
-def _keys_and_reader(edges: Any, flow: str) -> tuple[list[Tensor], Callable[[], Tensor]]:
+def _keys_and_reader(
+    edges: Any, flow: str, shape: list[int]
+) -> tuple[list[Tensor], Callable[[], Tensor]]:
     """The tensors that stand for the edge set, and how to read ``[2, E]`` (source, target)."""
     if isinstance(edges, SparseTensor) or is_torch_sparse_tensor(edges):
         if flow != "source_to_target":
             raise ValueError(
                 f"a sparse adjacency holds targets as rows, so the flow must be "
                 f"'source_to_target' (got '{flow}'); pass the transposed adjacency instead"
+            )
+        got = list(edges.sizes() if isinstance(edges, SparseTensor) else edges.shape)
+        if got[:2] != shape:
+            raise ValueError(
+                f"the transposed adjacency must have shape [num_dst, num_src] = {shape} (got {got})"
             )
         if isinstance(edges, SparseTensor):
             # '.set_value()' gives a new object around the same rows and columns
@@ -213,6 +217,20 @@ def _keys_and_reader(edges: Any, flow: str) -> tuple[list[Tensor], Callable[[], 
         return plain if flow == "source_to_target" else plain.flip(0)
 
     return [edges], read
+
+
+@torch.inference_mode(False)
+def _made_from(read: Callable[[], Tensor], num_src: int, num_dst: int) -> EdgeLayout:
+    edge_index = read()
+    if edge_index.is_inference():  # training could not save it
+        edge_index = edge_index.clone()
+    _check_range(edge_index[0], num_src, "source")
+    _check_range(edge_index[1], num_dst, "target")
+    return EdgeLayout(edge_index, num_src, num_dst)
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _check_range(index: Tensor, size: int, name: str) -> None:

@@ -186,11 +186,15 @@ class GraphLayout:
         Raises:
             ValueError: if ``batch`` is of the wrong type or describes another number of nodes.
         """
-        if isinstance(batch, (GraphLayout, DeferredLayout)):
+        if isinstance(batch, GraphLayout):
             _check_num_nodes(batch.num_nodes, num_nodes, "layout")
-            if isinstance(batch, GraphLayout) and not is_readable(batch.batch):
+            if not is_readable(batch.batch):
                 return DeferredLayout(batch.batch, num_nodes, batch.num_graphs)
             return batch
+        if isinstance(batch, DeferredLayout):  # made in traced code that runs by now, or does not
+            _check_num_nodes(batch.num_nodes, num_nodes, "layout")
+            known = None if batch.num_graphs < 0 else batch.num_graphs
+            return GraphLayout.of(batch.batch, num_nodes, known, device)
         if batch is None:
             if not is_readable(torch.empty(0, device=device)):
                 return DeferredLayout(None, num_nodes, 1)

@@ -51,5 +51,5 @@ def multihead_attention(
     """``[N, F]``, what ``attn(x, x, x)`` gives for each graph by itself."""
     dropout_p = attn.dropout if attn.training else 0.0
     out = attention(*project(attn, x), layout, biases, dropout_p=dropout_p, backend=backend)
-    projected: Tensor = attn.out_proj(out.reshape(x.size(0), -1))
+    projected: Tensor = attn.out_proj(out.flatten(1))
     return projected

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._buckets import Bucket, Plan, Tile, tiles
-from ._random import keep
+from ._philox import keep
 
 # On a CPU the fused kernel of scaled_dot_product_attention beats matrix products from here on,
 # but has neither a bias with gradients nor dropout (measured: benchmarks/attention.py).
@@ -167,13 +167,14 @@ def _fused_mask(bucket: Bucket, dtype: torch.dtype) -> Tensor | None:
 def _weights(problem: Problem, tile: Tile, q: Tensor, k: Tensor) -> Tensor:
     """Softmax weights ``[b, H, rows, cols]``."""
     scores = (q * problem.scale) @ k.mT
-    if tile.bucket.padding is not None:
-        scores += tile.bucket.padding[tile.graphs]
     if problem.bias is None:
+        if tile.bucket.padding is not None:
+            scores += tile.bucket.padding[tile.graphs]
         return scores.softmax(-1)
-    pairs, _ = tile.pairs()
-    added = problem.bias[pairs].to(scores.dtype)  # [b, rows, cols, H or 1]
-    scores += added.permute(0, 3, 1, 2)
+    pairs, there = tile.pairs()
+    # by filling, not adding: what stands there belongs to another pair and may be infinite
+    added = problem.bias[pairs].to(scores.dtype).masked_fill_(~there.unsqueeze(-1), float("-inf"))
+    scores += added.permute(0, 3, 1, 2)  # [b, H or 1, rows, cols]
     alone = scores.amax(-1, keepdim=True) == float("-inf")
     weights = scores.masked_fill_(alone, 0.0).softmax(-1)
     return weights.masked_fill_(alone, 0.0)

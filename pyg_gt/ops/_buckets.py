@@ -96,7 +96,10 @@ class Tile(NamedTuple):
     rows: slice
 
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """Flat pair numbers ``[b, rows, cols]``, 0 where there is none, and where there is."""
+        """Flat pair numbers ``[b, rows, cols]``, and where there is a pair.
+
+        Padding repeats the first row or column of its own graph: nothing comes from another.
+        """
         device = self.bucket.num_rows.device
         row = torch.arange(self.rows.start, self.rows.stop, device=device)[None, :, None]
         col = torch.arange(self.bucket.cols, device=device)[None, None, :]
@@ -104,7 +107,8 @@ class Tile(NamedTuple):
         num_cols = self.bucket.num_cols[self.graphs, None, None]
         start = self.bucket.pair_start[self.graphs, None, None]
         there = (row < num_rows) & (col < num_cols)
-        return torch.where(there, start + row * num_cols + col, 0), there
+        row, col = row * (row < num_rows), col * (col < num_cols)
+        return start + row * num_cols + col, there
 
 
 def padded(n: Tensor) -> Tensor:
@@ -137,7 +141,7 @@ def tiles(bucket: Bucket, heads: int) -> Iterator[Tile]:
 
 def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
     device = layout.device
-    sizes = torch.tensor([query_layout.sizes, layout.sizes]).view(2, -1)
+    sizes = torch.tensor([query_layout.sizes, layout.sizes], dtype=torch.int64).view(2, -1)
     wide = padded(sizes)
     used = (sizes.amin(0) > 0).nonzero().squeeze(1)  # the others have no pair
     kinds, kind = torch.unique(wide[:, used], dim=1, return_inverse=True)

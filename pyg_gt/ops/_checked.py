@@ -24,7 +24,11 @@ def found(
 ) -> GraphLayout:
     """The layout that a :class:`DeferredLayout` stands for; for code that runs, not traced."""
     layout = GraphLayout.of(batch, num_nodes, None if num_graphs < 0 else num_graphs, device)
-    assert isinstance(layout, GraphLayout)
+    if not isinstance(layout, GraphLayout):
+        raise NotImplementedError(
+            "the sizes of the graphs are needed, and tensors without values (meta, fake) do not "
+            "tell them"
+        )
     return layout
 
 
@@ -42,6 +46,11 @@ def resolved(
     keys = found(batch, layout.num_nodes, graphs[1], device)
     # a batch vector does not show trailing empty graphs
     most = max(queries.num_graphs, keys.num_graphs)
+    if any(0 <= known < most for known in graphs):
+        raise ValueError(
+            f"'query_layout' has {queries.num_graphs} graphs and 'layout' {keys.num_graphs}; give "
+            f"both the same number ('num_graphs=' counts empty ones)"
+        )
     return _with_graphs(queries, most), _with_graphs(keys, most)
 
 
@@ -60,6 +69,8 @@ def checked_table_index(index: Tensor, size: int) -> Tensor:
         ValueError: if it is not a vector of uint8, int16, int32 or int64.
         IndexError: if a value is out of range.
     """
+    if not isinstance(index, Tensor):
+        raise ValueError(f"'TableBias.index' must be a tensor (got '{type(index).__name__}')")
     if index.dtype not in (torch.uint8, torch.int16, torch.int32, torch.int64) or index.dim() != 1:
         raise ValueError(
             f"'TableBias.index' must be a vector of uint8, int16, int32 or int64 (got shape "

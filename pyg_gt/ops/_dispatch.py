@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import _flex, _reference, _sdpa, _sparse, _varlen
 from ._inputs import Backend, Inputs, Layout, checked
-from ._random import draw_seed
+from ._philox import draw_seed
 from .bias import AttentionBias
 
 # 'auto' takes the first without an objection; the reference, last, has none.
@@ -60,8 +60,13 @@ def attention(
     """
     inputs = _inputs(query, key, value, layout, biases, query_layout, scale, dropout_p)
     if backend == "auto":
-        chosen = next(b for b in _ORDER if b.unsupported(inputs) is None)
-        return chosen.forward(inputs)
+        reasons = {}
+        for chosen in _ORDER:
+            if (reason := chosen.unsupported(inputs)) is None:
+                return chosen.forward(inputs)
+            reasons[chosen.NAME] = reason
+        lines = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise NotImplementedError(f"No backend can run this attention ({lines})")
     if backend not in BACKENDS:
         raise ValueError(
             f"Unknown backend '{backend}'; expected 'auto' or one of {', '.join(BACKENDS)}"
@@ -116,9 +121,13 @@ def _inputs(
     dropout_p: float,
     draw: bool = True,
 ) -> Inputs:
+    if not isinstance(biases, Sequence):
+        raise ValueError(
+            f"'biases' must be a tuple (got '{type(biases).__name__}'); a single one is '(bias,)'"
+        )
     query_layout = layout if query_layout is None else query_layout
     biases = checked(query, key, value, query_layout, layout, tuple(biases), dropout_p)
-    scale = query.size(-1) ** -0.5 if scale is None else scale
+    scale = max(query.size(-1), 1) ** -0.5 if scale is None else scale
     seed = None
     if dropout_p > 0:
         seed = draw_seed(query.device) if draw else torch.zeros(1, dtype=torch.int64)

@@ -39,6 +39,8 @@ def unsupported(inputs: Inputs) -> str | None:
     query = inputs.query
     if not is_readable(query):
         return "it compiles itself and reads block tables: call it outside of traced code"
+    if inputs.is_transformed:
+        return "it compiles itself, which forward-mode AD and 'torch.func' do not see through"
     if inputs.dropout_p > 0:
         return f"FlexAttention has no dropout (got {inputs.dropout_p})"
     for bias in inputs.biases:
@@ -67,7 +69,7 @@ def unsupported(inputs: Inputs) -> str | None:
 def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
     query_layout, layout = resolved(inputs.query_layout, inputs.layout, inputs.query.device)
-    if query_layout.num_nodes == 0 or layout.num_nodes == 0:
+    if num_pairs(query_layout, layout) == 0:
         return torch.zeros_like(inputs.query)
     compact = inputs.query.device.type == "cuda"  # the CPU kernel wants full-width tables
     other = weakref.ref(layout)
@@ -126,7 +128,7 @@ def _score_mod(
     low, pair, graph = table.low, table.pair, table.graph
     query_node, key_node = table.query_node, table.key_node
     tables = [(b.table, b.index.int()) for b in inputs.biases if isinstance(b, TableBias)]
-    last = max(num_pairs(query_layout, layout) - 1, 0)
+    last = num_pairs(query_layout, layout) - 1
     mods = [mod.fn for mod in inputs.score_mods]
     on_edges = None
     if inputs.mask is not None and slot is not None:
@@ -163,4 +165,4 @@ def _distinct_values(
     if values is None:
         values = torch.zeros(edges.num_edges, 1, device=slots.device)
     summed = segment_logsumexp(values.float(), slots, size)
-    return summed.nan_to_num(neginf=0.0).index_fill(0, slots.new_zeros(1), 0.0)
+    return summed.index_fill(0, slots.new_zeros(1), 0.0)

@@ -74,12 +74,25 @@ class Inputs:
     @property
     def requires_grad(self) -> bool:
         """Whether autograd will ask for a gradient."""
-        if not torch.is_grad_enabled():
+        return torch.is_grad_enabled() and any(x.requires_grad for x in self._floats())
+
+    @property
+    def is_transformed(self) -> bool:
+        """Whether ``torch.func`` or forward-mode AD is at work, which reads every operation."""
+        if torch.compiler.is_compiling():
             return False
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return True
+        tangents = (torch.autograd.forward_ad.unpack_dual(x).tangent for x in self._floats())
+        return any(tangent is not None for tangent in tangents)
+
+    def _floats(self) -> list[Tensor]:
+        """Every tensor that may have a gradient, but for what a ``ScoreMod`` captures."""
         tensors = [self.query, self.key, self.value]
         for bias in self.biases:
-            tensors += [x for x in vars(bias).values() if isinstance(x, Tensor)]
-        return any(x.requires_grad for x in tensors)
+            fields = (x for x in vars(bias).values() if isinstance(x, Tensor))
+            tensors += [x for x in fields if x.is_floating_point()]
+        return tensors
 
 
 class Backend(Protocol):
@@ -122,6 +135,8 @@ def checked(
             raise ValueError(
                 f"'{name}' has {tensor.size(0)} nodes, but its layout describes {lay.num_nodes}"
             )
+        if lay.batch is not None:
+            _check_device(f"layout of {name}", lay.batch, query)
     graphs = query_layout.num_graphs, layout.num_graphs
     if min(graphs) >= 0 and graphs[0] != graphs[1]:
         raise ValueError(
@@ -166,13 +181,15 @@ def _checked_bias(
 ) -> AttentionBias:
     heads, head_channels = query.shape[1:]
     if isinstance(bias, PairBias):
-        _check_pairs("values", bias.values, query_layout, layout)
-        _check_shape("PairBias.values", bias.values, ("P", heads), bias.values.size(0))
+        _check_floats("PairBias.values", bias.values, ("P", heads), None, query)
+        _check_pairs("PairBias.values", bias.values, query_layout, layout)
         return bias
     if isinstance(bias, TableBias):
-        _check_pairs("index", bias.index, query_layout, layout)
-        _check_shape("TableBias.table", bias.table, ("K", heads), bias.table.size(0))
-        return TableBias(bias.table, checked_table_index(bias.index, bias.table.size(0)))
+        _check_floats("TableBias.table", bias.table, ("K", heads), None, query)
+        index = checked_table_index(bias.index, bias.table.size(0))
+        _check_device("TableBias.index", index, query)
+        _check_pairs("TableBias.index", index, query_layout, layout)
+        return TableBias(bias.table, index)
     if isinstance(bias, ScoreMod):
         if not callable(bias.fn):
             raise ValueError(f"'ScoreMod.fn' must be callable (got '{type(bias.fn).__name__}')")
@@ -189,15 +206,15 @@ def _checked_bias(
         and isinstance(query_layout, GraphLayout)
     ):
         edges.check_within_graphs(query_layout, layout)
-    num_edges = edges.edge_index.size(1)
-    if bias.values is not None:
-        name = f"{type(bias).__name__}.values"
-        _check_shape(name, bias.values, ("E", heads), num_edges)
+    name, num_edges = type(bias).__name__, edges.edge_index.size(1)
+    _check_device(f"{name}.edges", edges.edge_index, query)
+    if bias.values is not None or isinstance(bias, EdgeBias):
+        _check_floats(f"{name}.values", bias.values, ("E", heads), num_edges, query)
     if isinstance(bias, EdgeBias):
         return EdgeBias(edges, bias.values)
     if bias.features is not None:
         shape = ("E", heads, head_channels)
-        _check_shape("EdgeMask.features", bias.features, shape, num_edges)
+        _check_floats("EdgeMask.features", bias.features, shape, num_edges, query)
     return EdgeMask(edges, bias.values, bias.features)
 
 
@@ -212,11 +229,27 @@ def _check_pairs(name: str, tensor: Tensor, query_layout: Layout, layout: Layout
         )
 
 
-def _check_shape(name: str, tensor: Tensor, shape: tuple[str | int, ...], first: int) -> None:
-    want = (first, *shape[1:])
-    if not tensor.is_floating_point() or tuple(tensor.shape) != want:
-        said = ", ".join(str(s) for s in shape)
+def _check_floats(
+    name: str, tensor: object, shape: tuple[str | int, ...], first: int | None, query: Tensor
+) -> None:
+    said = ", ".join(str(s) for s in shape) + ("]" if first is None else f"] with E = {first}")
+    if not isinstance(tensor, Tensor):
         raise ValueError(
-            f"'{name}' must be floating-point of shape [{said}] with {shape[0]} = {first} (got "
-            f"{list(tensor.shape)}, {tensor.dtype})"
+            f"'{name}' must be a tensor of shape [{said} (got '{type(tensor).__name__}')"
+        )
+    sizes = tensor.shape[1:] if first is None else tensor.shape
+    want = shape[1:] if first is None else (first, *shape[1:])
+    if not tensor.is_floating_point() or tensor.dim() != len(shape) or tuple(sizes) != want:
+        raise ValueError(
+            f"'{name}' must be floating-point of shape [{said} (got {list(tensor.shape)}, "
+            f"{tensor.dtype})"
+        )
+    _check_device(name, tensor, query)
+
+
+def _check_device(name: str, tensor: Tensor, query: Tensor) -> None:
+    if tensor.device != query.device:
+        raise ValueError(
+            f"'{name}' lies on '{tensor.device}', but 'query' on '{query.device}'; move it with "
+            f"'.to()'"
         )

@@ -5,24 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._identity import is_readable
 from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
 from ._checked import resolved
 from ._inputs import Inputs
-from ._random import keep
+from ._philox import keep
 from .bias import EdgeMask, checked_edges_of, num_pairs
 
 NAME = "reference"
 
 
 def unsupported(inputs: Inputs) -> str | None:
-    """Nothing: it runs whatever passed the door."""
+    """Nothing but tensors that hold no values: it runs whatever else passed the door."""
+    if not torch.compiler.is_compiling() and not is_readable(inputs.query):
+        return "it loops over graphs, whose sizes a tensor without values does not tell"
     return None
 
 
 @torch.compiler.disable(reason="the reference loops over graphs in Python")  # type: ignore[untyped-decorator]
 def forward(inputs: Inputs) -> Tensor:
     r"""``[Nq, H, C]``: :math:`\sum_j \mathrm{dropout}(\mathrm{softmax}_j(s_{ij})) v_j`."""
+    # autocast would lower the products that softmax wants in full precision
+    with torch.autocast(inputs.query.device.type, enabled=False):
+        return _by_graph(inputs)
+
+
+def _by_graph(inputs: Inputs) -> Tensor:
     query_layout, layout = resolved(inputs.query_layout, inputs.layout, inputs.query.device)
     dtype = inputs.query.dtype
     wide = dtype if dtype == torch.float64 else torch.float32

@@ -9,7 +9,7 @@ from torch_geometric.utils import scatter
 from ..edge_layout import DeferredEdges, EdgeLayout
 from ._checked import checked_edges
 from ._inputs import Inputs
-from ._random import keep
+from ._philox import keep
 from .bias import EdgeBias, EdgeMask, checked_edges_of
 
 NAME = "sparse"

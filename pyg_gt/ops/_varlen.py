@@ -26,6 +26,8 @@ def unsupported(inputs: Inputs) -> str | None:
         return f"it has no dropout (got {inputs.dropout_p})"
     if query.size(-1) > 256:
         return f"it takes at most 256 channels per head (got {query.size(-1)})"
+    if inputs.is_transformed:
+        return "its op has no forward-mode derivative and no rule for 'torch.func'"
     if not is_readable(query):
         return "it needs the size of the largest graph, which traced code cannot read"
     if torch.are_deterministic_algorithms_enabled() and inputs.requires_grad:

@@ -125,6 +125,8 @@ class ScoreMod:
 
     def apply(self, scores: Tensor, graph: Tensor, query_node: Tensor, key_node: Tensor) -> Tensor:
         """New ``scores [..., H]``; graph and nodes have (or broadcast to) the shape ``[...]``."""
+        if scores.numel() == 0:  # vmap over nothing reads out of range
+            return scores
         head = torch.arange(scores.size(-1), device=scores.device).expand(scores.shape)
         wide = [x.unsqueeze(-1).expand(scores.shape) for x in (graph, query_node, key_node)]
         graph, query_node, key_node = (x.flatten() for x in wide)

@@ -15,7 +15,9 @@ from pyg_gt.nn import MaskedTransformerConv
 N, F, C, D = 9, 6, 4, 3
 
 # repeated edges, self-loops, a node without a neighbour (8), one that only sends (7)
-EDGES = torch.tensor([[0, 1, 1, 1, 2, 3, 3, 4, 5, 6, 7, 7, 0], [1, 0, 0, 1, 2, 0, 1, 3, 3, 6, 5, 4, 1]])
+EDGES = torch.tensor(
+    [[0, 1, 1, 1, 2, 3, 3, 4, 5, 6, 7, 7, 0], [1, 0, 0, 1, 2, 0, 1, 3, 3, 6, 5, 4, 1]]
+)
 
 
 def pair(*args, **kwargs):
@@ -72,7 +74,8 @@ def test_bipartite(sizes, flow, edge_dim, agree, fused_calls):
 @given(
     edges=st.integers(1, 7).flatmap(
         lambda n: st.tuples(
-            st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=24)
+            st.just(n),
+            st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=24),
         )
     ),
     heads=st.integers(1, 3),
@@ -100,18 +103,35 @@ def test_every_backend_that_runs_here(backend, agree):
     agree(ours, theirs, nodes(), EDGES)
 
 
-@pytest.mark.parametrize("layout", ["coo", "csr", "csc"])
+@pytest.mark.parametrize("layout", ["coo", "csr"])
 @pytest.mark.parametrize("edge_dim", [None, D])
 def test_torch_sparse_adjacency(layout, edge_dim, agree, fused_calls):
     # sparse tensors hold each edge once
     edge_index = torch.unique(EDGES, dim=1)
-    edge_attr = None if edge_dim is None else torch.randn(edge_index.size(1), D, dtype=torch.float64)
+    edge_attr = (
+        None if edge_dim is None else torch.randn(edge_index.size(1), D, dtype=torch.float64)
+    )
     adj_t = to_torch_coo_tensor(edge_index.flip(0), size=N)
-    if layout != "coo":
-        adj_t = adj_t.to_sparse_csr() if layout == "csr" else adj_t.to_sparse_csc()
+    adj_t = adj_t if layout == "coo" else adj_t.to_sparse_csr()
     ours, theirs = pair(F, C, heads=2, edge_dim=edge_dim)
     agree(ours, theirs, nodes(), adj_t, edge_attr)
     assert len(fused_calls) == 1
+
+
+def test_torch_sparse_csc_which_pygs_layer_refuses(agree):
+    # its entries stand column by column, so by source
+    edge_index = torch.unique(EDGES, dim=1)
+    edge_attr = torch.randn(edge_index.size(1), D, dtype=torch.float64)
+    adj_t = to_torch_coo_tensor(edge_index.flip(0), size=N).to_sparse_csc()
+    ours, theirs = pair(F, C, heads=2, edge_dim=D)
+
+    def through_the_adjacency(x, edge_attr):
+        return ours(x, adj_t, edge_attr)
+
+    def through_the_edges(x, edge_attr):
+        return theirs(x, edge_index, edge_attr)
+
+    agree(through_the_adjacency, through_the_edges, nodes(), edge_attr)
 
 
 def test_torch_sparse_values_act_as_edge_attr(agree):
@@ -232,16 +252,17 @@ def test_dropout_is_off_in_eval_mode(agree, fused_calls):
 
 def test_dropout_in_training_has_pygs_mean_and_variance():
     ours, theirs = pair(F, C, heads=2, dropout=0.4, root_weight=False)
+    copies = 4000
+    edge_index = (EDGES[:, None] + N * torch.arange(copies)[:, None]).flatten(1)
     x = nodes()
     with torch.no_grad():
-        mine = torch.stack([ours(x, EDGES) for _ in range(3000)])
-        want = torch.stack([theirs(x, EDGES) for _ in range(3000)])
-        exact = theirs.eval()(x, EDGES)
+        mine = ours(x.repeat(copies, 1), edge_index).view(copies, N, -1)
+        want = theirs(x.repeat(copies, 1), edge_index).view(copies, N, -1)
+        exact = ours.eval()(x, EDGES)
     spread = want.std(0)
-    error = 5 * spread / 3000**0.5 + 1e-9
-    assert (mine.mean(0) - exact).abs().le(error).all()
-    torch.testing.assert_close(mine.std(0), spread, rtol=0.15, atol=1e-9)
     assert spread.max() > 0.1
+    assert (mine.mean(0) - exact).abs().le(5 * spread / copies**0.5 + 1e-12).all()
+    torch.testing.assert_close(mine.std(0), spread, rtol=0.1, atol=1e-9)
 
 
 @pytest.mark.parametrize("n", [0, 4])
@@ -249,7 +270,6 @@ def test_no_nodes_or_no_edges(n, agree):
     ours, theirs = pair(F, C, heads=2, edge_dim=D)
     empty = torch.empty(2, 0, dtype=torch.int64)
     out = agree(ours, theirs, nodes(n), empty, torch.empty(0, D, dtype=torch.float64))
-    torch.testing.assert_close(out, ours.lin_skip(nodes(n) * 0) + out - out if n == 0 else out)
     assert out.shape == (n, 2 * C)
 
 

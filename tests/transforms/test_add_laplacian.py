@@ -688,7 +688,9 @@ def test_any_graph(data: Data, k: int, normalization: Any) -> None:
             matrix = half @ laplacian @ half
             np.testing.assert_allclose(u.T @ u, np.eye(count), atol=1e-5)
             np.testing.assert_allclose(u.T @ np.sqrt(scale), 0, atol=1e-5 * np.sqrt(scale.max()))
-        np.testing.assert_allclose(matrix @ u, u * ours[0, :count], atol=1e-5 * size)
+        # float32 rounds each entry of u, and the matrix makes that larger by its own size.
+        rounding = 1e-6 * max(1.0, float(np.abs(matrix).max()))
+        np.testing.assert_allclose(matrix @ u, u * ours[0, :count], atol=10 * rounding)
 
 
 def test_molecules_of_ogb(data_root: Any) -> None:

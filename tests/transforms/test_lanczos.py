@@ -107,3 +107,17 @@ def test_a_long_path_keeps_its_tiny_eigenvalues_apart() -> None:
     values, _ = _lanczos.smallest_sparse_eigenpairs(matrix, trivial, 5, bound, {})
     expected = 4 * np.sin(np.pi * np.arange(1, 6) / (2 * n)) ** 2  # from 1e-8 on
     np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("graph", "small"),
+    [
+        (nx.grid_2d_graph(40, 40), True),
+        (nx.random_labeled_tree(1000, seed=0), True),
+        (nx.star_graph(1000), True),
+        (nx.random_regular_graph(8, 1000, seed=0), False),
+        (nx.complete_graph(400), False),
+    ],
+)
+def test_factors_are_made_where_they_stay_sparse(graph: nx.Graph, small: bool) -> None:
+    assert _lanczos._has_small_cuts(laplacian(graph)[0]) is small

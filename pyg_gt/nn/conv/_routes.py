@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.nn import MessagePassing
+from torch_geometric.nn import MessagePassing, SumAggregation
 
 from ...edge_layout import EdgeLayout
 from ...layout import DeferredLayout, GraphLayout
@@ -40,15 +40,18 @@ _HOOKS = (
 
 
 def needs_propagate(conv: MessagePassing, own: type[MessagePassing]) -> bool:
-    """Whether PyG's route must run: hooks, an explainer, another ``aggr``, or an override.
+    """Whether PyG's route must run: hooks, an explainer, another aggregation, or an override.
 
     Args:
         conv: the layer.
         own: the class of this library whose methods the fused route replaces.
     """
-    if conv.explain or conv.aggr not in ("add", "sum") or conv.decomposed_layers > 1:
+    if conv.explain or conv.decomposed_layers > 1:
         return True
     if any(getattr(conv, name) for name in _HOOKS):
+        return True
+    aggr = conv.aggr_module
+    if type(aggr) is not SumAggregation or aggr._forward_hooks or aggr._forward_pre_hooks:
         return True
     kind, instance = type(conv), vars(conv)
     return any(

@@ -128,7 +128,7 @@ class FullTransformerConv(TransformerConv):
             out = self.propagate(
                 pairs.edge_index, size=size, value=value, alpha=alpha, pairs=pairs
             )
-        out = out.reshape(x.size(0), -1) if self.concat else out.mean(dim=1)
+        out = out.flatten(1) if self.concat else out.mean(dim=1)
         if self.root_weight:
             root = self.lin_skip(x)
             if self.lin_beta is None:

@@ -189,7 +189,7 @@ class GPSConv(PyGGPSConv, MessagePassing):  # type: ignore[misc]
         out = self.propagate(
             pairs.edge_index, size=(x.size(0), x.size(0)), value=value, alpha=alpha, pairs=pairs
         )
-        projected: Tensor = attn.out_proj(out.reshape(x.size(0), -1))
+        projected: Tensor = attn.out_proj(out.flatten(1))
         return projected
 
     def edge_update(

@@ -106,7 +106,7 @@ class MaskedTransformerConv(TransformerConv):
         )
         if out.is_cuda and torch.is_autocast_enabled("cuda"):
             out = out.float()  # PyG's sums over edges are in float32 there
-        out = out.reshape(num_dst, -1) if self.concat else out.mean(dim=1)
+        out = out.flatten(1) if self.concat else out.mean(dim=1)
         if not self.root_weight:
             return out
         root = self.lin_skip(x_dst)

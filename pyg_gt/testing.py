@@ -1,0 +1,87 @@
+"""For who writes a backend or a ``ScoreMod``: does it compute what the definition computes?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .layout import GraphLayout
+from .ops import AttentionBias, attention
+
+_TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+def assert_same_attention(
+    backend: str,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: GraphLayout,
+    biases: Sequence[AttentionBias] = (),
+    *,
+    query_layout: GraphLayout | None = None,
+    scale: float | None = None,
+    captured: Sequence[Tensor] = (),
+    tolerance: float | None = None,
+) -> None:
+    """Compares a backend with the reference, in outputs and in every gradient.
+
+    The gradients are those of the tensors that require one: ``query``, ``key``, ``value``, the
+    fields of the biases, and what their functions capture.
+
+    Args:
+        backend: the name of the backend.
+        query: ``[Nq, H, C]``.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+        layout: how the keys are split into graphs.
+        biases: what is added to scores.
+        query_layout: how the queries are split; None: as the keys.
+        scale: factor of the scores.
+        captured: tensors that a ``ScoreMod`` reads.
+        tolerance: largest difference, relative to the largest number of the tensor (or to 1, if
+            that is more); None: by the type of ``query``.
+
+    Raises:
+        AssertionError: naming what differs, and by how much.
+        NotImplementedError: if the backend cannot run these inputs.
+    """
+    tolerance = _TOLERANCE[query.dtype] if tolerance is None else tolerance
+    named = {"query": query, "key": key, "value": value}
+    for i, bias in enumerate(biases):
+        fields = vars(bias).items()
+        kind = f"biases[{i}].{type(bias).__name__}"
+        named |= {f"{kind}.{name}": x for name, x in fields if isinstance(x, Tensor)}
+    named |= {f"captured[{i}]": x for i, x in enumerate(captured)}
+    leaves = {name: x for name, x in named.items() if x.requires_grad}
+
+    def run(name: str) -> dict[str, Tensor]:
+        out = attention(
+            query, key, value, layout, biases, query_layout=query_layout, scale=scale, backend=name
+        )
+        if not leaves:
+            return {"the output": out}
+        wave = torch.arange(out.numel(), device=out.device).view(out.shape).cos().to(out.dtype)
+        gradients = torch.autograd.grad(out, list(leaves.values()), wave, materialize_grads=True)
+        named_gradients = zip(leaves, gradients, strict=True)
+        return {"the output": out.detach(), **{f"the gradient of {n}": g for n, g in named_gradients}}
+
+    actual, expected = run(backend), run("reference")
+    for what, want in expected.items():
+        got = actual[what]
+        if got.shape != want.shape or got.dtype != want.dtype:
+            raise AssertionError(
+                f"{what} on '{backend}' is {list(got.shape)} of {got.dtype}, expected "
+                f"{list(want.shape)} of {want.dtype}"
+            )
+        if want.numel() == 0:
+            continue
+        allowed = tolerance * max(1.0, float(want.abs().max()))
+        difference = float((got - want).abs().max())
+        if not difference <= allowed:  # also where it is NaN
+            raise AssertionError(
+                f"{what} on '{backend}' differs from the reference by {difference:.3g} (allowed: "
+                f"{allowed:.3g})"
+            )

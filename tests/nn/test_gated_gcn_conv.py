@@ -1,0 +1,175 @@
+"""`GatedGCNConv` is the formula of its paper, as GraphGPS runs it."""
+
+import pytest
+import torch
+from torch_geometric.nn import MessagePassing
+
+from pyg_gt.nn import GatedGCNConv
+
+F = 4
+
+# repeated edges, a self-loop, a node that hears nothing (5)
+EDGES = torch.tensor([[0, 1, 1, 1, 2, 5, 4], [1, 0, 0, 2, 2, 3, 1]])
+
+
+class Formula(torch.nn.Module):
+    """Edge by edge, with the weights of a layer."""
+
+    def __init__(self, conv):
+        super().__init__()
+        for name, child in conv.named_children():
+            self.add_module(name, child)
+        self.residual = conv.residual
+
+    def forward(self, x, edge_index, edge_attr):
+        raw, rows = [], []
+        for e, (j, i) in enumerate(edge_index.t().tolist()):
+            raw.append(self.D(x[i]) + self.E(x[j]) + self.C(edge_attr[e]))
+        for i in range(x.size(0)):
+            top = bottom = torch.zeros(self.A.out_channels, dtype=x.dtype)
+            for e, (j, target) in enumerate(edge_index.t().tolist()):
+                if target == i:
+                    top = top + raw[e].sigmoid() * self.B(x[j])
+                    bottom = bottom + raw[e].sigmoid()
+            rows.append(self.A(x[i]) + top / (bottom + 1e-6))
+        h = self.batch_norm(self.bn_node_x, torch.stack(rows)).relu()
+        gates = torch.stack(raw) if raw else edge_attr.new_empty(0, self.A.out_channels)
+        e = self.batch_norm(self.bn_edge_e, gates).relu()
+        return (x + h, edge_attr + e) if self.residual else (h, e)
+
+    def batch_norm(self, norm, h):
+        if not self.training:
+            mean, var = norm.running_mean, norm.running_var
+        else:
+            mean, var = h.mean(0), h.var(0, unbiased=False)
+        return (h - mean) / (var + norm.eps).sqrt() * norm.weight + norm.bias
+
+
+def layer(*args, **kwargs):
+    conv = GatedGCNConv(*args, **kwargs).double()
+    with torch.no_grad():
+        for parameter in conv.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        for norm in (conv.bn_node_x, conv.bn_edge_e):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2.0)
+    return conv
+
+
+def inputs(n=6, edges=EDGES, channels=F):
+    return (
+        torch.randn(n, channels, dtype=torch.float64),
+        edges,
+        torch.randn(edges.size(1), channels, dtype=torch.float64),
+    )
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("residual", [True, False])
+def test_outputs_and_gradients_are_the_formulas(residual, training, agree):
+    conv = layer(F, F, residual=residual).train(training)
+    agree(conv, Formula(conv).train(training), *inputs())
+
+
+def test_other_width_without_residual(agree):
+    conv = layer(3, 5, residual=False)
+    x, edge_attr = agree(conv, Formula(conv), *inputs(channels=3))
+    assert (x.shape, edge_attr.shape) == ((6, 5), (7, 5))
+
+
+def test_no_edges(agree):
+    conv = layer(F, F).eval()
+    edges = torch.empty(2, 0, dtype=torch.int64)
+    x, edge_attr = agree(conv, Formula(conv).eval(), *inputs(edges=edges))
+    assert (x.shape, edge_attr.shape) == ((6, F), (0, F))
+
+
+def test_no_nodes():
+    conv = layer(F, F).eval()
+    x, edge_attr = conv(*inputs(0, torch.empty(2, 0, dtype=torch.int64)))
+    assert (x.shape, edge_attr.shape) == ((0, F), (0, F))
+
+
+def test_running_statistics_move():
+    conv = layer(F, F)
+    x, edge_index, edge_attr = inputs()
+    want = torch.nn.BatchNorm1d(F).double()
+    want.load_state_dict(conv.bn_edge_e.state_dict())
+    want(conv.D(x)[edge_index[1]] + conv.E(x)[edge_index[0]] + conv.C(edge_attr))
+    conv(x, edge_index, edge_attr)
+    torch.testing.assert_close(conv.bn_edge_e.running_mean, want.running_mean)
+    torch.testing.assert_close(conv.bn_edge_e.running_var, want.running_var)
+
+
+def test_dropout_acts_on_nodes_and_edges_in_training_alone():
+    conv = layer(F, F, dropout=0.5)
+    given = inputs(40, torch.randint(40, (2, 400)))
+    x, edge_attr = conv(*given)
+    for before, after in ((given[0], x), (given[2], edge_attr)):
+        # what is dropped leaves the residual alone, and so do negative values before the ReLU
+        assert (after == before).double().mean() > 0.6
+    conv.eval()
+    torch.testing.assert_close(conv(*given), conv(*given), rtol=0, atol=0)
+    x, edge_attr = conv(*given)
+    assert (edge_attr == given[2]).double().mean() < 0.6
+
+
+def test_lazy_channels_are_derived_from_the_first_input():
+    conv = GatedGCNConv(-1, 5, residual=False)
+    conv(torch.randn(6, 3), EDGES, torch.randn(7, 2))
+    assert conv.A.weight.shape == conv.B.weight.shape == conv.E.weight.shape == (5, 3)
+    assert conv.C.weight.shape == (5, 2)
+    conv = GatedGCNConv(-1, F)
+    x, _ = conv(torch.randn(6, F), EDGES, torch.randn(7, F))
+    assert x.shape == (6, F)
+
+
+def test_permutation_of_nodes_and_edges():
+    conv = layer(F, F).eval()
+    x, edge_index, edge_attr = inputs()
+    want_x, want_edges = conv(x, edge_index, edge_attr)
+    nodes, edges = torch.randperm(6), torch.randperm(7)
+    new_x, new_edges = conv(x[nodes], nodes.argsort()[edge_index][:, edges], edge_attr[edges])
+    torch.testing.assert_close(new_x, want_x[nodes])
+    torch.testing.assert_close(new_edges, want_edges[edges])
+
+
+def test_reset_parameters_draws_anew():
+    conv = layer(F, F)
+    with torch.no_grad():
+        for p in conv.parameters():
+            p.fill_(7.0)
+    conv.reset_parameters()
+    assert not any((p == 7.0).any() for p in conv.parameters())
+    assert conv.bn_node_x.running_mean.eq(0).all()
+
+
+def test_it_sends_messages_and_prints_its_channels():
+    conv = GatedGCNConv(3, 5, residual=False)
+    assert isinstance(conv, MessagePassing)
+    assert str(conv) == "GatedGCNConv(3, 5)"
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="as many channels out as in .got 3 and 5."):
+        GatedGCNConv(3, 5)
+    conv = layer(F, F)
+    x, edge_index, edge_attr = inputs()
+    with pytest.raises(IndexError, match="larger than 5"):
+        conv(x, edge_index + 1, edge_attr)
+    with pytest.raises(IndexError, match="negative"):
+        conv(x, edge_index - 1, edge_attr)
+    with pytest.raises(ValueError, match="integer"):
+        conv(x, edge_index.double(), edge_attr)
+    with pytest.raises((ValueError, RuntimeError), match="7"):
+        conv(x, edge_index, edge_attr[:3])
+    with pytest.raises(ValueError, match="'edge_attr'"):
+        conv(x, edge_index, None)
+
+
+def test_a_lazy_residual_that_does_not_fit_is_an_error():
+    # one channel would broadcast in silence
+    with pytest.raises(ValueError, match="residual"):
+        GatedGCNConv(-1, F)(torch.randn(6, 1), EDGES, torch.randn(7, F))
+    with pytest.raises(ValueError, match="residual"):
+        GatedGCNConv(-1, F)(torch.randn(6, F), EDGES, torch.randn(7, 1))
