@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+NAMES = {"gin": "GIN", "gps": "GPS", "transformer": "Transformer"}
+COLORS = {"gin": "#d1495b", "gps": "#00798c", "transformer": "#edae49"}
+
 
 @dataclass
 class Epoch:
@@ -64,34 +67,41 @@ def write_json(path: Path, results: list[Result], about: dict[str, Any]) -> None
 
 
 def plot(path: Path, results: list[Result], title: str, metric: str, chance: float | None) -> None:
-    """Training loss and score by epoch; validation solid, test dotted."""
+    """Training loss and score by epoch: a colour for a model, a style for a part of the split."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.lines import Line2D
 
-    colors = dict(
-        zip(("gin", "gps", "transformer"), ("#d1495b", "#00798c", "#edae49"), strict=True)
-    )
-    figure, (losses, scores) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (losses, scores) = pyplot.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
+    solid = {"lw": 2, "marker": "o", "ms": 4}
+    dotted = {"lw": 1.5, "ls": ":", "marker": "o", "ms": 4, "mfc": "white"}
     for result in results:
-        color, steps = colors[result.model], range(1, len(result.epochs) + 1)
-        style = {"color": color, "lw": 2, "marker": "o", "ms": 3.5}
-        losses.plot(steps, [e.train_loss for e in result.epochs], label=result.model, **style)
-        valid, test = ([getattr(e, part) for e in result.epochs] for part in ("valid", "test"))
-        as_numbers = [[math.nan if v is None else v for v in values] for values in (valid, test)]
-        scores.plot(steps, as_numbers[0], label=f"{result.model}, validation", **style)
-        scores.plot(steps, as_numbers[1], label=f"{result.model}, test", color=color, ls=":")
+        color, steps = COLORS[result.model], range(1, len(result.epochs) + 1)
+        losses.plot(steps, [e.train_loss for e in result.epochs], color=color, **solid)
+        for part, style in (("test", dotted), ("valid", solid)):
+            values = [getattr(epoch, part) for epoch in result.epochs]
+            values = [math.nan if value is None else value for value in values]
+            scores.plot(steps, values, color=color, **style)
+    keys = [Line2D([], [], color=COLORS[r.model], lw=4, label=NAMES[r.model]) for r in results]
+    keys += [Line2D([], [], color="0.35", label="validation", **solid)]
+    keys += [Line2D([], [], color="0.35", label="test", **dotted)]
     if chance is not None:
-        scores.axhline(chance, color="0.6", lw=1, ls="--", zorder=0, label="chance")
-    losses.set(xlabel="epoch", ylabel="training loss", title="Training loss")
-    scores.set(xlabel="epoch", ylabel=metric, title=metric)
+        chance_style = {"color": "0.35", "lw": 1, "ls": (0, (6, 4))}
+        scores.axhline(chance, zorder=0, **chance_style)
+        keys += [Line2D([], [], label="chance", **chance_style)]
+        scores.set_ylim(min(0, scores.get_ylim()[0]), 1.03)
+
+    losses.set_title("training loss", loc="left")
+    scores.set_title(metric, loc="left")
     for axes in (losses, scores):
+        axes.set_xlabel("epoch")
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=8)
-    figure.suptitle(title)
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
+    figure.suptitle(title, x=0.01, ha="left", weight="bold")
     unfinished = path.with_name(path.name + ".part")
     figure.savefig(unfinished, dpi=150, format="png")
     unfinished.replace(path)

@@ -186,7 +186,8 @@ def _keys_and_reader(
         got = list(edges.sizes() if isinstance(edges, SparseTensor) else edges.shape)
         if got[:2] != shape:
             raise ValueError(
-                f"the transposed adjacency must have shape [num_dst, num_src] = {shape} (got {got})"
+                f"the transposed adjacency must have shape [num_dst, num_src] = {shape} "
+                f"(got {got})"
             )
         if isinstance(edges, SparseTensor):
             # '.set_value()' gives a new object around the same rows and columns

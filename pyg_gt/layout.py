@@ -292,7 +292,7 @@ _BY_BATCH: IdentityCache[GraphLayout] = IdentityCache()
 _BY_OWN_BATCH: IdentityCache[weakref.ref[GraphLayout]] = IdentityCache()
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _single(num_nodes: int, device: torch.device) -> GraphLayout:
     # whole-graph training calls this with one size all along
     return GraphLayout._from_host_sizes((num_nodes,), device)

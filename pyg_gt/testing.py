@@ -65,8 +65,8 @@ def assert_same_attention(
             return {"the output": out}
         wave = torch.arange(out.numel(), device=out.device).view(out.shape).cos().to(out.dtype)
         gradients = torch.autograd.grad(out, list(leaves.values()), wave, materialize_grads=True)
-        named_gradients = zip(leaves, gradients, strict=True)
-        return {"the output": out.detach(), **{f"the gradient of {n}": g for n, g in named_gradients}}
+        results = zip(leaves, gradients, strict=True)
+        return {"the output": out.detach(), **{f"the gradient of {n}": g for n, g in results}}
 
     actual, expected = run(backend), run("reference")
     for what, want in expected.items():

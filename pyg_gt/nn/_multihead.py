@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import MultiheadAttention
@@ -32,6 +33,11 @@ def why_not_ragged(attn: object) -> str | None:
     if attn.bias_k is not None or attn.add_zero_attn:
         return "'attn' adds keys of its own ('add_bias_kv', 'add_zero_attn')"
     return None
+
+
+def reset_output(attn: MultiheadAttention) -> None:
+    """Draws the weight of ``out_proj`` anew, as made; torch's own reset leaves it as it is."""
+    torch.nn.init.kaiming_uniform_(attn.out_proj.weight, a=5**0.5)
 
 
 def project(attn: MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch_geometric.nn.resolver import activation_resolver
 
 from ..layout import GraphLayout
 from ..ops import AttentionBias
-from ._multihead import multihead_attention, why_not_ragged
+from ._multihead import multihead_attention, reset_output, why_not_ragged
 
 
 class TransformerBlock(torch.nn.Module):
@@ -111,6 +111,7 @@ class TransformerBlock(torch.nn.Module):
     def reset_parameters(self) -> None:
         """Draws all weights anew."""
         self.self_attn._reset_parameters()
+        reset_output(self.self_attn)
         for module in (self.linear1, self.linear2, self.norm1, self.norm2):
             module.reset_parameters()
 

@@ -58,7 +58,6 @@ class BucketedAttention(torch.autograd.Function):
         return out  # type: ignore[no-any-return]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each argument of ``forward``."""
         (
@@ -69,15 +68,43 @@ class BucketedAttention(torch.autograd.Function):
         count = len(edges) // 2
         edge_sets, edge_values = edges[:count], edges[count:]
         needs = ctx.needs_input_grad
-        dq, dk, dv, dpairs, dmask, dedges = torch.ops.pyg_gt.bucketed_backward(
-            grad, query, key, value, out, lse, query_batch, query_graphs, batch, graphs,
-            pair_values, edge_sets, edge_values, mask_edges, mask_values, seed, scale, dropout_p,
-            [needs[3], needs[4], any(needs[14:])],
-        )  # fmt: skip
+        with torch.no_grad():
+            dq, dk, dv, dpairs, dmask, dedges = torch.ops.pyg_gt.bucketed_backward(
+                grad, query, key, value, out, lse, query_batch, query_graphs, batch, graphs,
+                pair_values, edge_sets, edge_values, mask_edges, mask_values, seed, scale,
+                dropout_p, [needs[3], needs[4], any(needs[14:])],
+            )  # fmt: skip
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
+            dq, dk, dv, dpairs, dmask, *dedges = _DifferentiableOnce.apply(  # type: ignore[no-untyped-call]
+                dq, dk, dv, dpairs, dmask, *dedges,
+                grad, query, key, value, pair_values, mask_values, *edge_values,
+            )  # fmt: skip
         return (
             dq, dk, dv, dpairs if needs[3] else None, dmask if needs[4] else None,
             *(None,) * 9, *(d if n else None for d, n in zip(dedges, needs[14:], strict=True)),
         )  # fmt: skip
+
+
+class _DifferentiableOnce(torch.autograd.Function):
+    """Gradients that refuse to be differentiated.
+
+    torch's ``once_differentiable`` cuts them off from their inputs instead, and where another path
+    leads to the same input, ``torch.autograd.grad`` gives its part alone, in silence.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The first of the tensors, all but the six and more inputs they were made from."""
+        num_edge_sets = (len(tensors) - 11) // 2
+        return tensors[: 5 + num_edge_sets]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        """Nothing."""
+        raise NotImplementedError(
+            "the 'sdpa' backend has no second derivative; pass backend='reference' (all pairs) or "
+            "'sparse' (along edges)"
+        )
 
 
 _LAYOUTS = "Tensor? query_batch, SymInt query_graphs, Tensor? batch, SymInt graphs"

@@ -127,7 +127,7 @@ def _inputs(
         )
     query_layout = layout if query_layout is None else query_layout
     biases = checked(query, key, value, query_layout, layout, tuple(biases), dropout_p)
-    scale = max(query.size(-1), 1) ** -0.5 if scale is None else scale
+    scale = query.size(-1) ** -0.5 if scale is None else scale
     seed = None
     if dropout_p > 0:
         seed = draw_seed(query.device) if draw else torch.zeros(1, dtype=torch.int64)

@@ -164,6 +164,8 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
             f"'key' and 'value' must have one shape, and 'query' their heads and head_channels "
             f"(got query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)})"
         )
+    if query.size(2) == 0:
+        raise ValueError(f"'query' must have head_channels (got {list(query.shape)})")
     if not query.is_floating_point() or not query.dtype == key.dtype == value.dtype:
         raise ValueError(
             f"'query', 'key' and 'value' must have one floating-point type (got {query.dtype}, "

@@ -40,7 +40,7 @@ def _by_graph(inputs: Inputs) -> Tensor:
     for bias in inputs.additive:
         flat = flat + bias.pair_values(query_layout, layout).to(wide)
 
-    out = torch.zeros_like(query)
+    out = query.clone()  # every row is written below; where there is none, autograd has a graph
     query_order, key_order = _nodes(query_layout), _nodes(layout)
     query_at = key_at = pair_at = 0
     for graph, (n, m) in enumerate(zip(query_layout.sizes, layout.sizes, strict=True)):

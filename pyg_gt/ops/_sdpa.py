@@ -103,7 +103,8 @@ def _with_score_mods(inputs: Inputs) -> Tensor:
         on_edges = inputs.mask.values
         wide = EdgeMask(inputs.mask.edges, None if on_edges is None else on_edges.to(dtype))
         mask = wide.pair_values(query_layout, layout).to(dtype)
-    out = torch.zeros_like(query)
+    # zeros that autograd can follow where no bucket is
+    out = query.masked_fill(query.new_ones((), dtype=torch.bool), 0.0)
     row_nodes, col_nodes = _padded_nodes(query_layout), _padded_nodes(layout)
     for bucket in plan_of(query_layout, layout).buckets:
         tile = Tile(bucket, slice(0, bucket.num), slice(0, bucket.rows))

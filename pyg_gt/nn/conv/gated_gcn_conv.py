@@ -71,7 +71,22 @@ class GatedGCNConv(MessagePassing):  # type: ignore[misc]
 
         Returns:
             ``x [N, F']`` and ``edge_attr [E, F']``.
+
+        Raises:
+            ValueError: if ``edge_attr`` is missing or of the wrong shape, or the residual does
+                not fit.
         """
+        if edge_attr is None or edge_attr.dim() != 2 or edge_attr.size(0) != edge_index.size(1):
+            got = None if edge_attr is None else list(edge_attr.shape)
+            raise ValueError(
+                f"this layer needs 'edge_attr' of shape [{edge_index.size(1)}, F] (got {got})"
+            )
+        widths = x.size(-1), edge_attr.size(-1)
+        if self.residual and widths != (self.out_channels, self.out_channels):
+            raise ValueError(
+                f"a residual needs {self.out_channels} channels of nodes and edges (got "
+                f"{widths}); pass 'residual=False'"
+            )
         gate = self.edge_updater(
             edge_index, target=self.D(x), source=self.E(x), edge=self.C(edge_attr)
         )

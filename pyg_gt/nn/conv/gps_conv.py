@@ -15,7 +15,7 @@ from torch_geometric.utils import to_dense_batch
 
 from ...layout import DeferredLayout, GraphLayout
 from ...ops import AttentionBias
-from .._multihead import multihead_attention, project, why_not_ragged
+from .._multihead import multihead_attention, project, reset_output, why_not_ragged
 from ._routes import Pairs, check_explained, needs_propagate, now, pairs_of
 from .full_transformer_conv import pair_weights, weighted_values
 
@@ -106,6 +106,8 @@ class GPSConv(PyGGPSConv, MessagePassing):  # type: ignore[misc]
         own = self.attn
         if isinstance(own, (torch.nn.MultiheadAttention, PerformerAttention)):
             super().reset_parameters()
+            if isinstance(own, torch.nn.MultiheadAttention):
+                reset_output(own)
             return
         self.attn = torch.nn.MultiheadAttention(self.channels, self.heads)  # PyG resets only such
         super().reset_parameters()

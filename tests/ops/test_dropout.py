@@ -1,0 +1,229 @@
+"""Dropout acts on weights after the softmax, from one seed drawn from torch's generator."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from pyg_gt import EdgeMask, GraphLayout, attention, explain_choice
+from pyg_gt.ops._philox import draw_seed, keep
+from pyg_gt.ops.bias import num_pairs
+
+from .cases import QUERY_SIZES, SIZES, Case, layout_of, make_case, unsupported
+
+BACKENDS = ["reference", "sdpa", "sparse"]
+P = 0.4
+
+
+def weights_of(case: Case, backend: str, dropout_p: float) -> Tensor:
+    """``[Nq, H, M]``: the weight of every key, read off with one-hot values."""
+    one_hot = torch.eye(case.channels, dtype=case.dtype)[case.layout.pos]
+    value = one_hot.unsqueeze(1).expand(case.key.shape)
+    return attention(
+        case.query, case.key, value, case.layout, case.biases, query_layout=case.query_layout,
+        dropout_p=dropout_p, backend=backend,
+    ).detach()  # fmt: skip
+
+
+def wide_case(order: str, kind: str) -> Case:
+    """As many channels as the largest graph has nodes."""
+    layout = layout_of(SIZES, order)
+    query_layout = layout if kind == "self" else layout_of(QUERY_SIZES, order)
+    return Case(query_layout, layout, channels=max(SIZES))
+
+
+@pytest.mark.parametrize("kind", ["self", "cross"])
+@pytest.mark.parametrize("order", ["sorted", "unsorted"])
+def test_reference_drops_pair_by_pair_what_philox_says(order: str, kind: str) -> None:
+    case = wide_case(order, kind)
+    plain = weights_of(case, "reference", 0.0)
+    torch.manual_seed(5)
+    dropped = weights_of(case, "reference", P)
+    torch.manual_seed(5)
+    numbers = torch.arange(num_pairs(case.query_layout, case.layout))
+    factors = keep(draw_seed(torch.device("cpu")), numbers, 2, P, torch.float64)
+    pair = 0
+    for graph in range(case.layout.num_graphs):
+        keys = case.layout.pos[case.layout.batch == graph].tolist()
+        for query in (case.query_layout.batch == graph).nonzero().flatten().tolist():
+            for key in keys:
+                want = plain[query, :, key] * factors[pair]
+                torch.testing.assert_close(dropped[query, :, key], want)
+                pair += 1
+    assert pair == len(factors) > 20
+    assert 0 < (factors == 0).sum() < factors.numel()
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+@pytest.mark.parametrize("backend", ["reference", "sparse"])
+def test_edges_are_dropped_one_by_one_as_philox_says(backend: str, repeats: bool) -> None:
+    case = wide_case("unsorted", "cross")
+    edges = case.edges(repeats)
+    case.biases = (EdgeMask(edges),)
+    # the weight of each single edge: a softmax over the edges of its query
+    source, target = edges
+    scores = (case.query[target] * case.key[source]).sum(-1) * case.channels**-0.5
+    weights = torch.zeros_like(scores)
+    for query in target.unique():
+        weights[target == query] = scores[target == query].softmax(0)
+    torch.manual_seed(6)
+    dropped = weights_of(case, backend, P)
+    torch.manual_seed(6)
+    seed = draw_seed(torch.device("cpu"))
+    factors = keep(seed, torch.arange(edges.size(1)), 2, P, torch.float64)
+    want = torch.zeros(case.query.size(0), case.channels, 2, dtype=torch.float64)
+    want.index_put_((target, case.layout.pos[source]), weights * factors, accumulate=True)
+    torch.testing.assert_close(dropped, want.transpose(1, 2).detach())
+    assert 0 < (factors == 0).sum() < factors.numel()
+
+
+@pytest.mark.parametrize("bias", ["mask", "mask-values-repeats", "mask-features"])
+def test_sparse_and_reference_drop_the_same_edges_in_both_directions(bias: str) -> None:
+    case = make_case(bias, "unsorted", "cross")
+    results = []
+    for backend in ("reference", "sparse"):
+        torch.manual_seed(1)
+        out = case.attention(backend, dropout_p=P)
+        results.append([out, *torch.autograd.grad(out.square().sum(), list(case.leaves.values()))])
+    torch.testing.assert_close(*results, rtol=0, atol=1e-12)
+    assert not torch.allclose(results[0][0], case.attention("sparse"))
+
+
+@pytest.mark.parametrize(
+    ("backend", "bias"),
+    [
+        *((b, n) for b in ("reference", "sdpa") for n in ("none", "additive", "mods")),
+        *((b, n) for b in BACKENDS for n in ("mask-values",)),
+        ("reference", "mask-features"),
+        ("sparse", "mask-features"),
+        ("sparse", "mask-values-repeats"),
+    ],
+)
+def test_gradients_are_those_of_the_mask_of_the_forward_pass(backend: str, bias: str) -> None:
+    case = make_case(bias, "unsorted", "cross")
+    assert unsupported(case, backend, P) is None
+    leaves = list(case.leaves.values())
+
+    def run(*_: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return case.attention(backend, dropout_p=P)
+
+    assert not torch.allclose(run(), case.attention(backend))
+    # gradcheck moves the very tensors that the case holds
+    torch.autograd.gradcheck(run, leaves, fast_mode=True)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rate_and_mean(backend: str, p: float) -> None:
+    sizes = [20] * 40 + [5] * 40
+    layout = GraphLayout.from_sizes(sizes)
+    case = Case(layout, layout, torch.float64, channels=20)
+    if backend == "sparse":
+        same = layout.batch[:, None] == layout.batch[None, :]
+        case.biases = (EdgeMask(same.nonzero().t().flip(0)),)
+    plain, dropped = weights_of(case, backend, 0.0), weights_of(case, backend, p)
+    real = plain > 0
+    count = int(real.sum())
+    assert count == 2 * sum(n * n for n in sizes)
+    rate = float((dropped[real] == 0).double().mean())
+    assert abs(rate - p) < 4 * math.sqrt(p * (1 - p) / count)
+    kept = real & (dropped != 0)
+    # one factor for all that is kept, and it makes up for the rest ('sdpa' rounds p to 2^-16)
+    factors = (dropped / plain)[kept]
+    torch.testing.assert_close(factors, torch.full_like(factors, 1 / (1 - p)), rtol=1e-3, atol=0)
+    assert float(factors.max() - factors.min()) < 1e-9
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_heads_graphs_and_calls_are_dropped_independently(backend: str) -> None:
+    layout = GraphLayout.from_sizes([20] * 8)
+    case = Case(layout, layout, channels=20)
+    if backend == "sparse":
+        same = layout.batch[:, None] == layout.batch[None, :]
+        case.biases = (EdgeMask(same.nonzero().t().flip(0)),)
+    masks = torch.stack([weights_of(case, backend, 0.5) == 0 for _ in range(2)])
+    streams = masks.view(2, 8, 20, 2, 20).permute(0, 1, 3, 2, 4).reshape(32, 400).double()
+    agreement = torch.corrcoef(streams) - torch.eye(32, dtype=torch.float64)
+    assert agreement.abs().max() < 5 / math.sqrt(400)
+
+
+@pytest.mark.parametrize("bias", ["none", "mods", "mask-values"])
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+def test_nothing_is_drawn_without_dropout(backend: str, bias: str) -> None:
+    case = make_case(bias)
+    if backend != "auto" and (reason := unsupported(case, backend, P)) is not None:
+        pytest.skip(reason)
+    before = torch.get_rng_state()
+    case.attention(backend, dropout_p=0.0).sum().backward()
+    explain_choice(case.query, case.key, case.value, case.layout, case.biases, dropout_p=P)
+    assert torch.equal(torch.get_rng_state(), before)
+    case.attention(backend, dropout_p=P)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("bias", ["none", "mods", "mask-values"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_everything_dropped_gives_zeros(backend: str, bias: str) -> None:
+    case = make_case(bias)
+    if (reason := unsupported(case, backend, 1.0)) is not None:
+        pytest.skip(reason)
+    out = case.attention(backend, dropout_p=1.0)
+    gradients = torch.autograd.grad(out.sum(), list(case.leaves.values()))
+    assert all(not x.any() for x in (out, *gradients))  # NaN would be true
+
+
+@pytest.mark.parametrize("bias", ["none", "mods", "mask-values"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_torchs_seed_decides(backend: str, bias: str) -> None:
+    case = make_case(bias)
+    if (reason := unsupported(case, backend, P)) is not None:
+        pytest.skip(reason)
+    torch.manual_seed(9)
+    first, second = (case.attention(backend, dropout_p=P) for _ in range(2))
+    torch.manual_seed(9)
+    assert torch.equal(case.attention(backend, dropout_p=P), first)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("bias", ["pair", "mods", "mask-values"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_checkpoint_recomputes_the_same_mask(backend: str, bias: str, reentrant: bool) -> None:
+    case = make_case(bias, "unsorted")
+    if (reason := unsupported(case, backend, P)) is not None:
+        pytest.skip(reason)
+    leaves = list(case.leaves.values())
+
+    def layers(*_: Tensor) -> Tensor:
+        out = case.attention(backend, dropout_p=P)
+        return attention(
+            out.sin(), case.key, case.value, case.layout, case.biases, dropout_p=P,
+            backend=backend,
+        )  # fmt: skip
+
+    results = []
+    for run in (layers, lambda *x: checkpoint(layers, *x, use_reentrant=reentrant)):
+        torch.manual_seed(4)
+        for leaf in leaves:
+            leaf.grad = None
+        out = run(*leaves)
+        out.square().sum().backward()
+        results.append([out.detach(), *(leaf.grad for leaf in leaves)])
+    for plain, recomputed in zip(*results, strict=True):
+        assert torch.equal(plain, recomputed) and plain.any()
+
+
+def test_a_repeated_edge_cannot_be_dropped_in_a_dense_matrix() -> None:
+    case = make_case("mask-repeats")
+    with pytest.raises(NotImplementedError, match="'sdpa'.*an edge that stands twice"):
+        case.attention("sdpa", dropout_p=P)
+    assert case.attention("auto", dropout_p=P).shape == case.query.shape
+
+
+def test_flex_says_that_it_has_no_dropout() -> None:
+    case = make_case("none", dtype=torch.float32, grad=False)
+    with pytest.raises(NotImplementedError, match="'flex'.*no dropout"):
+        case.attention("flex", dropout_p=P)
