@@ -73,6 +73,7 @@ def plot(path: Path, results: list[Result], title: str, metric: str, chance: flo
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
 
     figure, (losses, scores) = pyplot.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
     solid = {"lw": 2, "marker": "o", "ms": 4}
@@ -91,14 +92,13 @@ def plot(path: Path, results: list[Result], title: str, metric: str, chance: flo
         chance_style = {"color": "0.35", "lw": 1, "ls": (0, (6, 4))}
         scores.axhline(chance, zorder=0, **chance_style)
         keys += [Line2D([], [], label="chance", **chance_style)]
-        scores.set_ylim(min(0, scores.get_ylim()[0]), 1.03)
 
     losses.set_title("training loss", loc="left")
     scores.set_title(metric, loc="left")
     for axes in (losses, scores):
         axes.set_xlabel("epoch")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
     figure.suptitle(title, x=0.01, ha="left", weight="bold")

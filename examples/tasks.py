@@ -32,10 +32,10 @@ class Task:
     chance: float | None = None
 
 
-def long_range(limit: int | None, seed: int) -> Task:
-    """Rings of 16 to 32 nodes: read the colour of the node opposite the marked one."""
+def long_range(limit: int | None, seed: int, sizes: tuple[int, int] = (16, 32)) -> Task:
+    """Rings: read the colour of the node opposite the marked one, half the ring away."""
     encode = AddLaplacianEigenvectorPE(8, is_undirected=True)
-    dataset = LongRange(5000, sizes=(16, 32), seed=seed)
+    dataset = LongRange(5000, sizes=sizes, seed=seed)
     classes = dataset.num_classes
 
     def accuracy(logits: Tensor, y: Tensor) -> float:

@@ -64,7 +64,7 @@ def _become(module: torch.nn.Module, twin: type[torch.nn.Module]) -> None:
     if twin is GPSConv:
         # PyG's GPSConv is no MessagePassing yet: these fields come from an empty one
         fresh = GPSConv.__new__(GPSConv)
-        MessagePassing.__init__(fresh, aggr="add", node_dim=0)
+        MessagePassing.__init__(fresh, node_dim=0)
     module.__class__ = twin
     if fresh is None:
         return

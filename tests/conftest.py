@@ -41,7 +41,7 @@ def seed() -> int:
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The read-only folder of real datasets: `PYG_GT_DATA`, by default `../shared/data`."""
-    root = Path(os.environ.get("PYG_GT_DATA") or ROOT.parent / "shared" / "data")
+    root = Path(os.environ.get("PYG_GT_DATA") or ROOT.parent / "shared" / "data").resolve()
     if not root.is_dir():
         pytest.skip(f"no data folder at {root}; set PYG_GT_DATA to one")
     return root

@@ -33,6 +33,9 @@ NAME = "flex"
 # The slot map of an edge mask has one int32 for each pair: 4 GiB here.
 _MAX_PAIRS = 2**30
 
+# On a CPU every pair of the batch has a score, across graphs too: 1 GiB here.
+_MAX_CPU_SCORES = 2**28
+
 
 def unsupported(inputs: Inputs) -> str | None:
     """See the table of backends."""
@@ -63,6 +66,9 @@ def unsupported(inputs: Inputs) -> str | None:
             f"its map of edges holds every pair, and {num_pairs(query_layout, layout):,} pairs "
             f"are more than {_MAX_PAIRS:,}"
         )
+    scores = query_layout.num_nodes * layout.num_nodes * inputs.heads
+    if query.device.type == "cpu" and scores > _MAX_CPU_SCORES:
+        return f"on a CPU it fills all {scores:,} scores between the nodes of the batch"
     return None
 
 
@@ -90,7 +96,8 @@ def forward(inputs: Inputs) -> Tensor:
         _pack(x, table.key_node, layout.num_nodes, table.cols) for x in (inputs.key, inputs.value)
     )
     score_mod = _score_mod(inputs, query_layout, layout, table, slot)
-    out = _compiled()(q, k, v, score_mod=score_mod, block_mask=block_mask, scale=inputs.scale)
+    kernel = _compiled("inductor" if compact else "eager")
+    out = kernel(q, k, v, score_mod=score_mod, block_mask=block_mask, scale=inputs.scale)
     out = out[0, :, : query_layout.num_nodes, : inputs.query.size(-1)].transpose(0, 1)
     if query_layout.order is not None:
         return torch.empty_like(out).index_copy(0, query_layout.order, out)
@@ -99,9 +106,11 @@ def forward(inputs: Inputs) -> Tensor:
 
 
 @cache
-def _compiled() -> Callable[..., Any]:
+def _compiled(backend: str) -> Callable[..., Any]:
+    # Inductor's CPU template replaces names of sizes by text, 'ks1' also in 'ks17': with tensors
+    # that a function captures it gives C++ errors or wrong numbers (torch 2.13).
     # fullgraph: past the recompile limit an error, not a silent fallback that fills N x N
-    return torch.compile(flex_attention, dynamic=True, fullgraph=True)
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True, backend=backend)
 
 
 def _pack(x: Tensor, nodes: Tensor, num_nodes: int, total: int) -> Tensor:
@@ -132,7 +141,7 @@ def _score_mod(
     mods = [mod.fn for mod in inputs.score_mods]
     on_edges = None
     if inputs.mask is not None and slot is not None:
-        on_edges = _distinct_values(inputs.mask, query_layout, layout, slot)
+        on_edges = _distinct_values(inputs, inputs.mask, query_layout, layout, slot)
     if not tables and not mods and on_edges is None:
         return None
 
@@ -150,7 +159,7 @@ def _score_mod(
 
 
 def _distinct_values(
-    mask: EdgeMask, query_layout: GraphLayout, layout: GraphLayout, slot: Tensor
+    inputs: Inputs, mask: EdgeMask, query_layout: GraphLayout, layout: GraphLayout, slot: Tensor
 ) -> Tensor | None:
     """``[distinct edges + 1, H]``: what to add at each slot; None where that is nothing.
 
@@ -163,6 +172,6 @@ def _distinct_values(
     size = int(slots.max()) + 1 if slots.numel() else 1
     values = mask.values
     if values is None:
-        values = torch.zeros(edges.num_edges, 1, device=slots.device)
+        values = torch.zeros(edges.num_edges, inputs.heads, device=slots.device)
     summed = segment_logsumexp(values.float(), slots, size)
     return summed.index_fill(0, slots.new_zeros(1), 0.0)

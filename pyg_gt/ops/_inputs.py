@@ -234,16 +234,18 @@ def _check_pairs(name: str, tensor: Tensor, query_layout: Layout, layout: Layout
 def _check_floats(
     name: str, tensor: object, shape: tuple[str | int, ...], first: int | None, query: Tensor
 ) -> None:
-    said = ", ".join(str(s) for s in shape) + ("]" if first is None else f"] with E = {first}")
+    def said() -> str:  # only when it is needed: to print a size fixes it in traced code
+        return ", ".join(str(s) for s in shape) + ("]" if first is None else f"] with E = {first}")
+
     if not isinstance(tensor, Tensor):
         raise ValueError(
-            f"'{name}' must be a tensor of shape [{said} (got '{type(tensor).__name__}')"
+            f"'{name}' must be a tensor of shape [{said()} (got '{type(tensor).__name__}')"
         )
     sizes = tensor.shape[1:] if first is None else tensor.shape
     want = shape[1:] if first is None else (first, *shape[1:])
     if not tensor.is_floating_point() or tensor.dim() != len(shape) or tuple(sizes) != want:
         raise ValueError(
-            f"'{name}' must be floating-point of shape [{said} (got {list(tensor.shape)}, "
+            f"'{name}' must be floating-point of shape [{said()} (got {list(tensor.shape)}, "
             f"{tensor.dtype})"
         )
     _check_device(name, tensor, query)

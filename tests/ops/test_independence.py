@@ -10,7 +10,6 @@ from pyg_gt.ops.bias import num_pairs, pair_ptr
 from .cases import BIASES, Case, layout_of, make_case, unsupported
 
 BACKENDS = ["reference", "sdpa", "sparse"]
-# of each kind one; what a function captures is not the operator's
 NAMES = ["none", "pair", "table-int32", "edge-repeats", "additive-mask-values"]
 MASKS = ["mask", "mask-values-repeats", "mask-features", "edge-on-mask"]
 SIZES = [6, 5, 11, 0, 40]
@@ -37,11 +36,11 @@ def owner(case: Case) -> list[Tensor | None]:
             edges = bias.edges
             target = edges.target if isinstance(edges, EdgeLayout) else edges[1]
             owners += [q[target]] * sum(x is not None for x in list(vars(bias).values())[1:])
-    return owners
+    return owners + [None] * len(case.captured)
 
 
 @pytest.mark.parametrize("poison", [3.5, float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("bias", [*NAMES, *MASKS])
+@pytest.mark.parametrize("bias", [*NAMES, *MASKS, "mod", "everything"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_another_graphs_values_change_nothing(backend: str, bias: str, poison: float) -> None:
     """Bit for bit, also where the other graph is full of NaN."""
@@ -93,13 +92,11 @@ def test_other_companions_change_nothing(backend: str, bias: str, dtype: torch.d
     # one of them twice, so that buckets hold other numbers of graphs
     for group in ([0, 1, 2, 3], [3, 0], [2, 2, 1], [1, 0, 0, 1, 3, 2, 3]):
         together = join([cases[i] for i in group])
-        at = 0
         found = outputs_and_gradients_by_graph(together, backend, [cases[i] for i in group])
         for i, results in zip(group, found, strict=True):
             own = outputs_and_gradients_by_graph(cases[i], backend, [cases[i]])[0]
             for a, b in zip(results, own, strict=True):
                 assert (a - b).abs().max() <= tolerance * max(1.0, float(b.abs().max()))
-            at += sizes[i]
 
 
 def join(cases: list[Case]) -> Case:
@@ -131,9 +128,7 @@ def outputs_and_gradients_by_graph(
     """Output and gradients, cut into the parts; the cotangent of a part is the same anywhere."""
     out = case.attention(backend)
     wave = torch.cat(
-        [
-            torch.arange(p.query.numel(), dtype=p.dtype).view(p.query.shape).cos() for p in parts
-        ]
+        [torch.arange(p.query.numel(), dtype=p.dtype).view(p.query.shape).cos() for p in parts]
     )
     gradients = torch.autograd.grad(out, list(case.leaves.values()), wave)
     results: list[list[Tensor]] = []

@@ -95,9 +95,7 @@ def test_transformer_conv_with_edge_features(backend: str) -> None:
     edge_index = torch.randint(9, (2, 30))  # 30 of 81: some stand twice
     edge_attr = torch.randn(30, 3, dtype=torch.float64, requires_grad=True)
     want = conv(x, edge_index, edge_attr)
-    q, k, v = (
-        lin(x).view(-1, 2, 4) for lin in (conv.lin_query, conv.lin_key, conv.lin_value)
-    )
+    q, k, v = (lin(x).view(-1, 2, 4) for lin in (conv.lin_query, conv.lin_key, conv.lin_value))
     mask = EdgeMask(edge_index, features=conv.lin_edge(edge_attr).view(-1, 2, 4))
     got = attention(q, k, v, GraphLayout.of(None, 9), (mask,), backend=backend).flatten(1)
     leaves = [x, edge_attr]

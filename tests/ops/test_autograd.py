@@ -1,0 +1,274 @@
+"""Second derivatives, forward mode, torch.func, and tensors that hold no values."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+from pyg_gt import EdgeMask, GraphLayout, PairBias, ScoreMod, TableBias, attention, explain_choice
+
+from .cases import BIASES, Case, layout_of, make_case, unsupported
+
+TWICE = [
+    ("reference", "none"),
+    ("reference", "additive"),
+    ("reference", "mods"),
+    ("reference", "mask-values-features-repeats"),
+    ("sparse", "mask-values-features-repeats"),
+    ("sparse", "edge-on-mask"),
+    ("sdpa", "mods"),
+]
+
+
+def function_of(case: Case, backend: str) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    """Attention as a function of every tensor it reads."""
+    leaves = list(case.leaves.values())
+
+    def run(query: Tensor, key: Tensor, value: Tensor, *fields: Tensor) -> Tensor:
+        rest = list(fields)
+        biases = []
+        for bias in case.biases:
+            changed = {
+                name: rest.pop(0)
+                for name, x in vars(bias).items()
+                if isinstance(x, Tensor) and x.is_floating_point()
+            }
+            biases.append(type(bias)(**{**vars(bias), **changed}))
+        return attention(
+            query, key, value, case.layout, biases, query_layout=case.query_layout,
+            backend=backend,
+        )  # fmt: skip
+
+    return run, leaves[: len(leaves) - len(case.captured)]
+
+
+@pytest.mark.parametrize(("backend", "bias"), TWICE)
+def test_second_derivatives(backend: str, bias: str) -> None:
+    layout = layout_of([2, 0, 3], "unsorted")
+    case = Case(layout_of([1, 2, 2], "unsorted"), layout)
+    BIASES[bias](case)
+    run, leaves = function_of(case, backend)
+    assert torch.autograd.gradcheck(run, leaves, fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, leaves, fast_mode=True)
+
+
+def test_sdpa_refuses_second_derivatives_in_words() -> None:
+    case = make_case("none")
+    out = case.attention("sdpa").square().sum()
+    (gradient,) = torch.autograd.grad(out, case.query, create_graph=True)
+    with pytest.raises(RuntimeError, match="'sdpa' backend has no second derivative.*'sparse'"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize(("backend", "bias"), TWICE)
+def test_forward_mode(backend: str, bias: str) -> None:
+    case = make_case(bias, "unsorted", "cross")
+    run, leaves = function_of(case, backend)
+    tangents = [torch.randn_like(x) for x in leaves]
+    with forward_ad.dual_level():
+        out = run(*map(forward_ad.make_dual, leaves, tangents))
+        got = forward_ad.unpack_dual(out).tangent
+    # <w, J t> = <J^T w, t>
+    wave = torch.randn_like(got)
+    gradients = torch.autograd.grad(run(*leaves), leaves, wave)
+    want = sum((g * t).sum() for g, t in zip(gradients, tangents, strict=True))
+    torch.testing.assert_close((got * wave).sum(), want)
+    assert want.abs() > 1e-3
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
+@pytest.mark.parametrize("bias", ["pair", "table-int64", "mask-values", "none"])
+def test_forward_mode_finds_a_backend_that_can(bias: str, which: int) -> None:
+    """In float32 without gradients, where every backend but these would run."""
+    case = make_case(bias, dtype=torch.float32, grad=False)
+    run, leaves = function_of(case, "auto")
+    if which == len(leaves):
+        return  # 'none' has no fourth tensor
+    tangent = torch.randn_like(leaves[which])
+    plain = list(leaves)
+
+    def moved(step: float) -> Tensor:
+        shifted = [x.double() for x in plain]
+        shifted[which] += step * tangent
+        double = make_case(bias, grad=False)
+        double.biases = case.biases
+        double_run, _ = function_of(double, "reference")
+        return double_run(*shifted)
+
+    with forward_ad.dual_level():
+        leaves[which] = forward_ad.make_dual(leaves[which], tangent)
+        got = forward_ad.unpack_dual(run(*leaves)).tangent
+        assert got is not None
+        named, _ = function_of(case, "sdpa")
+        with pytest.raises(NotImplementedError, match="'sdpa'.*forward-mode"):
+            named(*leaves)
+        if bias != "pair":
+            named, _ = function_of(case, "flex")
+            with pytest.raises(NotImplementedError, match="'flex'.*forward-mode"):
+                named(*leaves)
+    want = (moved(1e-4) - moved(-1e-4)) / 2e-4
+    torch.testing.assert_close(got.double(), want, rtol=1e-3, atol=1e-4)
+    assert want.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("backend", "bias"), [*TWICE, ("auto", "none"), ("auto", "pair"), ("auto", "mask-values")]
+)
+def test_vmap(backend: str, bias: str, dtype: torch.dtype) -> None:
+    case = make_case(bias, "unsorted", "cross", dtype, grad=False)
+    run, leaves = function_of(case, backend)
+    stacked = [torch.stack([x, x.sin(), 2 * x]) for x in leaves]
+    got = torch.vmap(run)(*stacked)
+    want = torch.stack([run(*xs) for xs in zip(*stacked, strict=True)])
+    torch.testing.assert_close(got, want)
+    over_values = torch.vmap(run, (None, None, 0, *[None] * (len(leaves) - 3)))
+    got = over_values(*leaves[:2], stacked[2], *leaves[3:])
+    torch.testing.assert_close(
+        got, torch.stack([run(*leaves[:2], v, *leaves[3:]) for v in stacked[2]])
+    )
+
+
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad, torch.func.jacfwd])
+@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+def test_a_backend_that_is_no_torch_function_says_so(
+    backend: str, transform: Callable[..., Callable[..., Tensor]]
+) -> None:
+    case = make_case("none", dtype=torch.float32, grad=False)
+    run, (q, k, v) = function_of(case, backend)
+    query = q[None] if transform is torch.func.vmap else q
+    with pytest.raises(NotImplementedError, match=f"'{backend}'.*torch.func"):
+        transform(lambda x: run(x, k, v).sum())(query)
+
+
+@pytest.mark.parametrize("bias", ["none", "mods", "mask-values"])
+def test_torch_func_grad_finds_a_backend_that_can(bias: str) -> None:
+    case = make_case(bias, dtype=torch.float32, grad=False)
+    run, leaves = function_of(case, "auto")
+    got = torch.func.grad(lambda *xs: run(*xs).square().sum(), argnums=(0, 1, 2))(*leaves)
+    leaves[:3] = [x.requires_grad_() for x in leaves[:3]]
+    want = torch.autograd.grad(run(*leaves).square().sum(), leaves[:3])
+    torch.testing.assert_close(got, want)
+
+
+def arguments(device: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    shapes = {"query": (9, 2, 4), "key": (9, 2, 4), "value": (9, 2, 4), "pairs": (29, 2)}
+    found = {n: torch.randn(*s, dtype=dtype).to(device) for n, s in shapes.items()}
+    found["batch"] = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2, 2]).to(device)
+    found["edges"] = torch.tensor([[0, 2, 5, 8], [1, 3, 5, 7]]).to(device)
+    found["values"] = torch.randn(4, 2, dtype=dtype).to(device)
+    found["features"] = torch.randn(4, 2, 4, dtype=dtype).to(device)
+    found["index"] = torch.randint(5, (29,)).to(device)
+    found["table"] = torch.randn(5, 2, dtype=dtype).to(device)
+    return found
+
+
+def call(x: dict[str, Tensor], biases: str, backend: str = "auto") -> Tensor:
+    made = {
+        "none": (),
+        "no batch": (),
+        "pair": (PairBias(x["pairs"]),),
+        "table": (TableBias(x["table"], x["index"]),),
+        "mask": (EdgeMask(x["edges"], x["values"]),),
+        "features": (EdgeMask(x["edges"], None, x["features"]),),
+        "mod": (ScoreMod(lambda score, graph, head, q, k: score * 2),),
+    }[biases]
+    batch = None if biases == "no batch" else x["batch"]
+    layout = GraphLayout.of(batch, 9, device=x["query"].device)
+    return attention(x["query"], x["key"], x["value"], layout, made, backend=backend)
+
+
+@pytest.mark.parametrize("biases", ["none", "no batch", "pair", "table", "mask", "features"])
+def test_meta_tensors_give_shapes_and_gradients(biases: str) -> None:
+    x = arguments("meta", torch.bfloat16)
+    for name, tensor in x.items():
+        x[name] = tensor.requires_grad_() if tensor.is_floating_point() else tensor
+    out = call(x, biases)
+    assert (out.shape, out.dtype, out.device.type) == ((9, 2, 4), torch.bfloat16, "meta")
+    (gradient,) = torch.autograd.grad(out.sum(), x["key"])
+    assert gradient.shape == (9, 2, 4) and gradient.is_meta
+
+
+@pytest.mark.parametrize("biases", ["none", "no batch", "pair", "table", "mask", "features"])
+def test_fake_tensors_give_shapes_and_leave_nothing_behind(biases: str) -> None:
+    with FakeTensorMode():
+        x = arguments("cpu")
+        out = call(x, biases)
+        assert (out.shape, out.dtype, out.device.type) == ((9, 2, 4), torch.float32, "cpu")
+        assert type(out).__name__ == "FakeTensor"
+    x = arguments("cpu", torch.float64)
+    out = call(x, biases)
+    assert type(out) is Tensor
+    torch.testing.assert_close(out, call(x, biases, "reference"))
+
+
+@pytest.mark.parametrize("mode", ["meta", "fake"])
+def test_what_needs_values_is_refused_in_words(mode: str) -> None:
+    def check(x: dict[str, Tensor]) -> None:
+        with pytest.raises(NotImplementedError, match="'reference'.*without values"):
+            call(x, "none", "reference")
+        with pytest.raises(NotImplementedError, match="No backend can.*sdpa: a 'ScoreMod' needs"):
+            call(x, "mod")
+        layout = GraphLayout.of(x["batch"], 9)
+        mod = ScoreMod(lambda score, graph, head, q, k: score)
+        lines = explain_choice(x["query"], x["key"], x["value"], layout, (mod,))
+        assert "chosen" not in lines.values()
+
+    if mode == "meta":
+        check(arguments("meta"))
+    else:
+        with FakeTensorMode():
+            check(arguments("cpu"))
+
+
+@pytest.mark.parametrize("bias", ["none", "pair", "mods", "mask-values-repeats"])
+@pytest.mark.parametrize("order", ["sorted", "unsorted", "one graph"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse"])
+def test_training_may_follow_an_evaluation_in_inference_mode(
+    backend: str, order: str, bias: str
+) -> None:
+    """What an evaluation has made and cached must not be an inference tensor."""
+    batch = None if order == "one graph" else layout_of([4, 0, 5], order).batch.clone()
+    layout = GraphLayout.of(batch, 9)
+    case = Case(layout, layout)
+    BIASES[bias](case)
+    if (reason := unsupported(case, backend)) is not None:
+        pytest.skip(reason)
+    wanted = torch.autograd.grad(case.attention(backend).sum(), list(case.leaves.values()))
+    batch = None if batch is None else batch.clone()
+    case.biases = tuple(
+        EdgeMask(b.edges.int(), b.values) if isinstance(b, EdgeMask) else b for b in case.biases
+    )
+    GraphLayout.of(None, 2)  # puts the last layout of one graph out of the cache
+    with torch.inference_mode():
+        case.layout = case.query_layout = GraphLayout.of(batch, 9)
+        case.attention(backend)
+    case.layout = case.query_layout = GraphLayout.of(batch, 9)
+    gradients = torch.autograd.grad(case.attention(backend).sum(), list(case.leaves.values()))
+    torch.testing.assert_close(gradients, wanted)
+
+
+def test_a_batch_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        batch = torch.tensor([0, 1, 0, 1, 1])
+        edges = torch.tensor([[0, 1, 3], [2, 3, 4]])
+        q, k, v = torch.randn(3, 5, 2, 4).unbind()
+        first = attention(q, k, v, GraphLayout.of(batch, 5))
+        batch[0] = 1
+        second = attention(q, k, v, GraphLayout.of(batch, 5))
+        assert not torch.equal(first, second)  # nothing was remembered of the old values
+        want = attention(q, k, v, GraphLayout.from_batch(torch.tensor([1, 1, 0, 1, 1])))
+        assert torch.equal(second, want)
+        mask = (EdgeMask(edges),)
+        first = attention(q, k, v, GraphLayout.of(None, 5), mask)
+        edges[0, 0] = 4
+        assert not torch.equal(first, attention(q, k, v, GraphLayout.of(None, 5), mask))
+    q, k, v = (x.clone().requires_grad_() for x in (q, k, v))
+    got = attention(q, k, v, GraphLayout.of(batch, 5))
+    assert torch.equal(got, want)
+    got.sum().backward()  # the layout of an inference tensor can be saved
+    assert q.grad is not None and q.grad.any()

@@ -1,0 +1,206 @@
+"""FlexAttention on the packed batch. On a CPU it runs forward only."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.nn.attention.flex_attention import flex_attention
+
+from pyg_gt import EdgeMask, GraphLayout, ScoreMod, TableBias, attention
+from pyg_gt.ops import _flex
+from pyg_gt.testing import assert_same_attention
+
+from .cases import BIASES, Case, layout_of, make_case, unsupported
+
+TAKEN = [
+    "none",
+    "table-uint8",
+    "table-int64",
+    "mask",
+    "mask-repeats",
+    "mask-values",
+    "mask-values-repeats",
+    "mask-values-inf",
+    "mask-no-edges",
+    "mod",
+    "mods",
+]
+
+
+def all_of_them(case: Case) -> None:
+    """Table, two functions and a mask with repeated edges, in no order."""
+    BIASES["mods"](case)
+    one, two = case.biases
+    case.biases = ()
+    BIASES["mask-values-repeats"](case)
+    (mask,) = case.biases
+    BIASES["table-int32"](case)
+    case.biases = (mask, one, *case.biases, two)
+
+
+def assert_same(case: Case, tolerance: float | None = None) -> None:
+    assert unsupported(case, "flex") is None
+    assert_same_attention(
+        "flex", case.query, case.key, case.value, case.layout, case.biases,
+        query_layout=case.query_layout, tolerance=tolerance,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_compiled_code_of_other_tests() -> None:
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("bias", [*TAKEN, "all"])
+def test_forward_is_the_reference(bias: str) -> None:
+    """On a CPU; 'test_backends' has the gradients, where there is a GPU."""
+    made = all_of_them if bias == "all" else BIASES[bias]
+    for order in ("sorted", "unsorted"):
+        layout = layout_of([1, 5, 3, 0, 7, 150], order)
+        for query_layout in (layout, layout_of([2, 0, 140, 3, 6, 1], order)):
+            case = Case(query_layout, layout, torch.float32, grad=False)
+            made(case)
+            assert_same(case)
+            assert case.attention("flex").any() or bias == "mask-no-edges"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bias", ["none", "table-int16", "all"])
+def test_the_kernel_that_reads_the_block_tables(
+    monkeypatch: pytest.MonkeyPatch, bias: str
+) -> None:
+    """Compiled, with sizes as constants: the plain one looks at the function of the mask only."""
+    used = []
+
+    def compiled(backend: str) -> Callable[..., Tensor]:
+        used.append(backend)
+        return torch.compile(flex_attention, dynamic=False, fullgraph=True)
+
+    monkeypatch.setattr(_flex, "_compiled", compiled)
+    layout = layout_of([100, 30, 0, 150, 9, 128], "unsorted")
+    query_layout = layout if bias == "none" else layout_of([3, 0, 7, 150, 9, 130], "unsorted")
+    case = Case(query_layout, layout, torch.float32, grad=False)
+    made = all_of_them if bias == "all" else BIASES[bias]
+    made(case)
+    assert_same(case)
+    assert used == ["eager"]
+
+
+def sloped(slope: Tensor, unit: int) -> Callable[..., Tensor]:
+    return lambda score, graph, head, q, k: score * slope[head] + (q - k) / unit
+
+
+def test_few_compilations_over_twenty_batches() -> None:
+    """One for a single block, one for more, one where unlike sizes happened to be equal."""
+    before = counters["stats"]["unique_graphs"]
+    for seed in range(20):
+        torch.manual_seed(seed)
+        sizes = torch.randint(0, 150, (int(torch.randint(2, 9, ())),)).tolist()
+        layout = layout_of(sizes, "unsorted")
+        case = Case(layout, layout, torch.float32, grad=False)
+        nodes = torch.arange(layout.num_nodes)
+        edges = torch.stack([nodes, nodes])
+        mod = ScoreMod(sloped(torch.randn(2), 1 + seed))
+        index = torch.randint(4, (case.pairs(),), dtype=torch.uint8)
+        values = case.leaf(layout.num_nodes, 2)
+        case.biases = (TableBias(case.leaf(4, 2), index), mod, EdgeMask(edges, values))
+        assert_same(case)
+    assert 1 <= counters["stats"]["unique_graphs"] - before <= 3
+
+
+@pytest.mark.parametrize("channels", [1, 16, 24, 256])
+def test_any_width(channels: int) -> None:
+    layout = layout_of([4, 9])
+    assert_same(Case(layout, layout, torch.float32, grad=False, channels=channels))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
+def test_half_precision(dtype: torch.dtype, tolerance: float) -> None:
+    layout = layout_of([4, 9, 140])
+    case = Case(layout, layout, dtype, grad=False)
+    all_of_them(case)
+    assert case.attention("flex").dtype == dtype
+    assert_same(case, tolerance)
+
+
+def test_the_scale_is_that_of_the_width_before_padding() -> None:
+    case = make_case("none", dtype=torch.float32, grad=False)
+    want = case.attention("reference", scale=1.7)
+    torch.testing.assert_close(case.attention("flex", scale=1.7), want)
+    assert not torch.allclose(want, case.attention("flex"))
+
+
+def test_graphs_without_a_common_pair() -> None:
+    layout, query_layout = layout_of([0, 4, 0]), layout_of([3, 0, 0])
+    case = Case(query_layout, layout, torch.float32, grad=False)
+    BIASES["table-uint8"](case)
+    assert case.pairs() == 0
+    assert torch.equal(case.attention("flex"), torch.zeros(3, 2, 3))
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [0, 0]])
+def test_no_nodes(sizes: list[int]) -> None:
+    layout = GraphLayout.from_sizes(sizes)
+    assert Case(layout, layout, torch.float32, grad=False).attention("flex").shape == (0, 2, 3)
+
+
+def test_tables_are_made_once_per_layout_and_edge_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for name in ("packed", "full_mask", "edge_mask"):
+        function = getattr(_flex, name)
+
+        def counting(*args: object, name: str = name, function: Callable = function) -> object:
+            made.append(name)
+            return function(*args)
+
+        monkeypatch.setattr(_flex, name, counting)
+    batch = torch.tensor([0, 0, 1, 1, 1])
+    edges = torch.tensor([[0, 1, 2], [1, 0, 4]])
+    for _ in range(10):
+        q, k, v = torch.randn(3, 5, 2, 4).unbind()
+        layout = GraphLayout.of(batch, 5)
+        attention(q, k, v, layout, backend="flex")
+        attention(q, k, v, layout, (EdgeMask(edges),), backend="flex")
+    assert sorted(made) == ["edge_mask", "full_mask", "packed"]
+    attention(q, k, v, GraphLayout.of(batch, 5), (EdgeMask(edges.clone()),), backend="flex")
+    assert sorted(made) == ["edge_mask", "edge_mask", "full_mask", "packed"]
+
+
+@pytest.mark.parametrize(
+    ("bias", "changes", "reason"),
+    [
+        ("none", {"grad": True}, "no backward on the CPU"),
+        ("mask-values", {"grad": True}, "no backward on the CPU"),
+        ("none", {"dtype": torch.float64}, "no float64"),
+        ("pair", {}, "cannot read a 'PairBias'"),
+        ("edge", {}, "cannot read a 'EdgeBias'"),
+        ("mask-features", {}, "'features' changes keys and values"),
+    ],
+)
+def test_what_it_refuses(bias: str, changes: dict, reason: str) -> None:
+    case = make_case(bias, **{"dtype": torch.float32, "grad": False, **changes})
+    with pytest.raises(NotImplementedError, match=f"'flex' cannot.*{reason}"):
+        case.attention("flex")
+
+
+def test_what_it_refuses_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = layout_of([2, 2])
+    wide = Case(layout, layout, torch.float32, grad=False, channels=257)
+    with pytest.raises(NotImplementedError, match="at most 256 channels per head .got 257"):
+        wide.attention("flex")
+    case = make_case("mask", dtype=torch.float32, grad=False)
+    monkeypatch.setattr(_flex, "_MAX_PAIRS", 83)
+    with pytest.raises(NotImplementedError, match="84 pairs are more than 83"):
+        case.attention("flex")
+    monkeypatch.setattr(_flex, "_MAX_CPU_SCORES", 511)
+    case = make_case("none", dtype=torch.float32, grad=False)
+    with pytest.raises(NotImplementedError, match="all 512 scores"):
+        case.attention("flex")
+
+
+def test_a_gradient_that_nobody_asks_for_is_no_objection() -> None:
+    case = make_case("none", dtype=torch.float32)
+    with torch.no_grad():
+        assert case.attention("flex").shape == case.query.shape
