@@ -153,7 +153,12 @@ class GraphLayout:
             return cls.from_sizes([int(data.num_nodes or 0)], device)
         if isinstance(ptr, Tensor) and ptr.device.type == "cpu":
             return cls.from_ptr(ptr) if device.type == "cpu" else cls.from_ptr(ptr).to(device)
-        # the slices of a Batch stay on the host when its tensors move
+        # what a Batch was made of stays on the host when its tensors move
+        before = getattr(data, "_inc_dict", {}).get("edge_index")
+        if isinstance(before, Tensor) and before.dim() == 1 and before.device.type == "cpu":
+            host = [*before.tolist(), int(data.num_nodes)]
+            return cls.from_ptr(torch.tensor(host, device=device), host)
+        # without edges, what has as many rows as there are nodes belongs to the nodes
         for name, slices in getattr(data, "_slice_dict", {}).items():
             if data.is_node_attr(name) and int(slices[-1]) == data.num_nodes:
                 host = [int(s) for s in slices]
@@ -309,10 +314,17 @@ def _unflatten(tensors: Any, rest: Any) -> GraphLayout:
     return GraphLayout(ptr, batch, pos, num_nodes, num_graphs, max_nodes, sizes, order)
 
 
+def _flatten_with_keys(layout: GraphLayout) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+    tensors, rest = _flatten(layout)
+    keys = [pytree.GetAttrKey(name) for name in ("ptr", "batch", "pos", "order")]
+    return list(zip(keys, tensors, strict=True)), rest
+
+
 pytree.register_pytree_node(
     GraphLayout,
     _flatten,
     _unflatten,
+    flatten_with_keys_fn=_flatten_with_keys,
     serialized_type_name="pyg_gt.GraphLayout",
     to_dumpable_context=list,
     from_dumpable_context=lambda rest: (*rest[:3], tuple(rest[3])),

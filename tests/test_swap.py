@@ -19,6 +19,7 @@ from torch_geometric.nn import (
     to_hetero,
 )
 from torch_geometric.nn import GPSConv as PyGGPSConv
+from torch_geometric.utils import get_num_hops
 
 import pyg_gt
 from pyg_gt.nn import FullTransformerConv, GPSConv, MaskedTransformerConv
@@ -563,3 +564,116 @@ def test_hetero_conv_and_to_hetero():
     one = pyg_gt.swap(One())
     model = to_hetero(one, (list(x), list(edges)))
     assert model(x, edges)["a"].shape == (5, F)
+
+
+# What docs/after_swap.md says beside all this ####################################################
+
+
+def saved_bytes(model, *args):
+    """What the backward keeps alive."""
+    sizes = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = model(*args)
+    assert out.requires_grad
+    return sum(sizes.values())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_memory_of_gps_does_not_grow_with_padding_or_pairs(dropout):
+    # a graph of 150 nodes among 40 of two: 230 nodes, 41 * 150 padded rows, 22,660 pairs
+    sizes = torch.tensor([150] + [2] * 40)
+    batch = torch.arange(41).repeat_interleave(sizes)
+    x = torch.randn(230, F)
+    theirs = PyGGPSConv(F, None, heads=H, norm=None, attn_kwargs={"dropout": dropout})
+    ours = pyg_gt.swap(copy.deepcopy(theirs))
+    mine, usual = saved_bytes(ours, x, None, batch), saved_bytes(theirs, x, None, batch)
+    assert mine < 230 * F * 4 * 20
+    assert usual > 41 * 150 * F * 4 * 3
+    assert mine < usual / 5
+
+
+def test_memory_of_masked_attention_is_about_pygs():
+    x, edge_index = torch.randn(300, F), torch.randint(300, (2, 6000))
+    theirs = TransformerConv(F, F, heads=H)
+    ours = pyg_gt.swap(copy.deepcopy(theirs))
+    ratio = saved_bytes(ours, x, edge_index) / saved_bytes(theirs, x, edge_index)
+    assert 0.5 < ratio < 1.1
+
+
+def test_edits_of_the_batch_are_seen_but_not_through_data_or_numpy():
+    torch.manual_seed(0)
+    ours = pyg_gt.swap(PyGGPSConv(F, None, heads=H, norm=None)).double()
+    x, batch = torch.randn(4, F, dtype=torch.float64), torch.tensor([0, 0, 1, 1])
+    before = ours(x, None, batch)
+    batch.data[1] = 1
+    assert ours(x, None, batch).equal(before)
+    batch.numpy()[1] = 1
+    assert ours(x, None, batch).equal(before)
+    batch[1] = 1
+    assert not torch.allclose(ours(x, None, batch), before)
+    torch.testing.assert_close(ours(x, None, batch.clone()), ours(x, None, batch))
+
+
+def test_a_seed_gives_the_same_run_each_time_also_with_deterministic_algorithms():
+    model = pyg_gt.swap(model_of(dropout=0.5))
+    runs = []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(2):
+            torch.manual_seed(1)
+            runs.append(gradients(model, *inputs()))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert runs[0][0].equal(runs[1][0])
+    assert all(runs[0][1][name].equal(runs[1][1][name]) for name in runs[0][1])
+
+
+def test_layers_that_send_messages_are_counted_with_gps():
+    theirs = torch.nn.Sequential(PyGGPSConv(F, GCNConv(F, F)), TransformerConv(F, F))
+    ours = pyg_gt.swap(copy.deepcopy(theirs))
+    assert (get_num_hops(theirs), get_num_hops(ours)) == (2, 3)
+
+
+def test_second_derivatives_by_layer():
+    torch.manual_seed(0)
+    x, edge_index, _, batch = inputs()
+
+    def second(layer, *args):
+        y = x.clone().requires_grad_()
+        (first,) = torch.autograd.grad(layer(y, *args).square().sum(), y, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), y)[0]
+
+    theirs = TransformerConv(F, F, heads=H).double()
+    want = second(theirs, edge_index)
+    torch.testing.assert_close(second(pyg_gt.swap(theirs), edge_index), want)
+
+    gps = PyGGPSConv(F, None, heads=H, norm=None).double()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        want = second(gps, None, batch)
+    with pytest.raises(RuntimeError, match="flash_attention.*not implemented"):
+        second(gps, None, batch)
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        second(pyg_gt.swap(gps), None, batch)
+    torch.testing.assert_close(second(pyg_gt.swap(gps, backend="reference"), None, batch), want)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
+def test_swapped_layers_cannot_be_scripted():
+    for layer in (TransformerConv(F, F), PyGGPSConv(F, None)):
+        with pytest.raises(torch.jit.frontend.NotSupportedError):
+            torch.jit.script(pyg_gt.swap(layer))
+
+
+def test_a_missing_edge_attr_is_a_value_error():
+    theirs = TransformerConv(F, F, edge_dim=3)
+    x, edge_index = inputs()[0].float(), inputs()[1]
+    with pytest.raises(AssertionError):
+        theirs(x, edge_index)
+    with pytest.raises(ValueError, match="needs 'edge_attr'"):
+        pyg_gt.swap(theirs)(x, edge_index)

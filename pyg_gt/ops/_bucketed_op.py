@@ -213,8 +213,7 @@ def _bucketed_backward_op(
             call.problem, grad, query, key, value, out, lse, needs_bias
         )
     pair_values, edge_values, mask_values = (call_args[i] for i in (4, 6, 8))
-    none = query.new_empty(0)
-    dpairs, dmask = none, none
+    dpairs, dmask = query.new_empty(0), query.new_empty(0)  # outputs must not be one tensor
     dedges = [torch.empty_like(values) for values in edge_values]
     if dbias is not None:
         if needs_pairs:

@@ -76,7 +76,7 @@ def _along_edges(
     added: Tensor,
 ) -> Tensor:
     """``[n, H, C]`` for the queries of one graph; an edge that stands twice counts twice."""
-    mask, edges, numbers = _edges_of(inputs.mask, graph, query_layout)
+    mask, edges, numbers = _edges_of(inputs.mask, graph, query_layout, layout)
     source, target = edges.source[numbers], edges.target[numbers]
     row, col = query_layout.pos[target], layout.pos[source]
     k, v = all_keys[source], all_values[source]  # [e, H, C]
@@ -101,13 +101,14 @@ def _along_edges(
 
 
 def _edges_of(
-    mask: EdgeMask | None, graph: int, query_layout: GraphLayout
+    mask: EdgeMask | None, graph: int, query_layout: GraphLayout, layout: GraphLayout
 ) -> tuple[EdgeMask, EdgeLayout, Tensor]:
     assert mask is not None
     edges = checked_edges_of(mask)
     if not isinstance(edges, EdgeLayout):  # it was deferred, and runs now
         made = EdgeLayout.of(edges.edge_index, edges.num_src, edges.num_dst)
         assert isinstance(made, EdgeLayout)
+        made.check_within_graphs(query_layout, layout)
         edges = made
     return mask, edges, (query_layout.batch[edges.target] == graph).nonzero().squeeze(1)
 

@@ -61,7 +61,7 @@ def model_of(*args, **kwargs):
 
 
 def batches(count, device="cpu"):
-    """Batches of which no two have as many nodes, edges or graphs."""
+    """Batches of other sizes each: nodes, edges, graphs, and nodes of a graph."""
     generator = torch.Generator().manual_seed(0)
     for i in range(count):
         n = 50 + 13 * i
@@ -162,7 +162,7 @@ def test_two_compilations_at_most_in_each_mode(grad, training, layouts):
 
 
 def test_dropout_in_compiled_code_differs_from_step_to_step():
-    model = model_of(2, dropout=0.5)
+    model = model_of(1, dropout=0.5)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
     args = next(batches(1))
     torch.manual_seed(3)
@@ -197,7 +197,7 @@ def test_every_form_of_batch_compiles(form):
         torch.testing.assert_close(compiled(x, edge_index, given), model(x, edge_index, given))
 
 
-def test_inductor(layouts):
+def test_inductor():
     if shutil.which("c++") is None and shutil.which("g++") is None:
         pytest.skip("inductor needs a C++ compiler on CPU, and there is none")
     model, eager = model_of(2), model_of(2)
@@ -214,15 +214,12 @@ def test_messages_cannot_be_listed_in_compiled_code_and_that_is_said():
         compiled(x, batch=batch, return_attention_weights=True)
 
 
-@pytest.mark.parametrize("wrong", ["batch", "edge_index"])
-def test_bad_values_are_found_when_compiled_code_runs(wrong):
+def test_bad_values_are_found_when_compiled_code_runs():
     model = model_of(2)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
     x, edge_index, edge_attr, batch = next(batches(1))
     compiled(x, edge_index, edge_attr, batch)
-    if wrong == "batch":
-        with pytest.raises(ValueError, match="negative"):
-            compiled(x, edge_index, edge_attr, batch - 1)
-    else:
-        with pytest.raises(IndexError, match="source index 50"):
-            compiled(x, edge_index + (edge_index == 49), edge_attr, batch)
+    with pytest.raises(ValueError, match="negative"):
+        compiled(x, edge_index, edge_attr, batch - 1)
+    with pytest.raises(IndexError, match="source index 50"):
+        compiled(x, edge_index + (edge_index == 49), edge_attr, batch)

@@ -14,7 +14,7 @@ from torch_geometric.nn import MessagePassing, SumAggregation
 
 from ...edge_layout import EdgeLayout
 from ...layout import DeferredLayout, GraphLayout
-from ...ops import explain_choice
+from ...ops._inputs import checked
 from ...ops.bias import (
     AttentionBias,
     EdgeBias,
@@ -22,6 +22,7 @@ from ...ops.bias import (
     PairBias,
     ScoreMod,
     TableBias,
+    checked_edges_of,
     pair_of_edge,
     pair_ptr,
 )
@@ -87,7 +88,7 @@ def pairs_of(
     biases: tuple[AttentionBias, ...],
 ) -> Pairs:
     """The messages of attention inside each graph, in the order of flat pairs or of edges."""
-    explain_choice(query, key, value, layout, biases)  # checks as the fused route does
+    biases = checked(query, key, value, layout, layout, biases, 0.0)
     mask = next((b for b in biases if isinstance(b, EdgeMask)), None)
     flat: Tensor | None = None
     for bias in biases:
@@ -99,9 +100,8 @@ def pairs_of(
         added = flat
         features = masked = None
     else:
-        edges = EdgeLayout.of(mask.edges, layout.num_nodes)
-        assert isinstance(edges, EdgeLayout)
-        edges.check_within_graphs(layout, layout)
+        edges = checked_edges_of(mask)
+        assert isinstance(edges, EdgeLayout)  # traced code has been refused by now
         edge_index = edges.edge_index
         added = None if flat is None else flat[pair_of_edge(edges, layout, layout)]
         features, masked = mask.features, mask.values

@@ -177,7 +177,8 @@ def pair_weights(
         scores = mod.apply(scores, pairs.graph, pairs.edge_index[1], pairs.edge_index[0])
     if pairs.masked is not None:
         scores = scores + pairs.masked
-    return softmax(scores, index, num_nodes=size_i).to(key_j.dtype)
+    weights: Tensor = softmax(scores, index, num_nodes=size_i)
+    return weights.to(key_j.dtype)
 
 
 def weighted_values(

@@ -10,7 +10,7 @@ from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.utils import scatter
 
 
-class GatedGCNConv(MessagePassing):  # type: ignore[misc]
+class GatedGCNConv(MessagePassing):
     r"""Nodes gate their neighbours by learned edge features.
 
     "Residual Gated Graph ConvNets" (Bresson & Laurent 2018, https://arxiv.org/abs/1711.07553),
@@ -112,7 +112,8 @@ class GatedGCNConv(MessagePassing):  # type: ignore[misc]
     ) -> Tensor:
         """``[N, F']``: the sum of gated neighbours over the sum of gates."""
         total = scatter(gate.sigmoid(), index, 0, dim_size, reduce="sum")
-        return scatter(inputs, index, 0, dim_size, reduce="sum") / (total + 1e-6)
+        out: Tensor = scatter(inputs, index, 0, dim_size, reduce="sum") / (total + 1e-6)
+        return out
 
     def _activate(self, h: Tensor) -> Tensor:
         return F.dropout(h.relu(), p=self.dropout, training=self.training)

@@ -20,7 +20,7 @@ from ._routes import Pairs, check_explained, needs_propagate, now, pairs_of
 from .full_transformer_conv import pair_weights, weighted_values
 
 
-class GPSConv(PyGGPSConv, MessagePassing):  # type: ignore[misc]
+class GPSConv(PyGGPSConv, MessagePassing):
     r"""PyG's ``GPSConv`` without padding.
 
     "Recipe for a General, Powerful, Scalable Graph Transformer" (Rampasek et al. 2022,
@@ -52,6 +52,8 @@ class GPSConv(PyGGPSConv, MessagePassing):  # type: ignore[misc]
     Raises:
         ValueError: if dropout of the attention is given twice, or ``attn`` and ``attn_kwargs``.
     """
+
+    attn: Any  # a MultiheadAttention, a PerformerAttention, or the caller's object
 
     # not the ones that PyG generates for the parent class, which name the parent's arguments
     propagate = MessagePassing.propagate
@@ -150,7 +152,7 @@ class GPSConv(PyGGPSConv, MessagePassing):  # type: ignore[misc]
         h = self._norm(self.norm2, x, index) if self.norm_first else x
         parts.append(self._residual(self._attend(h, layout, biases), x, self.norm2, index))
 
-        out = sum(parts)
+        out = parts[0] + parts[1] if len(parts) == 2 else parts[0]
         if self.norm_first:
             out = out + self.mlp(self._norm(self.norm3, out, index))
         else:
