@@ -21,7 +21,8 @@ ALLOWED = {
     "dispatch": {"layout", "bias", "shared", "inputs", "backend"},
     "linear": {"layout", "shared"},
     "ops": {"layout", "bias", "inputs", "dispatch", "linear"},
-    "nn": {"layout", "bias", "dispatch", "linear", "ops", "nn"},
+    # the route through propagate asks for the same check as the fused one
+    "nn": {"layout", "bias", "inputs", "dispatch", "linear", "ops", "nn"},
     "swap": {"layout", "ops", "nn"},
     "testing": {"layout", "bias", "inputs", "dispatch", "linear", "ops", "nn", "swap"},
     "transforms": {"transforms"},
