@@ -39,7 +39,9 @@ class EdgeLayout:
     def __post_init__(self) -> None:
         """Lets an op that is handed :attr:`edge_index` find this layout again."""
         if is_readable(self.edge_index):
-            _BY_OWN_EDGES.put(self.edge_index, weakref.ref(self))
+            owner = _BY_OWN_EDGES.get(self.edge_index)
+            if owner is None or owner() is None:  # a shallow copy leaves it to the original
+                _BY_OWN_EDGES.put(self.edge_index, weakref.ref(self))
 
     @staticmethod
     def of(
@@ -70,7 +72,8 @@ class EdgeLayout:
                 )
             if isinstance(edges, EdgeLayout) and is_readable(edges.edge_index):
                 return edges
-            edges = edges.edge_index  # of traced code that runs by now, or does not
+            # of traced code that runs by now, or does not
+            edges, flow = edges.edge_index, "source_to_target"
         keys, read = _keys_and_reader(edges, flow, [num_dst, num_src])
         if not is_readable(keys[0]):
             return DeferredEdges(read(), num_src, num_dst)
@@ -141,7 +144,7 @@ class EdgeLayout:
                 f"{target} of graph {int(query_layout.batch[target])}; attention stays inside a "
                 f"graph. Drop such edges, or use one graph for all nodes ('batch=None')"
             )
-        self._made[key] = True
+        self.once(key, lambda: True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return EdgeLayout, (self.edge_index, self.num_src, self.num_dst)

@@ -192,16 +192,14 @@ class _Call:
         return total
 
 
-@torch.library.impl(LIBRARY, "bucketed", "CPU")
-@torch.library.impl(LIBRARY, "bucketed", "CUDA")
+@torch.library.impl(LIBRARY, "bucketed", "CompositeExplicitAutograd")
 def _bucketed_op(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     # autocast would lower the products that softmax wants in full precision
     with torch.autocast(query.device.type, enabled=False):
         return _bucketed.forward(_Call(query, key, *rest).problem, query, key, value)
 
 
-@torch.library.impl(LIBRARY, "bucketed_backward", "CPU")
-@torch.library.impl(LIBRARY, "bucketed_backward", "CUDA")
+@torch.library.impl(LIBRARY, "bucketed_backward", "CompositeExplicitAutograd")
 def _bucketed_backward_op(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[Tensor]]:

@@ -19,7 +19,7 @@ from .bias import pair_ptr
 
 # Scores that one step may hold; larger buckets are done in slices, so that memory stays flat. On a
 # CPU a slice that stays in the cache is a third faster (measured: benchmarks/attention.py).
-_MAX_SCORES = {"cpu": 2**19, "cuda": 2**25}
+_MAX_SCORES = {"cpu": 2**19, "other": 2**25}
 
 
 class Bucket(NamedTuple):
@@ -127,7 +127,7 @@ def plan_of(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
 def tiles(bucket: Bucket, heads: int) -> Iterator[Tile]:
     """Slices of at most ``_MAX_SCORES`` scores (but at least one query row)."""
     per_row = heads * bucket.cols
-    most = _MAX_SCORES[bucket.num_rows.device.type]
+    most = _MAX_SCORES["cpu" if bucket.num_rows.device.type == "cpu" else "other"]
     if per_row * bucket.rows * bucket.num <= most:
         yield Tile(bucket, slice(0, bucket.num), slice(0, bucket.rows))
         return

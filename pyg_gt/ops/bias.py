@@ -190,6 +190,11 @@ def _to_dense(
 ) -> Tensor:
     query_layout = layout if query_layout is None else query_layout
     flat = bias.pair_values(query_layout, layout)  # [P, H]
+    if flat.size(0) != num_pairs(query_layout, layout):
+        raise ValueError(
+            f"a '{type(bias).__name__}' of {flat.size(0)} pairs does not fit a layout that has "
+            f"{num_pairs(query_layout, layout)}"
+        )
     ptr = pair_ptr(query_layout, layout)
     graph = torch.repeat_interleave(ptr.diff())
     local = torch.arange(flat.size(0), device=flat.device) - ptr[graph]

@@ -449,9 +449,12 @@ def test_attention_dropout_has_pygs_mean_and_variance():
     torch.testing.assert_close(mine.std(0), spread, rtol=0.1, atol=1e-9)
 
 
-def test_attention_dropout_follows_the_attention_module(batch_of):
+@pytest.mark.parametrize("route", ["fused", "propagate"])
+def test_attention_dropout_follows_the_attention_module(route, batch_of):
     batch, edge_index = batch_of()
     ours, _ = pair(norm=None, attn_kwargs={"dropout": 0.5})
+    if route == "propagate":
+        ours.register_message_forward_hook(lambda *args: None)
     x = nodes()
     assert not torch.allclose(ours(x, edge_index, batch), ours(x, edge_index, batch))
     ours.attn.eval()  # frozen by itself, as one may

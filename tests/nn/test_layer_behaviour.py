@@ -264,6 +264,21 @@ def test_autocast_gives_pygs_types_and_close_numbers(kind, training, all_pairs):
             torch.testing.assert_close(a, b, rtol=0.1, atol=0.05 * float(b.abs().max()) + 0.05)
 
 
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_autocast_of_the_block_gives_torchs_type_and_close_numbers(norm_first):
+    theirs = torch.nn.TransformerEncoderLayer(
+        F, H, 16, 0.0, batch_first=True, norm_first=norm_first
+    )
+    ours = TransformerBlock.from_torch(theirs)
+    x = torch.randn(5, F)
+    exact = theirs(x[None])[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        out, want = ours(x), theirs(x[None])[0]
+    assert out.dtype == want.dtype
+    error, usual = (out.float() - exact).abs().max(), (want.float() - exact).abs().max()
+    assert 0 < error < 2 * usual + 0.01
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", ALL)
 def test_a_module_in_half_precision(name, dtype):

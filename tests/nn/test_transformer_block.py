@@ -61,8 +61,13 @@ OPTIONS = [
 ]
 
 
+def name(options):
+    """Without the address of a function, so that every process finds the same tests."""
+    return ",".join(f"{key}={getattr(value, '__name__', value)}" for key, value in options.items())
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=name)
 def test_outputs_and_gradients_are_torchs(options, training, agree, batch_of, fused_calls):
     batch, _ = batch_of()
     theirs = layer(**options).train(training)

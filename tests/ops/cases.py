@@ -32,7 +32,7 @@ def layout_of(sizes: Sequence[int], order: str = "sorted", device: str = "cpu") 
     """Graphs of these sizes; with 'unsorted' their nodes stand in any order."""
     if order == "sorted":
         return GraphLayout.from_sizes(list(sizes), device)
-    batch = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    batch = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes).long())
     shuffled = batch[torch.randperm(batch.numel(), generator=torch.Generator().manual_seed(7))]
     return GraphLayout.from_batch(shuffled.to(device), num_graphs=len(sizes))
 

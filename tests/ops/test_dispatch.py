@@ -1,0 +1,195 @@
+"""The choice of a backend: explained, never random, and a named one never falls back."""
+
+import re
+
+import pytest
+import torch
+
+from pyg_gt import EdgeBias, EdgeMask, GraphLayout, attention, explain_choice
+from pyg_gt.ops import _dispatch
+from pyg_gt.ops._dispatch import BACKENDS
+
+from .cases import BIASES, Case, layout_of, make_case, unsupported
+
+
+def explained(case: Case, **kwargs: object) -> dict[str, str]:
+    return explain_choice(
+        case.query, case.key, case.value, case.layout, case.biases,
+        query_layout=case.query_layout, **kwargs,
+    )  # fmt: skip
+
+
+def ran(monkeypatch: pytest.MonkeyPatch, case: Case, **kwargs: float) -> list[str]:
+    """The backends whose ``forward`` is called."""
+    called = []
+    for name, backend in BACKENDS.items():
+        forward = backend.forward
+
+        def counting(inputs: object, name: str = name, forward: object = forward) -> object:
+            called.append(name)
+            return forward(inputs)  # type: ignore[operator]
+
+        monkeypatch.setattr(backend, "forward", counting)
+    case.attention("auto", **kwargs)
+    return called
+
+
+def test_the_names_of_the_backends_in_the_order_in_which_they_are_asked() -> None:
+    assert list(BACKENDS) == ["sparse", "varlen", "sdpa", "flex", "reference"]
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5])
+@pytest.mark.parametrize("bias", BIASES)
+def test_one_line_per_backend_and_the_first_that_can_is_taken(
+    monkeypatch: pytest.MonkeyPatch, bias: str, p: float
+) -> None:
+    case = make_case(bias)
+    lines = explained(case, dropout_p=p)
+    assert list(lines) == list(BACKENDS)
+    can = [name for name in BACKENDS if unsupported(case, name, p) is None]
+    assert lines[can[0]] == "chosen"
+    for place, name in enumerate(can[1:], 2):
+        assert lines[name] == f"could run, choice {place}"
+    for name in set(BACKENDS) - set(can):
+        assert lines[name] == unsupported(case, name, p)
+        assert "\n" not in lines[name] and len(lines[name]) > 10
+    assert ran(monkeypatch, case, dropout_p=p) == [can[0]]
+
+
+@pytest.mark.parametrize(
+    ("bias", "chosen"),
+    [
+        ("none", "sdpa"),
+        ("pair", "sdpa"),
+        ("mods", "sdpa"),
+        ("mask-values-repeats", "sparse"),
+        ("mask-features", "sparse"),
+        ("edge-on-mask", "sparse"),
+        ("edge-on-mask-repeats", "sdpa"),
+        ("additive-mask", "sdpa"),
+        ("mods-features", "reference"),
+    ],
+)
+def test_what_a_cpu_runs(bias: str, chosen: str) -> None:
+    assert [n for n, line in explained(make_case(bias)).items() if line == "chosen"] == [chosen]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(
+    ("dtype", "chosen"), [(torch.bfloat16, "varlen"), (torch.float32, "sdpa")]
+)
+def test_what_a_gpu_runs(dtype: torch.dtype, chosen: str) -> None:
+    case = make_case("none", dtype=dtype, device="cuda")
+    assert [n for n, line in explained(case).items() if line == "chosen"] == [chosen]
+
+
+def test_explaining_draws_nothing_and_computes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in BACKENDS.values():
+        monkeypatch.setattr(backend, "forward", None)
+    before = torch.get_rng_state()
+    for bias in BIASES:
+        explained(make_case_without_drawing(bias), dropout_p=0.5, scale=2.0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def make_case_without_drawing(bias: str) -> Case:
+    with torch.random.fork_rng():
+        return make_case(bias)
+
+
+def test_explaining_checks_its_arguments() -> None:
+    case = make_case("none")
+    case.query = case.query[:3]
+    with pytest.raises(ValueError, match="'query' has 3 nodes"):
+        explained(case)
+
+
+@pytest.mark.parametrize("bias", BIASES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_named_backend_never_falls_back(
+    monkeypatch: pytest.MonkeyPatch, backend: str, bias: str
+) -> None:
+    case = make_case(bias)
+    called = []
+    for name, other in BACKENDS.items():
+        monkeypatch.setattr(
+            other, "forward", lambda inputs, name=name: called.append(name) or inputs.query
+        )
+    reason = unsupported(case, backend)
+    if reason is None:
+        case.attention(backend)
+        assert called == [backend]
+    else:
+        cure = "Pass backend='auto', or ask 'pyg_gt.explain_choice'"
+        message = f"Backend '{backend}' cannot run this attention: {reason}. {cure}"
+        with pytest.raises(NotImplementedError, match=re.escape(message)):
+            case.attention(backend)
+        assert called == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "bias", "reason"),
+    [
+        ("sdpa", "mask-features", "'features' changes keys and values per edge"),
+        ("sparse", "none", "needs an 'EdgeMask'"),
+        ("sparse", "pair", "needs an 'EdgeMask'"),
+        ("sparse", "additive-mask", "cannot read a 'PairBias'"),
+        ("sparse", "everything", "cannot read a '(PairBias|ScoreMod)'"),
+        ("sparse", "edge-on-mask-repeats", "adds up over repeated edges"),
+        ("varlen", "none", "needs a CUDA device .got 'cpu'"),
+        ("flex", "none", "no backward on the CPU"),
+    ],
+)
+def test_reasons(backend: str, bias: str, reason: str) -> None:
+    with pytest.raises(NotImplementedError, match=f"'{backend}' cannot run.*{reason}"):
+        make_case(bias).attention(backend)
+
+
+def test_sparse_wants_the_biases_edges_to_be_those_of_the_mask() -> None:
+    layout = layout_of([4])
+    case = Case(layout, layout)
+    edges = torch.tensor([[0, 1], [1, 2]])
+    values = case.leaf(2, 2)
+    case.biases = (EdgeBias(edges.clone(), values), EdgeMask(edges))
+    with pytest.raises(NotImplementedError, match="very edges of the 'EdgeMask'"):
+        case.attention("sparse")
+    want = case.attention("sdpa")
+    case.biases = (EdgeBias(edges, values), EdgeMask(edges))
+    torch.testing.assert_close(case.attention("sparse"), want)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"dtype": torch.float32}, "needs float16 or bfloat16 .got torch.float32"),
+        ({"bias": "pair"}, "takes no bias .got .'PairBias'"),
+        ({"p": 0.5}, "no dropout .got 0.5"),
+        ({"channels": 264}, "at most 256 channels per head .got 264"),
+    ],
+)
+def test_what_varlen_refuses(changes: dict, reason: str) -> None:
+    layout = layout_of([3, 2], device="cuda")
+    dtype, channels = changes.get("dtype", torch.bfloat16), changes.get("channels", 8)
+    case = Case(layout, layout, dtype, channels=channels)
+    BIASES[changes.get("bias", "none")](case)
+    with pytest.raises(NotImplementedError, match=reason):
+        case.attention("varlen", dropout_p=changes.get("p", 0.0))
+
+
+def test_where_no_backend_can_the_error_lists_every_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, backend in BACKENDS.items():
+        monkeypatch.setattr(backend, "unsupported", lambda inputs, name=name: f"{name} is tired")
+    x = torch.randn(3, 1, 2)
+    reasons = "; ".join(f"{name}: {name} is tired" for name in BACKENDS)
+    with pytest.raises(NotImplementedError, match=f"No backend can .*{reasons}"):
+        attention(x, x, x, GraphLayout.of(None, 3))
+
+
+def test_every_backend_has_the_three_names_of_the_protocol() -> None:
+    for name, backend in BACKENDS.items():
+        assert backend.NAME == name
+        assert callable(backend.unsupported) and callable(backend.forward)
+    assert tuple(BACKENDS.values()) == _dispatch._ORDER
