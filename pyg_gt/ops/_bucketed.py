@@ -12,7 +12,7 @@ from ._philox import keep
 
 # On a CPU the fused kernel of scaled_dot_product_attention beats matrix products from here on,
 # but has neither a bias with gradients nor dropout (measured: benchmarks/attention.py).
-_FUSED_FROM = 32
+_FUSED_FROM = 48
 
 
 class Problem(NamedTuple):

@@ -18,8 +18,8 @@ from ..layout import GraphLayout
 from .bias import pair_ptr
 
 # Scores that one step may hold; larger buckets are done in slices, so that memory stays flat. On a
-# CPU a slice that stays in the cache is a third faster (measured: benchmarks/attention.py).
-_MAX_SCORES = {"cpu": 2**19, "other": 2**25}
+# CPU a slice that stays in the cache is a fifth faster (measured: benchmarks/attention.py).
+_MAX_SCORES = {"cpu": 2**18, "other": 2**25}
 
 
 class Bucket(NamedTuple):
