@@ -1,7 +1,7 @@
 """PyG's layers and ours with the same weights, in one run: ``python benchmarks/layer.py``.
 
 One thread; medians of ratios over interleaved rounds; outputs and input gradients are checked
-equal (without dropout) before anything is timed.
+equal (without dropout) before anything is timed. Peak memory is what tensors hold at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch_geometric.nn as pyg
-from timing import environment, interleaved, median_ms, ratio, write
+from timing import environment, interleaved, median_ms, peak_mib, ratio, write
 
 import pyg_gt
 
@@ -78,6 +78,36 @@ def step(model: torch.nn.Module, inputs: tuple[Any, ...], train: bool) -> Callab
     return run
 
 
+def report(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    """Keeps a row and prints it."""
+    rows.append(row)
+    ms, mib = row["ms"], row["peak_mib"]
+    print(
+        f"{row['shape']:<10} {row['mode']:<30} {ms['pyg']:>9} {ms['pyg_gt']:>9} "
+        f"{row['ratio']:>6}  {mib['pyg']} / {mib['pyg_gt']}",
+        flush=True,
+    )
+
+
+def along_edges(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """``TransformerConv`` on one large graph."""
+    nodes, edges = 20_000, 280_000
+    torch.manual_seed(0)
+    x = torch.randn(nodes, args.channels, requires_grad=True)
+    edge_index = torch.randint(nodes, (2, edges))
+    shape = (args.channels, args.channels // args.heads, args.heads)
+    theirs, ours = pyg.TransformerConv(*shape), pyg_gt.nn.MaskedTransformerConv(*shape)
+    ours.load_state_dict(theirs.state_dict())
+    models = {"pyg": theirs, "pyg_gt": ours}
+    checked(models, (x.detach(), edge_index))
+    calls = {n: lambda m=m: m(x, edge_index).sum().backward() for n, m in models.items()}
+    times = interleaved(calls, args.rounds)
+    mib = {name: peak_mib(call) for name, call in calls.items()}
+    report(rows, {"shape": "edges", "nodes": nodes, "edges": edges, "mode": "train",
+                  "ms": median_ms(times), "ratio": round(ratio(times, "pyg", "pyg_gt"), 2),
+                  "peak_mib": mib})  # fmt: skip
+
+
 def main() -> None:
     """Runs all shapes and modes, prints a table, writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -89,8 +119,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=results / "layer_cpu.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    print(f"{'shape':<10} {'mode':<30} {'pyg ms':>9} {'pyg_gt ms':>9} {'ratio':>6}")
+    rows: list[dict[str, Any]] = []
+    print(f"{'shape':<10} {'mode':<30} {'pyg ms':>9} {'pyg_gt ms':>9} {'ratio':>6}  peak MiB")
     for shape in args.shapes:
         torch.manual_seed(0)
         batch, edge_index = batch_of(*SHAPES[shape])
@@ -108,10 +138,10 @@ def main() -> None:
             times = interleaved(calls, args.rounds)
             ms = median_ms(times)
             gain = round(ratio(times, "pyg", "pyg_gt"), 2)
-            print(f"{shape:<10} {mode:<30} {ms['pyg']:>9} {ms['pyg_gt']:>9} {gain:>6}")
-            rows.append(
-                {"shape": shape, "nodes": batch.numel(), "mode": mode, "ms": ms, "ratio": gain}
-            )
+            mib = {name: peak_mib(call) for name, call in calls.items()}
+            report(rows, {"shape": shape, "nodes": batch.numel(), "mode": mode, "ms": ms,
+                          "ratio": gain, "peak_mib": mib})  # fmt: skip
+    along_edges(rows, args)
     config = {"channels": args.channels, "heads": args.heads, "rounds": args.rounds}
     write(args.out, {"environment": environment(), "config": config, "rows": rows})
 

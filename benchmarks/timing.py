@@ -10,11 +10,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch_geometric
+from torch.profiler import ProfilerActivity, profile
 
 
 def interleaved(
@@ -45,6 +47,16 @@ def ratio(times: Mapping[str, list[float]], peer: str, ours: str) -> float:
 def median_ms(times: Mapping[str, list[float]]) -> dict[str, float]:
     """Median milliseconds by name."""
     return {name: round(1e3 * statistics.median(values), 3) for name, values in times.items()}
+
+
+def peak_mib(call: Callable[[], Any]) -> float:
+    """The most memory that tensors hold at once during one call on a CPU, in MiB."""
+    call()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+    return round(max(held, default=0) / 2**20, 1)
 
 
 def environment() -> dict[str, Any]:

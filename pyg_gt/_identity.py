@@ -22,8 +22,9 @@ def is_readable(tensor: Tensor) -> bool:
 def remember(made: dict[Any, Any], key: Any, make: Callable[[], T]) -> T:
     """What ``make`` gives, made once; what was made for a layout that is dead is dropped."""
     if key not in made:
-        for old in [k for k in made if isinstance(k, tuple) and any(map(_is_dead, k))]:
-            del made[old]
+        for old in list(made):
+            if isinstance(old, tuple) and any(map(_is_dead, old)):
+                made.pop(old, None)
         with torch.inference_mode(False):  # training may need what an evaluation made
             made[key] = make()
     value: T = made[key]

@@ -57,16 +57,18 @@ def forward(
     rows, cols = plan.rows_of(heads), plan.cols_of(heads)
     q = _into_slots(query, rows, plan.row_slots.total)
     k, v = (_into_slots(x, cols, plan.col_slots.total) for x in (key, value))
-    out, lse = torch.zeros_like(q), torch.zeros_like(q[:, 0])
+    lse = q.new_zeros(q.size(0))
+    out = q  # what a query gives takes its place
+    q[plan.row_slots.used * heads :] = 0.0
     generator = _generator(problem)
     for bucket in plan.buckets:
-        q_b, out_b = (_rows_view(bucket, heads, x) for x in (q, out))
+        q_b = _rows_view(bucket, heads, q)
         k_b, v_b = (_cols_view(bucket, heads, x) for x in (k, v))
         if problem.fused(bucket, q.device):
             result, log = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 q_b, k_b, v_b, attn_mask=_fused_mask(bucket, q.dtype), scale=problem.scale
             )
-            out_b.copy_(result)
+            q_b.copy_(result)
             _rows_view(bucket, heads, lse).copy_(log)
             continue
         for tile in tiles(bucket, heads):
@@ -74,7 +76,7 @@ def forward(
             weights = _weights(problem, tile, q_t, k_t)
             if problem.seed is not None:
                 weights.mul_(_kept(problem, tile, weights, generator))
-            out_b[tile.graphs, :, tile.rows] = (weights @ v_t).mul_(problem.rescale)
+            q_t.copy_((weights @ v_t).mul_(problem.rescale))
     shape = query.shape
     return (
         out.index_select(0, rows).view(shape).to(query.dtype),
@@ -95,25 +97,33 @@ def backward(
     """Gradients of query, key, value and, where asked for, the bias ``[P, H]``."""
     heads, plan = problem.heads, problem.plan
     rows, cols = plan.rows_of(heads), plan.cols_of(heads)
-    q, g, o = (_into_slots(x, rows, plan.row_slots.total) for x in (query, grad, out))
+    q, g = (_into_slots(x, rows, plan.row_slots.total) for x in (query, grad))
     k, v = (_into_slots(x, cols, plan.col_slots.total) for x in (key, value))
-    logs = q.new_zeros(q.size(0)).index_copy_(0, rows, lse.flatten().to(q.dtype))
-    dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    o = logs = q  # only the fused kernel reads them
+    if any(problem.fused(bucket, q.device) for bucket in plan.buckets):
+        o = _into_slots(out, rows, plan.row_slots.total)
+        logs = q.new_zeros(q.size(0)).index_copy_(0, rows, lse.flatten().to(q.dtype))
+    dq, dk, dv = q, k, v  # gradients take the place of what is no longer read
+    q[plan.row_slots.used * heads :] = 0.0
+    for x in (k, v):
+        x[plan.col_slots.used * heads :] = 0.0
     dbias = None
     if needs_bias and problem.bias is not None:
         dbias = torch.zeros(problem.bias.size(0), heads, dtype=q.dtype, device=q.device)
     generator = _generator(problem)
     for bucket in plan.buckets:
-        q_b, g_b, o_b, dq_b = (_rows_view(bucket, heads, x) for x in (q, g, o, dq))
-        k_b, v_b, dk_b, dv_b = (_cols_view(bucket, heads, x) for x in (k, v, dk, dv))
+        q_b, g_b = (_rows_view(bucket, heads, x) for x in (q, g))
+        k_b, v_b = (_cols_view(bucket, heads, x) for x in (k, v))
         if problem.fused(bucket, q.device):
+            o_b = _rows_view(bucket, heads, o)
             grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 g_b, q_b, k_b, v_b, o_b, _rows_view(bucket, heads, logs), 0.0, False,
                 attn_mask=_fused_mask(bucket, q.dtype), scale=problem.scale,
             )  # fmt: skip
-            for target, result in zip((dq_b, dk_b, dv_b), grads, strict=True):
+            for target, result in zip((q_b, k_b, v_b), grads, strict=True):
                 target.copy_(result)
             continue
+        dk_b, dv_b = torch.zeros_like(k_b), torch.zeros_like(v_b)
         for tile in tiles(bucket, heads):
             q_t, g_t = q_b[tile.graphs, :, tile.rows], g_b[tile.graphs, :, tile.rows]
             k_t, v_t = k_b[tile.graphs], v_b[tile.graphs]
@@ -127,11 +137,13 @@ def backward(
                 dweights.mul_(kept)
                 dv_b[tile.graphs] += kept.mul_(weights).mT @ g_t
             dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
-            dq_b[tile.graphs, :, tile.rows] = (dscores @ k_t).mul_(problem.scale)
             dk_b[tile.graphs] += (dscores.mT @ q_t).mul_(problem.scale)
+            q_t.copy_((dscores @ k_t).mul_(problem.scale))
             if dbias is not None:
                 pairs, there = tile.pairs()
                 dbias.index_copy_(0, pairs[there], dscores.permute(0, 2, 3, 1)[there])
+        k_b.copy_(dk_b)
+        v_b.copy_(dv_b)
     return (
         dq.index_select(0, rows).view(query.shape).to(query.dtype),
         dk.index_select(0, cols).view(key.shape).to(key.dtype),

@@ -56,11 +56,13 @@ class Slots(NamedTuple):
     Attributes:
         start: ``[N]``, the first slot of the node's graph.
         width: ``[N]``, slots of the node's graph.
+        used: slots of all buckets; those behind belong to nodes without a partner.
         total: slots of all graphs.
     """
 
     start: Tensor
     width: Tensor
+    used: int
     total: int
 
     def of_heads(self, pos: Tensor, heads: int) -> Tensor:
@@ -172,6 +174,7 @@ def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
         starts[1, order[here]] = col_at + cols * torch.arange(count)
         at, row_at, col_at = at + count, row_at + count * rows, col_at + count * cols
     # nodes without a partner get slots behind all buckets, where nothing is computed
+    used_slots = row_at, col_at
     totals = [row_at, col_at]
     for side in (0, 1):
         idle = torch.ones(layout.num_graphs, dtype=torch.bool)
@@ -181,7 +184,7 @@ def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
         totals[side] += int(extra.sum())
     starts, wide = starts.to(device, non_blocking=True), wide.to(device, non_blocking=True)
     row_slots, col_slots = (
-        Slots(starts[side][lay.batch], wide[side][lay.batch], totals[side])
+        Slots(starts[side][lay.batch], wide[side][lay.batch], used_slots[side], totals[side])
         for side, lay in enumerate((query_layout, layout))
     )
     return Plan(tuple(buckets), row_slots, col_slots, query_layout.pos, layout.pos)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pyg_gt import EdgeMask, GraphLayout, attention, explain_choice
+from pyg_gt import EdgeMask, GraphLayout, ScoreMod, attention, explain_choice
 from pyg_gt.ops._philox import draw_seed, keep
 from pyg_gt.ops.bias import num_pairs
 
@@ -116,7 +116,7 @@ def test_gradients_are_those_of_the_mask_of_the_forward_pass(backend: str, bias:
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [*BACKENDS, "sdpa with a function"])
 def test_rate_and_mean(backend: str, p: float) -> None:
     sizes = [20] * 40 + [5] * 40
     layout = GraphLayout.from_sizes(sizes)
@@ -124,6 +124,8 @@ def test_rate_and_mean(backend: str, p: float) -> None:
     if backend == "sparse":
         same = layout.batch[:, None] == layout.batch[None, :]
         case.biases = (EdgeMask(same.nonzero().t().flip(0)),)
+    if backend == "sdpa with a function":
+        backend, case.biases = "sdpa", (ScoreMod(lambda score, graph, head, q, k: score / 2),)
     plain, dropped = weights_of(case, backend, 0.0), weights_of(case, backend, p)
     real = plain > 0
     count = int(real.sum())
@@ -214,6 +216,19 @@ def test_a_checkpoint_recomputes_the_same_mask(backend: str, bias: str, reentran
         results.append([out.detach(), *(leaf.grad for leaf in leaves)])
     for plain, recomputed in zip(*results, strict=True):
         assert torch.equal(plain, recomputed) and plain.any()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("bias", ["none", "additive"])
+def test_on_a_gpu_the_bucketed_mask_is_the_references(bias: str) -> None:
+    """Its seed is not read there, so it drops pair by pair what Philox says."""
+    case = make_case(bias, "unsorted", device="cuda")
+    results = []
+    for backend in ("reference", "sdpa"):
+        torch.manual_seed(2)
+        results.append(case.attention(backend, dropout_p=P))
+    torch.testing.assert_close(*results)
+    assert not torch.allclose(results[0], case.attention("reference"))
 
 
 def test_a_repeated_edge_cannot_be_dropped_in_a_dense_matrix() -> None:

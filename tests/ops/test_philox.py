@@ -63,6 +63,13 @@ def test_uniform_is_philox_for_all_seeds_and_offsets(seed: int, offset: int) -> 
     assert float(found) == uniform(word)
 
 
+@pytest.mark.cuda
+def test_numbers_are_the_same_on_a_gpu() -> None:
+    seed, offset = torch.tensor([2**62 + 12345]), torch.arange(0, 2**40, 2**27 + 1)
+    want = philox_uniform(seed, offset)
+    assert torch.equal(philox_uniform(seed.cuda(), offset.cuda()).cpu(), want)
+
+
 def test_offsets_beyond_a_word_do_not_wrap() -> None:
     seed, low = torch.tensor([3]), torch.arange(100)
     numbers = [philox_uniform(seed, low + shift) for shift in (0, WORD, 2 * WORD, 2**40)]
