@@ -36,7 +36,7 @@ def _is_dead(part: Any) -> bool:
 
 
 class IdentityCache(Generic[T]):
-    """A map whose key is the identity of a tensor, its version and its shape.
+    """A map whose key is the identity of a tensor and its version.
 
     The cache never keeps a key alive: an entry goes when its tensor does. A value must not hold
     its key either, or nothing is ever freed. An inference tensor has no version, so an edit of it
