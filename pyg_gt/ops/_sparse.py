@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
+from .._identity import is_readable
 from ..edge_layout import DeferredEdges, EdgeLayout
+from . import _edge_slices
 from ._checked import checked_edges
+from ._edge_slices import Problem
 from ._inputs import Inputs
 from ._philox import keep
 from .bias import EdgeBias, EdgeMask, checked_edges_of
@@ -35,23 +40,83 @@ def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
     mask = inputs.mask
     assert mask is not None
-    edges = checked_edges_of(mask)
-    source, target = checked_edges(edges, inputs.query_layout, inputs.layout).unbind()
-    key, value = inputs.key[source], inputs.value[source]  # [E, H, C]
-    if mask.features is not None:
-        key, value = key + mask.features, value + mask.features
-    products = inputs.query[target] * key
-    wide = torch.float64 if key.dtype == torch.float64 else torch.float32
-    scores = inputs.scale * products.sum(-1, dtype=wide)  # [E, H]
+    values: Tensor | None = None
     for bias in inputs.biases:
         if isinstance(bias, (EdgeMask, EdgeBias)) and bias.values is not None:
-            scores = scores + bias.values
-    weights = segment_softmax(scores, target, inputs.query.size(0))
-    if inputs.seed is not None:
+            values = bias.values if values is None else values + bias.values
+    edges = checked_edges_of(mask)
+    tensors = inputs.query, inputs.key, inputs.value, values, mask.features
+    if isinstance(edges, EdgeLayout) and is_readable(inputs.query) and not inputs.is_transformed:
+        problem = Problem(edges, inputs.scale, inputs.dropout_p, inputs.seed)
+        out: Tensor = _Sliced.apply(*tensors, problem)  # type: ignore[no-untyped-call]
+        return out
+    edge_index = checked_edges(edges, inputs.query_layout, inputs.layout)
+    return _at_once(*tensors, edge_index, inputs.scale, inputs.dropout_p, inputs.seed)
+
+
+class _Sliced(torch.autograd.Function):
+    """Some targets at a time, so that nothing of the size ``[E, H, C]`` is made or kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        values: Tensor | None,
+        features: Tensor | None,
+        problem: Problem,
+    ) -> Tensor:
+        """``[Nq, H, C]``."""
+        out, lse = _edge_slices.forward(problem, query, key, value, values, features)
+        ctx.save_for_backward(query, key, value, values, features, out, lse)
+        ctx.problem = problem
+        return out.to(query.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """One gradient for each argument of ``forward``."""
+        query, key, value, values, features, out, lse = ctx.saved_tensors
+        problem = ctx.problem
+        tensors = query, key, value, values, features
+        if not torch.is_grad_enabled():
+            return *_edge_slices.backward(problem, grad, *tensors, out, lse), None
+        # somebody will differentiate this gradient: record it in torch operations
+        again = _at_once(
+            *tensors, problem.edges.edge_index, problem.scale, problem.dropout_p, problem.seed
+        )
+        wanted = [x for x, need in zip(tensors, ctx.needs_input_grad, strict=False) if need]
+        grads = iter(torch.autograd.grad(again, wanted, grad, create_graph=True))
+        return *(next(grads) if need else None for need in ctx.needs_input_grad[:5]), None
+
+
+def _at_once(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    values: Tensor | None,
+    features: Tensor | None,
+    edge_index: Tensor,
+    scale: float,
+    dropout_p: float,
+    seed: Tensor | None,
+) -> Tensor:
+    """``[Nq, H, C]`` in torch operations on all edges: for compilers and second derivatives."""
+    source, target = edge_index.unbind()
+    key, value = key[source], value[source]  # [E, H, C]
+    if features is not None:
+        key, value = key + features, value + features
+    products = query[target] * key
+    wide = torch.float64 if key.dtype == torch.float64 else torch.float32
+    scores = scale * products.sum(-1, dtype=wide)  # [E, H]
+    if values is not None:
+        scores = scores + values
+    weights = segment_softmax(scores, target, query.size(0))
+    if seed is not None:
         numbers = torch.arange(target.size(0), device=target.device)
-        weights = weights * keep(inputs.seed, numbers, inputs.heads, inputs.dropout_p, wide)
+        weights = weights * keep(seed, numbers, query.size(1), dropout_p, wide)
     messages = weights.to(value.dtype).unsqueeze(-1) * value
-    out: Tensor = scatter(messages, target, 0, inputs.query.size(0), reduce="sum")
+    out: Tensor = scatter(messages, target, 0, query.size(0), reduce="sum")
     return out
 
 
