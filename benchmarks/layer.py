@@ -79,6 +79,11 @@ def step(model: torch.nn.Module, inputs: tuple[Any, ...], train: bool) -> Callab
     return run
 
 
+def train_step(model: torch.nn.Module, *inputs: Any) -> None:
+    """Forward and backward."""
+    model(*inputs).sum().backward()
+
+
 def report(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
     """Keeps a row and prints it."""
     rows.append(row)
@@ -102,12 +107,13 @@ def along_edges(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
         models = {"pyg": theirs, "pyg_gt": ours}
         checked(models, (x.detach(), edge_index))
         forward = {n: torch.no_grad()(partial(m, x, edge_index)) for n, m in models.items()}
-        train = {n: lambda m=m: m(x, edge_index).sum().backward() for n, m in models.items()}
+        train = {n: partial(train_step, m, x, edge_index) for n, m in models.items()}
         for mode, calls in (("train", train), ("eval forward", forward)):
             times = interleaved(calls, args.rounds)
             row = {"shape": f"E={edges}", "nodes": nodes, "edges": edges, "mode": mode}
             row |= {"ms": median_ms(times), "ratio": round(ratio(times, "pyg", "pyg_gt"), 2)}
-            report(rows, row | {"peak_mib": {name: peak_mib(call) for name, call in calls.items()}})
+            row["peak_mib"] = {name: peak_mib(call) for name, call in calls.items()}
+            report(rows, row)
 
 
 def main() -> None:
