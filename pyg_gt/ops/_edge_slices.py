@@ -1,4 +1,4 @@
-"""Attention along edges, some targets at a time: no tensor of the size of all edges but scores.
+"""Attention along edges, some targets at a time: no temporary of the size of all edges.
 
 Forward and backward written out on edges sorted by target. A slice stays in a CPU's cache, which
 also makes it faster than one pass over all edges.
