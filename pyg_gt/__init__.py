@@ -1,6 +1,7 @@
 """Graph Transformers as PyTorch Geometric layers: message passing on the complete graph, fast."""
 
 from ._swap import swap
+from ._version import __version__
 from .edge_layout import EdgeLayout
 from .layout import GraphLayout
 from .ops import (
@@ -12,8 +13,6 @@ from .ops import (
     attention,
     explain_choice,
 )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "EdgeBias",

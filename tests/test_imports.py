@@ -25,16 +25,17 @@ ALLOWED = {
     "nn": {"layout", "bias", "inputs", "dispatch", "linear", "ops", "nn"},
     "swap": {"layout", "ops", "nn"},
     "testing": {"layout", "bias", "inputs", "dispatch", "linear", "ops", "nn", "swap"},
-    "transforms": {"transforms"},
+    "_version": set(),
+    "transforms": {"transforms", "_version"},
     "datasets": {"datasets"},
-    "top": {"layout", "bias", "dispatch", "ops", "nn", "swap", "transforms", "datasets"},
+    "top": {"_version", "layout", "bias", "dispatch", "ops", "nn", "swap", "transforms", "datasets"},
     "models": {"top", "layout", "bias", "dispatch", "ops", "nn", "transforms", "models"},
 }
 ALLOWED["example"] = {"top", "layout", "ops", "nn", "testing", "transforms", "datasets", "models"}
 ALLOWED["benchmark"] = set(ALLOWED)  # it may time the parts of a backend
 SCRIPTS = {"examples": "example", "benchmarks": "benchmark"}
 
-REQUIRED = {"torch", "torch_geometric", "numpy", "scipy"}
+REQUIRED = {"torch", "torch_geometric", "numpy", "scipy", "tqdm"}
 FORBIDDEN_NAMES = {"utils", "common", "config", "registry"}
 
 

@@ -1,77 +1,95 @@
-"""The components of a graph as matrices, equally large ones stacked."""
+"""The components of graphs as matrices, equally large ones stacked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from ._graph import Floats, Ints, WeightedGraph
+from ._graphs import Floats, Graphs, Ints, offsets
 
-# Entries of the largest stack of dense matrices made at once: 16 MiB.
-_STACK_ENTRIES = 2**21
-
-
-def symmetrized(graph: WeightedGraph) -> WeightedGraph:
-    """``(W + W^T) / 2`` without the diagonal."""
-    edge = graph.row != graph.col
-    row, col, weight = graph.row[edge], graph.col[edge], graph.weight[edge] / 2
-    return WeightedGraph(
-        np.concatenate([row, col]),
-        np.concatenate([col, row]),
-        np.concatenate([weight, weight]),
-        graph.num_nodes,
-    )
+# Entries of the largest stack of dense matrices made at once: 4 MiB, what a cache can hold.
+_STACK_ENTRIES = 2**19
 
 
-def is_symmetric(graph: WeightedGraph) -> bool:
-    """Whether ``W`` and ``W^T`` agree, to the rounding of float32 weights."""
-    there = graph.row * graph.num_nodes + graph.col
-    back = graph.col * graph.num_nodes + graph.row
-    _, pair = np.unique(np.concatenate([there, back]), return_inverse=True)
-    difference = np.bincount(pair, np.concatenate([graph.weight, -graph.weight]))
-    total = np.bincount(pair, np.concatenate([graph.weight, graph.weight]))
-    return bool((np.abs(difference) <= 1e-5 * total).all())
+@dataclass(frozen=True, eq=False)
+class Components:
+    """Weakly connected components of one size ``n``, or, from :func:`runs`, of several.
 
-
-def split_components(
-    graph: WeightedGraph, dense_up_to: int
-) -> Iterator[tuple[Ints, Floats | csr_array]]:
-    """The weakly connected components, those of one size side by side.
-
-    Yields:
-        ``(nodes [G, n], adjacency)``: ``G`` components of ``n`` nodes each, their nodes ascending.
-        Up to ``dense_up_to`` nodes the adjacency is a stack ``[G, n, n]``, above that ``G`` is 1
-        and it is a ``csr_array [n, n]``. Repeated edges are added up.
+    Attributes:
+        nodes: ``[R]``, their nodes, one component after the other, each one's ascending.
+        ptr: ``[G + 1]``, where each component begins in ``nodes``.
+        row: ``[E]``, sources of their edges as places in ``nodes``, ascending.
+        col: ``[E]``, their targets likewise.
+        weight: ``[E]``; repeated edges stand apart.
     """
-    N = graph.num_nodes
-    if N == 0:
-        return
-    label = _component_labels(graph)
-    size = np.bincount(label)
-    if size.max() == N:
-        yield _piece(np.arange(N)[None], graph.row, graph.col, graph.weight, dense_up_to)
-        return
-    order = np.lexsort((label, size[label]))
-    place = np.empty(N, dtype=np.int64)
-    place[order] = np.arange(N)
-    row, col = place[graph.row], place[graph.col]
-    by_row = np.argsort(row, kind="stable")
-    row, col, weight = row[by_row], col[by_row], graph.weight[by_row]
-    sizes, counts = np.unique(size[size > 0], return_counts=True)
-    start = 0
-    for n, count in zip(sizes.tolist(), counts.tolist(), strict=True):
-        at_once = max(1, _STACK_ENTRIES // n**2) if n <= dense_up_to else 1
-        for done in range(0, count, at_once):
-            G = min(at_once, count - done)
-            stop = start + G * n
-            first, last = np.searchsorted(row, [start, stop])
-            nodes = order[start:stop].reshape(G, n)  # [G, n]
-            edges = row[first:last] - start, col[first:last] - start, weight[first:last]
-            yield _piece(nodes, *edges, dense_up_to)
-            start = stop
+
+    nodes: Ints
+    ptr: Ints
+    row: Ints
+    col: Ints
+    weight: Floats
+
+    @property
+    def num_components(self) -> int:
+        """``G``."""
+        return len(self.ptr) - 1
+
+    @property
+    def width(self) -> int:
+        """``n``, the number of nodes of the largest component."""
+        return int(np.diff(self.ptr).max())
+
+    def stacked_nodes(self) -> Ints:
+        """``[G, n]``, of components of one size."""
+        return self.nodes.reshape(self.num_components, -1)
+
+    def dense(self) -> Floats:
+        """``[G, n, n]``, of components of one size; repeated edges are added up."""
+        return dense_stack(self.row, self.col, self.weight, self.num_components, self.width)
+
+    def sparse(self) -> csr_array:
+        """``[R, R]``, block-diagonal; repeated edges are added up."""
+        R = self.nodes.size
+        ptr = offsets(np.bincount(self.row, minlength=R))
+        matrix = csr_array((self.weight, self.col, ptr), shape=(R, R))
+        matrix.sum_duplicates()
+        return matrix
+
+
+def components(graphs: Graphs) -> Iterator[Components]:
+    """The weakly connected components, smallest first, stacks of equally large ones together."""
+    whole = _sorted_by_size(graphs)
+    size = np.diff(whole.ptr)
+    first = 0
+    while first < len(size):
+        n = int(size[first])
+        equal = int(np.searchsorted(size, n, side="right"))
+        last = min(equal, first + max(1, _STACK_ENTRIES // n**2))
+        yield _cut(whole, first, last)
+        first = last
+
+
+def runs(graphs: Graphs, larger_than: int, entries: int) -> Iterator[Components]:
+    """The components of more than ``larger_than`` nodes, several at a time, smallest first.
+
+    Each run has at most ``entries`` of (nodes of the run) x (nodes of its largest component), or
+    is one component.
+    """
+    whole = _sorted_by_size(graphs)
+    size = np.diff(whole.ptr)
+    first = int(np.searchsorted(size, larger_than, side="right"))
+    while first < len(size):
+        last = first + 1
+        while (
+            last < len(size) and (whole.ptr[last + 1] - whole.ptr[first]) * size[last] <= entries
+        ):
+            last += 1
+        yield _cut(whole, first, last)
+        first = last
 
 
 def dense_stack(row: Ints, col: Ints, weight: Floats, G: int, n: int) -> Floats:
@@ -80,28 +98,61 @@ def dense_stack(row: Ints, col: Ints, weight: Floats, G: int, n: int) -> Floats:
     return entries.astype(np.float64, copy=False).reshape(G, n, n)  # [G, n, n]
 
 
-def _piece(
-    nodes: Ints, row: Ints, col: Ints, weight: Floats, dense_up_to: int
-) -> tuple[Ints, Floats | csr_array]:
-    """A yield of :func:`split_components`, of edges between ``0`` and ``G * n``."""
-    G, n = nodes.shape
-    if n <= dense_up_to:
-        return nodes, dense_stack(row, col, weight, G, n)
-    adjacency = _csr(row, col, weight, n)
-    adjacency.sum_duplicates()
-    return nodes, adjacency
+def is_symmetric(graphs: Graphs) -> bool:
+    """Whether ``W`` and ``W^T`` agree, to the rounding of float32 weights."""
+    there = graphs.row * graphs.num_nodes + graphs.col
+    back = graphs.col * graphs.num_nodes + graphs.row
+    _, pair = np.unique(np.concatenate([there, back]), return_inverse=True)
+    difference = np.bincount(pair, np.concatenate([graphs.weight, -graphs.weight]))
+    total = np.bincount(pair, np.concatenate([graphs.weight, graphs.weight]))
+    return bool((np.abs(difference) <= 1e-5 * total).all())
 
 
-def _component_labels(graph: WeightedGraph) -> Ints:
+def _sorted_by_size(graphs: Graphs) -> Components:
+    """All components, smallest first."""
+    return graphs.once("components", lambda: _sort_by_size(graphs))
+
+
+def _sort_by_size(graphs: Graphs) -> Components:
+    N = graphs.num_nodes
+    label = _component_labels(graphs)
+    size = np.bincount(label) if N else np.empty(0, dtype=np.int64)
+    if size.size and size.max() == N:
+        nodes, ptr = np.arange(N), np.array([0, N])
+        row, col = graphs.row, graphs.col
+    else:
+        nodes = np.lexsort((label, size[label]))
+        ptr = offsets(np.sort(size[size > 0]))
+        place = np.empty(N, dtype=np.int64)
+        place[nodes] = np.arange(N)
+        row, col = place[graphs.row], place[graphs.col]
+    by_row = np.argsort(row, kind="stable")
+    return Components(nodes, ptr, row[by_row], col[by_row], graphs.weight[by_row])
+
+
+def _cut(whole: Components, first: int, last: int) -> Components:
+    """Components ``first`` to ``last`` alone."""
+    start, stop = whole.ptr[first], whole.ptr[last]
+    a, b = np.searchsorted(whole.row, [start, stop])
+    return Components(
+        whole.nodes[start:stop],
+        whole.ptr[first : last + 1] - start,
+        whole.row[a:b] - start,
+        whole.col[a:b] - start,
+        whole.weight[a:b],
+    )
+
+
+def _component_labels(graphs: Graphs) -> Ints:
     """``[N]``, one number a weakly connected component."""
-    N = graph.num_nodes
-    if N + graph.row.size > 512:
-        adjacency = _csr(graph.row, graph.col, graph.weight, N)
+    N = graphs.num_nodes
+    if N + graphs.row.size > 512:
+        adjacency = csr_array((graphs.weight, (graphs.row, graphs.col)), shape=(N, N))
         _, label = connected_components(adjacency, directed=False)
         return np.asarray(label, dtype=np.int64)
     # On a molecule this takes a tenth of the time that SciPy takes to check its input.
     parent = list(range(N))
-    for a, b in zip(graph.row.tolist(), graph.col.tolist(), strict=True):
+    for a, b in zip(graphs.row.tolist(), graphs.col.tolist(), strict=True):
         while parent[a] != a:
             parent[a] = a = parent[parent[a]]
         while parent[b] != b:
@@ -109,11 +160,4 @@ def _component_labels(graph: WeightedGraph) -> Ints:
         parent[max(a, b)] = min(a, b)
     for node in range(N):
         parent[node] = parent[parent[node]]  # parents have smaller numbers
-    return np.array(parent)
-
-
-def _csr(row: Ints, col: Ints, weight: Floats, num_nodes: int) -> csr_array:
-    order = np.argsort(row, kind="stable")
-    ptr = np.zeros(num_nodes + 1, dtype=np.int64)
-    np.cumsum(np.bincount(row, minlength=num_nodes), out=ptr[1:])
-    return csr_array((weight[order], col[order], ptr), shape=(num_nodes, num_nodes))
+    return np.array(parent, dtype=np.int64)

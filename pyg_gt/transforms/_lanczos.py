@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, eye_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh, splu
 
-from ._graph import Floats
+from ._graphs import Floats
 
 # From SciPy 1.17 on ARPACK draws from this generator when a Krylov space is exhausted.
 _SEED: dict[str, Any] = {"rng": 0} if "rng" in signature(eigsh).parameters else {}

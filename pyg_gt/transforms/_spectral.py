@@ -10,11 +10,16 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
 
-from ._components import split_components
-from ._graph import Floats, WeightedGraph
+from ._components import Components, components
+from ._graphs import Floats, Graphs
 from ._lanczos import NotConvergedError, smallest_sparse_eigenpairs
 
 Normalization = Literal["sym", "rw"] | None
+# How an encoding reads a spectrum: of all components that are not too large, of small ones only,
+# or only if another encoding has made it.
+SpectrumUse = Literal["whole", "small", "reuse"]
+# Up to here all eigenvectors of a component cost about as much as a few of them.
+SMALL = 64
 
 
 class Eigenpairs(NamedTuple):
@@ -31,8 +36,24 @@ class Eigenpairs(NamedTuple):
     mask: NDArray[np.bool_]
 
 
+class Spectrum(NamedTuple):
+    """All eigenpairs of the symmetric Laplacians of equally large components.
+
+    Attributes:
+        values: ``[G, n - 1]``, the non-trivial ones, ascending.
+        vectors: ``[G, n, n - 1]``, orthonormal.
+        trivial: ``[G, n]``, the null vector.
+        root: ``[G, n]``, what scales the Laplacian: ``D^(1/2)``, or one without normalisation.
+    """
+
+    values: Floats
+    vectors: Floats
+    trivial: Floats
+    root: Floats
+
+
 def laplacian_eigenpairs(
-    graph: WeightedGraph,
+    graphs: Graphs,
     k: int,
     normalization: Normalization,
     *,
@@ -43,7 +64,7 @@ def laplacian_eigenpairs(
     """The first ``k`` non-trivial eigenpairs of each component's Laplacian.
 
     Args:
-        graph: a symmetric graph without self-loops.
+        graphs: read as ``(W + W^T) / 2`` without the diagonal.
         k: number of columns.
         normalization: as in `torch_geometric.utils.get_laplacian`.
         sparse_threshold: number of nodes of a component from which on it is treated as sparse,
@@ -54,23 +75,60 @@ def laplacian_eigenpairs(
     Raises:
         RuntimeError: if the sparse solver does not converge for a component above ``dense_limit``.
     """
-    N = graph.num_nodes
+    N = graphs.num_nodes
     pairs = Eigenpairs(np.zeros((N, k)), np.zeros((N, k)), np.zeros((N, k), dtype=np.bool_))
     dense_up_to = min(max(sparse_threshold - 1, 8 * k - 1), dense_limit)
-    for nodes, adjacency in split_components(graph, dense_up_to):
-        count = min(k, nodes.shape[1] - 1)
+    for group in components(graphs):
+        n = group.width
+        count = min(k, n - 1)
         if count == 0:
             continue
-        if isinstance(adjacency, np.ndarray):
-            values, vectors = _dense_eigenpairs(adjacency, count, normalization)
+        nodes = group.stacked_nodes()
+        known = has_spectrum(graphs, group, normalization)
+        if n > dense_up_to and not known:
+            values, vectors = _sparse_eigenpairs(group, count, normalization, dense_limit, options)
+        elif n > SMALL and 8 * count <= n and not known:
+            # LAPACK's syevr computes only the wanted ones; it pays from about here on.
+            values, vectors = _some_eigenpairs(symmetrized(group), count, normalization)
         else:
-            values, vectors = _sparse_eigenpairs(
-                adjacency, count, normalization, dense_limit, options
-            )
+            spectrum = full_spectrum(graphs, group, normalization)
+            values, vectors = spectrum.values[:, :count], spectrum.vectors[:, :, :count]
+            vectors = _of_random_walk(vectors, spectrum.root, normalization)
         pairs.vectors[nodes, :count] = with_canonical_sign(vectors)
         pairs.values[nodes, :count] = values[:, None, :]
         pairs.mask[nodes, :count] = True
     return pairs
+
+
+def full_spectrum(graphs: Graphs, group: Components, normalization: Normalization) -> Spectrum:
+    """All eigenpairs of a group of ``components(graphs)``, shared if ``graphs`` says so.
+
+    ``"sym"`` and ``"rw"`` are one matrix up to a scaling; this is the symmetric one.
+    """
+    key = _key(group, normalization)
+    if key[1] not in graphs.shared:
+        return _decompose(symmetrized(group), key[1])
+    return graphs.once(key, lambda: _decompose(symmetrized(group), key[1]))
+
+
+def has_spectrum(graphs: Graphs, group: Components, normalization: Normalization) -> bool:
+    """Whether :func:`full_spectrum` is there already."""
+    return graphs.has(_key(group, normalization))
+
+
+def laplacian_kind(normalization: Normalization) -> Normalization:
+    """``"sym"`` for ``"rw"``, whose eigenvectors are read off those of ``"sym"``."""
+    return None if normalization is None else "sym"
+
+
+def symmetrized(group: Components) -> Floats:
+    """``(W + W^T) / 2 [G, n, n]`` of equally large components, without the diagonal."""
+    adjacency = group.dense()
+    n = adjacency.shape[-1]
+    adjacency.reshape(-1, n * n)[:, :: n + 1] = 0
+    adjacency = adjacency + adjacency.swapaxes(1, 2)
+    adjacency /= 2
+    return adjacency
 
 
 def with_canonical_sign(vectors: Floats) -> Floats:
@@ -84,10 +142,39 @@ def with_canonical_sign(vectors: Floats) -> Floats:
     return vectors * np.copysign(1.0, decisive)
 
 
-def _dense_eigenpairs(
+def _key(group: Components, normalization: Normalization) -> tuple[str, Normalization, int]:
+    return "spectrum", laplacian_kind(normalization), int(group.nodes[0])
+
+
+def _decompose(adjacency: Floats, normalization: Normalization) -> Spectrum:
+    laplacian, trivial, root = _deflated_laplacian(adjacency, normalization)
+    values, vectors = np.linalg.eigh(laplacian)
+    return Spectrum(np.maximum(values[:, :-1], 0), vectors[:, :, :-1], trivial, root)
+
+
+def _some_eigenpairs(
     adjacency: Floats, count: int, normalization: Normalization
 ) -> tuple[Floats, Floats]:
     """``values [G, count]`` and ``vectors [G, n, count]`` of ``adjacency [G, n, n]``."""
+    laplacian, _, root = _deflated_laplacian(adjacency, normalization)
+    found = [
+        scipy.linalg.eigh(
+            matrix, subset_by_index=(0, count - 1), check_finite=False, overwrite_a=True
+        )
+        for matrix in laplacian
+    ]
+    values, vectors = (np.stack(parts) for parts in zip(*found, strict=True))
+    return np.maximum(values, 0), _of_random_walk(vectors, root, normalization)
+
+
+def _deflated_laplacian(
+    adjacency: Floats, normalization: Normalization
+) -> tuple[Floats, Floats, Floats]:
+    """The Laplacian ``[G, n, n]`` with its null vector moved up, that vector, and the scale.
+
+    The trivial vector is known, so it is moved to the far end of the spectrum: taking "the first
+    one" away would mix it with a nearly disconnected component's.
+    """
     n = adjacency.shape[-1]
     degree = adjacency.sum(axis=-1)
     root, trivial, bound = _trivial_vector(degree, normalization)
@@ -95,30 +182,39 @@ def _dense_eigenpairs(
     laplacian.reshape(-1, n * n)[:, :: n + 1] += degree  # [G, n]
     laplacian /= root[:, :, None]
     laplacian /= root[:, None, :]
-    # The trivial vector is known, so it is moved to the far end of the spectrum: taking "the
-    # first one" away would mix it with a nearly disconnected component's.
-    laplacian += (1.5 * bound)[:, None, None] * trivial[:, :, None] * trivial[:, None, :]
-    if n > 64 and 8 * count <= n:
-        # LAPACK's syevr computes only the wanted ones; it pays from about here on.
-        found = [
-            scipy.linalg.eigh(matrix, subset_by_index=(0, count - 1), check_finite=False)
-            for matrix in laplacian
-        ]
-        values, vectors = (np.stack(parts) for parts in zip(*found, strict=True))
-    else:
-        values, vectors = np.linalg.eigh(laplacian)
-    values, vectors = values[:, :count], vectors[:, :, :count]
-    return np.maximum(values, 0), _of_random_walk(vectors, root, normalization)
+    laplacian += ((1.5 * bound)[:, None] * trivial)[:, :, None] * trivial[:, None, :]
+    return laplacian, trivial, root
 
 
 def _sparse_eigenpairs(
+    group: Components,
+    count: int,
+    normalization: Normalization,
+    dense_limit: int,
+    options: Mapping[str, Any],
+) -> tuple[Floats, Floats]:
+    """``values [G, count]`` and ``vectors [G, n, count]`` of large components."""
+    n = group.width
+    whole = group.sparse()
+    values, vectors = [], []
+    for start in group.ptr[:-1].tolist():
+        adjacency = whole[start : start + n, start : start + n]
+        adjacency = csr_array((adjacency + adjacency.T) / 2)
+        adjacency.setdiag(0)
+        adjacency.eliminate_zeros()
+        found = _sparse_eigenpairs_of(adjacency, count, normalization, dense_limit, options)
+        values.append(found[0])
+        vectors.append(found[1])
+    return np.stack(values), np.stack(vectors)
+
+
+def _sparse_eigenpairs_of(
     adjacency: csr_array,
     count: int,
     normalization: Normalization,
     dense_limit: int,
     options: Mapping[str, Any],
 ) -> tuple[Floats, Floats]:
-    """``values [1, count]`` and ``vectors [1, n, count]`` of one large component."""
     n = adjacency.shape[0]
     degree = adjacency.sum(axis=1)[None]  # [1, n]
     root, trivial, bound = _trivial_vector(degree, normalization)
@@ -130,12 +226,13 @@ def _sparse_eigenpairs(
         )
     except NotConvergedError as error:
         if n <= dense_limit:
-            return _dense_eigenpairs(adjacency.toarray()[None], count, normalization)
+            values, vectors = _some_eigenpairs(adjacency.toarray()[None], count, normalization)
+            return values[0], vectors[0]
         raise RuntimeError(
             f"no {count} eigenvectors found for a component of {n} nodes ({error}); ask for a "
             f"smaller k, or give more room with ncv= or maxiter= (options of eigsh)"
         ) from error
-    return np.maximum(values, 0)[None], _of_random_walk(vectors[None], root, normalization)
+    return np.maximum(values, 0), _of_random_walk(vectors[None], root, normalization)[0]
 
 
 def _trivial_vector(degree: Floats, normalization: Normalization) -> tuple[Floats, Floats, Floats]:

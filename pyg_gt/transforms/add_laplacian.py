@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
-from torch_geometric.transforms import BaseTransform
 
-from ._components import is_symmetric, symmetrized
-from ._graph import check_attr_name, check_count, read_graph, write_encoding
-from ._spectral import Normalization, laplacian_eigenpairs
+from ._arguments import check_attr_name, check_count
+from ._attributes import Attribute
+from ._components import is_symmetric
+from ._encoding import GraphEncoding
+from ._graphs import Graphs
+from ._spectral import Normalization, SpectrumUse, laplacian_eigenpairs, laplacian_kind
 
 
 @functional_transform("pyg_gt_add_laplacian_eigenvector_pe")
-class AddLaplacianEigenvectorPE(BaseTransform):
+class AddLaplacianEigenvectorPE(GraphEncoding):
     r"""Adds the eigenvectors of the graph Laplacian with the smallest eigenvalues.
 
     From `"Benchmarking Graph Neural Networks" <https://arxiv.org/abs/2003.00982>`_. In place of
@@ -87,34 +89,30 @@ class AddLaplacianEigenvectorPE(BaseTransform):
             )
         self.kwargs = kwargs
 
-    def forward(self, data: Data) -> Data:
-        """Adds the encoding to ``data``, a `Data` or a `Batch`."""
-        graph = read_graph(data)
-        if self.is_undirected and not is_symmetric(graph):
+    @property
+    def spectra(self) -> Mapping[Normalization, SpectrumUse]:
+        """See :class:`GraphEncoding`."""
+        return {laplacian_kind(self.normalization): "small"}
+
+    def encode(self, graphs: Graphs) -> list[Attribute]:
+        """See :class:`AddLaplacianEigenvectorPE`."""
+        if self.is_undirected and not is_symmetric(graphs):
             raise ValueError(
                 "is_undirected=True, but the graph is directed: an edge or its weight has no "
                 "equal in the other direction; use is_undirected=False or ToUndirected() before"
             )
         pairs = laplacian_eigenpairs(
-            symmetrized(graph),
+            graphs,
             self.k,
             self.normalization,
             sparse_threshold=self.SPARSE_THRESHOLD,
             dense_limit=self.DENSE_LIMIT,
             options=self.kwargs,
         )
-        write_encoding(data, self.attr_name, pairs.vectors)
-        if self.attr_name is not None:
-            write_encoding(data, f"{self.attr_name}_values", pairs.values)
-            write_encoding(data, f"{self.attr_name}_mask", pairs.mask)
-        return data
-
-    def __repr__(self) -> str:
-        arguments = {
-            "k": self.k,
-            "attr_name": self.attr_name,
-            "is_undirected": self.is_undirected,
-            "normalization": self.normalization,
-            **dict(sorted(self.kwargs.items())),
-        }
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})"
+        if self.attr_name is None:
+            return [Attribute(None, pairs.vectors, graphs.ptr)]
+        return [
+            Attribute(self.attr_name, pairs.vectors, graphs.ptr),
+            Attribute(f"{self.attr_name}_values", pairs.values, graphs.ptr),
+            Attribute(f"{self.attr_name}_mask", pairs.mask, graphs.ptr),
+        ]

@@ -19,7 +19,7 @@ from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
 from torch_geometric.utils import from_networkx
 
-from pyg_gt.transforms import AddRandomWalkPE, add_random_walk
+from pyg_gt.transforms import AddRandomWalkPE, _return_probabilities
 
 NAME = "random_walk_pe"
 EMPTY = torch.empty(2, 0, dtype=torch.long)
@@ -166,18 +166,37 @@ def test_no_edge(n: int) -> None:
         assert not encode(data, 3).any()
 
 
-@pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize("entries", [60, 400, 10**6])
 @pytest.mark.parametrize("dense_limit", [0, 10**6])
-def test_dense_and_blocked_paths_agree(
-    rows: int, dense_limit: int, monkeypatch: pytest.MonkeyPatch
+def test_dense_and_sparse_paths_agree(
+    entries: int, dense_limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(add_random_walk, "_SMALL", 5)
-    monkeypatch.setattr(add_random_walk, "_BLOCK_ENTRIES", 60 * rows)
-    for graph in (nx.gnp_random_graph(60, 0.3, seed=0, directed=True), nx.path_graph(60)):
+    monkeypatch.setattr(_return_probabilities, "_TINY", 5)
+    monkeypatch.setattr(_return_probabilities, "_SPARSE_ENTRIES", entries)
+    monkeypatch.setattr(_return_probabilities, "_DENSE_COLUMNS", 7)
+    graphs = (
+        nx.gnp_random_graph(60, 0.3, seed=0, directed=True),  # soon everywhere
+        nx.gn_graph(60, seed=0),  # leaves
+        nx.gnp_random_graph(60, 0.2, seed=0),
+        nx.path_graph(60),  # stays near
+    )
+    for graph in graphs:
         data = as_data(graph)
         transform = AddRandomWalkPE(11)
         transform.DENSE_LIMIT = dense_limit
         np.testing.assert_allclose(transform(data)[NAME], powers(data, 11), atol=1e-6)
+
+
+def test_runs_of_components_of_many_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = [random_graph(n, n) for n in (65, 66, 70, 70, 71, 90)]
+    graphs += [as_data(nx.cycle_graph(n)) for n in (65, 72, 80)]
+    together = Batch.from_data_list([copy.copy(g).update({"edge_weight": None}) for g in graphs])
+    expected = torch.cat([torch.from_numpy(powers(graph, 9)) for graph in together.to_data_list()])
+    for entries in (1, 65 * 65 * 2, 10**7):
+        monkeypatch.setattr(_return_probabilities, "_RUN_ENTRIES", entries)
+        torch.testing.assert_close(
+            encode(together, 9).double(), expected.double(), rtol=0, atol=1e-6
+        )
 
 
 def test_memory_of_a_large_graph_is_far_from_its_square() -> None:
@@ -249,7 +268,8 @@ def test_long_walk_forgets_its_start() -> None:
 def test_signature_is_that_of_pyg() -> None:
     ours = inspect.signature(AddRandomWalkPE).parameters.values()
     theirs = inspect.signature(T.AddRandomWalkPE).parameters.values()
-    assert [(p.name, p.kind, p.default) for p in ours] == [
+    shared = [p for p in ours if p.kind is not p.KEYWORD_ONLY]
+    assert [(p.name, p.kind, p.default) for p in shared] == [
         (p.name, p.kind, p.default) for p in theirs
     ]
 
@@ -262,8 +282,12 @@ def test_functional_names_of_both_libraries_stand_side_by_side() -> None:
 
 
 def test_repr_shows_every_argument() -> None:
-    assert repr(AddRandomWalkPE(3)) == "AddRandomWalkPE(walk_length=3, attr_name='random_walk_pe')"
-    assert repr(AddRandomWalkPE(4, None)) == "AddRandomWalkPE(walk_length=4, attr_name=None)"
+    assert repr(AddRandomWalkPE(3)) == (
+        "AddRandomWalkPE(walk_length=3, attr_name='random_walk_pe', num_samples=None, seed=0)"
+    )
+    assert repr(AddRandomWalkPE(4, "pe", num_samples=9, seed=1)) == (
+        "AddRandomWalkPE(walk_length=4, attr_name='pe', num_samples=9, seed=1)"
+    )
 
 
 def test_compose_and_pickle() -> None:

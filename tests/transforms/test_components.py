@@ -7,15 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyg_gt.transforms import _components
-from pyg_gt.transforms._graph import WeightedGraph
+from pyg_gt.transforms._graphs import Graphs
 
 
-def graph_of(n: int, edges: list[tuple[int, int, float]]) -> WeightedGraph:
+def graph_of(n: int, edges: list[tuple[int, int, float]]) -> Graphs:
     row, col, weight = (
         (np.array(part) for part in zip(*edges, strict=True)) if edges else ([],) * 3
     )
-    return WeightedGraph(
-        np.asarray(row, dtype=np.int64), np.asarray(col, dtype=np.int64), np.array(weight), n
+    return Graphs(
+        np.asarray(row, dtype=np.int64),
+        np.asarray(col, dtype=np.int64),
+        np.array(weight, dtype=np.float64),
+        n,
+        np.array([0, n]),
+        np.arange(len(edges)),
     )
 
 
@@ -26,21 +31,34 @@ def dense(n: int, edges: list[tuple[int, int, float]]) -> np.ndarray:
     return matrix
 
 
-def check(n: int, edges: list[tuple[int, int, float]], dense_up_to: int) -> None:
+def check(n: int, edges: list[tuple[int, int, float]], larger_than: int = 0) -> None:
     matrix = dense(n, edges)
     skeleton = nx.from_numpy_array(matrix + matrix.T)
-    expected = {tuple(sorted(component)) for component in nx.connected_components(skeleton)}
+    expected = [tuple(sorted(component)) for component in nx.connected_components(skeleton)]
     seen: list[tuple[int, ...]] = []
-    for nodes, adjacency in _components.split_components(graph_of(n, edges), dense_up_to):
-        size = nodes.shape[1]
-        if size > dense_up_to:
-            assert len(nodes) == 1
-            adjacency = adjacency.toarray()[None]
-        assert adjacency.shape == (len(nodes), size, size) and adjacency.dtype == np.float64
-        for own, part in zip(nodes, adjacency, strict=True):
+    for group in _components.components(graph_of(n, edges)):
+        nodes, stack = group.stacked_nodes(), group.dense()
+        assert stack.shape == (*nodes.shape, group.width) and stack.dtype == np.float64
+        assert nodes.shape == (group.num_components, group.width)
+        blocks = group.sparse().toarray()
+        for number, own in enumerate(nodes):
             seen.append(tuple(own.tolist()))
-            np.testing.assert_allclose(part, matrix[np.ix_(own, own)])
-    assert len(seen) == len(expected) and set(seen) == expected
+            np.testing.assert_allclose(stack[number], matrix[np.ix_(own, own)])
+            here = slice(number * group.width, (number + 1) * group.width)
+            np.testing.assert_allclose(blocks[here, here], matrix[np.ix_(own, own)])
+    assert sorted(seen) == sorted(expected)
+    assert [len(nodes) for nodes in seen] == sorted(len(nodes) for nodes in seen)
+
+    for entries in (1, 20, 10**6):
+        seen = []
+        for run in _components.runs(graph_of(n, edges), larger_than, entries):
+            assert run.num_components == 1 or run.nodes.size * run.width <= entries
+            np.testing.assert_allclose(
+                run.sparse().toarray(), matrix[np.ix_(run.nodes, run.nodes)], rtol=1e-15
+            )
+            ends = zip(run.ptr[:-1], run.ptr[1:], strict=True)
+            seen += [tuple(run.nodes[a:b].tolist()) for a, b in ends]
+        assert sorted(seen) == sorted(nodes for nodes in expected if len(nodes) > larger_than)
 
 
 @st.composite
@@ -54,16 +72,16 @@ def edge_lists(draw: st.DrawFn) -> tuple[int, list[tuple[int, int, float]]]:
 @settings(max_examples=150, deadline=None)
 @given(edge_lists(), st.sampled_from([0, 1, 3, 100]))
 def test_pieces_are_the_components(
-    graph: tuple[int, list[tuple[int, int, float]]], dense_up_to: int
+    graph: tuple[int, list[tuple[int, int, float]]], larger_than: int
 ) -> None:
-    check(*graph, dense_up_to)
+    check(*graph, larger_than)
 
 
-@pytest.mark.parametrize("dense_up_to", [2, 10, 1000])
-def test_pieces_of_a_graph_too_large_for_the_short_search(dense_up_to: int) -> None:
+@pytest.mark.parametrize("larger_than", [2, 10, 1000])
+def test_pieces_of_a_graph_too_large_for_the_short_search(larger_than: int) -> None:
     random = np.random.default_rng(0)
     edges = [(int(a), int(b), 1.0) for a, b in random.integers(0, 700, (500, 2))]
-    check(700, edges, dense_up_to)
+    check(700, edges, larger_than)
 
 
 def test_both_searches_agree() -> None:
@@ -77,10 +95,11 @@ def test_both_searches_agree() -> None:
 def test_large_stacks_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_components, "_STACK_ENTRIES", 20)
     edges = [(3 * i, 3 * i + j, 1.0) for i in range(7) for j in (1, 2)]
-    check(25, edges, 10)
-    shapes = [a.shape for _, a in _components.split_components(graph_of(25, edges), 10)]
+    check(25, edges, 2)
+    shapes = [a.dense().shape for a in _components.components(graph_of(25, edges))]
     assert shapes == [(4, 1, 1)] + [(2, 3, 3)] * 3 + [(1, 3, 3)]
 
 
 def test_no_nodes() -> None:
-    assert list(_components.split_components(graph_of(0, []), 10)) == []
+    assert list(_components.components(graph_of(0, []))) == []
+    assert list(_components.runs(graph_of(0, []), 0, 10)) == []

@@ -1,0 +1,52 @@
+"""Encodings computed batch by batch, where a data loader makes its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch_geometric.data import Batch, Data
+
+from ._attributes import attach
+from ._bulk import encode, encodings_of, read
+
+
+class EncodeAndCollate:
+    """Encodes a list of graphs at once and makes a `Batch` of them.
+
+    For encodings too large to be kept, those of pairs above all. It is a ``collate_fn`` of
+    `torch.utils.data.DataLoader` (PyG's loader takes none), whose workers then compute them::
+
+        loader = torch.utils.data.DataLoader(
+            dataset, batch_size=32, num_workers=4,
+            collate_fn=EncodeAndCollate(AddShortestPathDistance(20)),
+        )
+
+    Args:
+        transform: a transform of this package, a list or tuple of them, or a
+            `torch_geometric.transforms.Compose` of them.
+        follow_batch: as in `torch_geometric.loader.DataLoader`.
+        exclude_keys: likewise.
+
+    Raises:
+        ValueError: if ``transform`` is something else.
+    """
+
+    def __init__(
+        self,
+        transform: Any,
+        follow_batch: list[str] | None = None,
+        exclude_keys: list[str] | None = None,
+    ) -> None:
+        self.transform = transform
+        self.encodings = encodings_of(transform)
+        self.follow_batch = follow_batch
+        self.exclude_keys = exclude_keys
+
+    def __call__(self, datas: Sequence[Data]) -> Batch:
+        """``datas`` as one `Batch`, with their encodings."""
+        encoded = attach(datas, encode(read(datas, self.encodings), self.encodings))
+        return Batch.from_data_list(encoded, self.follow_batch, self.exclude_keys)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.transform})"

@@ -1,0 +1,154 @@
+"""Encodings of a whole dataset, in bulk, by several processes, kept on disk if asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+from torch_geometric.data import Data, Dataset
+from tqdm import tqdm
+
+from ._attributes import Column, attach
+from ._bulk import chunks, encode, encodings_of, read
+from ._encoding import GraphEncoding
+from ._precomputed import PrecomputedDataset
+from ._store import Store, bar
+
+
+def precompute(
+    data: Sequence[Data] | Dataset,
+    transform: Any,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+    rebuild: bool = False,
+) -> list[Data] | PrecomputedDataset:
+    """Runs encodings over many graphs at once: the same as one by one, and far faster.
+
+    Graphs of one size share calls of linear algebra, and encodings asked for together share an
+    eigendecomposition. Example::
+
+        encode = [AddLaplacianEigenvectorPE(8), AddRandomWalkPE(16)]
+        dataset = precompute(dataset, encode, cache_dir="cache", num_workers=8)
+
+    **On disk.** With ``cache_dir`` the encodings lie in a folder of it named after the graphs, the
+    transforms and the version of this library. There they are computed once, a shard at a time;
+    after a crash the next call goes on where it stopped. They are read through memory maps, so
+    memory stays flat whatever the size. The files are plain arrays; nothing in them is run.
+
+    Args:
+        data: graphs, or a dataset of them, which is read as it is given, with its ``transform``.
+        transform: a transform of this package, a list or tuple of them, or a
+            `torch_geometric.transforms.Compose` of them.
+        cache_dir: where to keep the encodings; None keeps them in memory.
+        num_workers: number of processes that compute; 0 computes in this one. As in any
+            `torch.utils.data.DataLoader`, they need ``if __name__ == "__main__"`` where processes
+            are not forked.
+        progress: whether a progress bar is shown, on a terminal.
+        rebuild: whether an existing folder of these encodings is deleted and made anew.
+
+    Returns:
+        Of a dataset, a :class:`PrecomputedDataset` of the same length and order; else a list. The
+        graphs are shallow copies, the originals stay as they are. Encodings of neighbouring graphs
+        are views of one tensor.
+
+    Raises:
+        ValueError: if ``data`` or ``transform`` is not as said, the cache is damaged or not the
+            one asked for, or graphs change from one read to the next.
+        IndexError: if an ``edge_index`` holds a node that is not there.
+    """
+    if isinstance(data, Data) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise ValueError(
+            f"expected a list of graphs or a dataset, got {type(data).__name__}; a single graph "
+            "is encoded by calling the transform on it"
+        )
+    encodings = encodings_of(transform)
+    store: Store | None = None
+    if cache_dir is None:
+        pieces = chunks(data)
+        numbers = list(range(len(pieces)))
+    else:
+        store = Store.open(cache_dir, data, encodings, rebuild=rebuild, progress=progress)
+        pieces = store.pieces
+        numbers = store.missing(progress)
+    shards = []
+    work = _Work(data, encodings, pieces, store)
+    with tqdm(
+        total=sum(len(pieces[i]) for i in numbers), desc="encoding", **bar(progress)
+    ) as shown:
+        for number, columns in zip(numbers, _run(work, numbers, num_workers), strict=True):
+            shards.append(columns)
+            shown.update(len(pieces[number]))
+    if store is not None:
+        store.finish()
+        shards = [store.load(number) for number in range(len(pieces))]
+    if isinstance(data, Dataset):
+        return PrecomputedDataset(data, encodings, pieces, shards)
+    return [
+        each
+        for piece, columns in zip(pieces, shards, strict=True)
+        for each in attach([data[i] for i in piece], columns)
+    ]
+
+
+_NOTHING = torch.empty(0)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What there is to compute, chunk by chunk: given back, or written to a store."""
+
+    data: Any
+    encodings: Sequence[GraphEncoding]
+    pieces: Sequence[range]
+    store: Store | None
+
+    def __getitem__(self, number: int) -> list[Column]:
+        graphs = read([self.data[i] for i in self.pieces[number]], self.encodings)
+        columns = encode(graphs, self.encodings)
+        if self.store is None:
+            return columns
+        self.store.write(number, graphs, columns)
+        return []
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """The same in a process that sends its results, as arrays.
+
+    Tensors would be sent through shared memory, which is small in many containers, and each would
+    hold a file open for as long as it lives.
+    """
+
+    work: _Work
+
+    def __getitem__(self, number: int) -> list[tuple[NDArray[Any], Column]]:
+        return [
+            (each.values.numpy(), replace(each, values=_NOTHING)) for each in self.work[number]
+        ]
+
+
+def _run(work: _Work, numbers: Sequence[int], num_workers: int) -> Iterator[list[Column]]:
+    """The results of ``numbers``, in their order."""
+    if num_workers == 0 or not numbers:
+        yield from (work[number] for number in numbers)
+        return
+    loader: DataLoader[Any] = DataLoader(
+        _Sent(work),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=numbers,
+        num_workers=min(num_workers, len(numbers)),
+        collate_fn=_as_it_is,
+    )
+    for sent in loader:
+        yield [replace(each, values=torch.from_numpy(array)) for array, each in sent]
+
+
+def _as_it_is(sent: Any) -> Any:
+    return sent
