@@ -107,10 +107,8 @@ class GraphModel(nn.Module):
     def __init__(self, kind: str, task: Task, shape: Shape) -> None:
         super().__init__()
         channels, width = shape.channels, shape.channels // 4
-        columns = task.parts["train"][0][task.encoding].size(1)
-        self.encoding, self.flip_signs = task.encoding, task.flip_signs
         self.encode_nodes = task.node_encoder(channels - width)
-        self.encode_positions = nn.Sequential(nn.BatchNorm1d(columns), nn.Linear(columns, width))
+        self.encode_positions = task.position_encoder(width)
         # A Transformer has no place for edge features.
         local = task.edge_encoder is not None and kind != "transformer"
         self.encode_edges = task.edge_encoder(channels) if local else None
@@ -123,13 +121,7 @@ class GraphModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits ``[B, outputs]``."""
-        positions = batch[self.encoding]
-        if self.flip_signs and self.training:
-            signs = torch.randint(
-                0, 2, (batch.num_graphs, positions.size(1)), device=batch.x.device
-            )
-            positions = positions * (2 * signs - 1)[batch.batch]
-        x = torch.cat([self.encode_nodes(batch.x), self.encode_positions(positions)], dim=1)
+        x = torch.cat([self.encode_nodes(batch.x), self.encode_positions(batch)], dim=1)
         edge_attr = None if self.encode_edges is None else self.encode_edges(batch.edge_attr)
         for layer in self.layers:
             x, edge_attr = layer(x, edge_attr, batch)

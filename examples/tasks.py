@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.data import Data
-from tqdm import tqdm
+from torch_geometric.data import Batch, Data
 
 from pyg_gt.datasets import LongRange, load_ogb
-from pyg_gt.transforms import AddLaplacianEigenvectorPE, AddRandomWalkPE
+from pyg_gt.nn import LaplacianEncoder, RandomWalkEncoder
+from pyg_gt.transforms import AddLaplacianEigenvectorPE, AddRandomWalkPE, precompute
 
 
 @dataclass(frozen=True)
 class Task:
     name: str
-    parts: dict[str, list[Data]]  # train, valid, test
+    parts: dict[str, Sequence[Data]]  # train, valid, test
     node_encoder: Callable[[int], nn.Module]  # channels -> module, called with x
     edge_encoder: Callable[[int], nn.Module] | None  # likewise for edge_attr
-    encoding: str  # name of the positional encoding on each graph
-    flip_signs: bool  # eigenvectors have no sign: draw one per graph and column while training
+    position_encoder: Callable[[int], nn.Module]  # likewise, called with the batch
     outputs: int
     loss: Callable[[Tensor, Tensor], Tensor]
     metric: str
     score: Callable[[Tensor, Tensor], float | None]  # None: not defined on these labels
     higher_is_better: bool = True
     chance: float | None = None
+
+
+class Eigenvectors(nn.Module):
+    """Laplacian eigenvectors, under random signs while training: they have none of their own."""
+
+    def __init__(self, k: int, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(k, affine=False)  # of length one: small in a large graph
+        self.encoder = LaplacianEncoder(k, channels, kind="linear")
+
+    def forward(self, batch: Batch) -> Tensor:
+        vectors = self.norm(batch.laplacian_eigenvector_pe)
+        values, mask = batch.laplacian_eigenvector_pe_values, batch.laplacian_eigenvector_pe_mask
+        return self.encoder(vectors, values, mask, batch.batch)
+
+
+class Walks(nn.Module):
+    """Return probabilities of random walks."""
+
+    def __init__(self, walk_length: int, channels: int) -> None:
+        super().__init__()
+        self.encoder = RandomWalkEncoder(walk_length, channels)
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.encoder(batch.random_walk_pe)
 
 
 def long_range(limit: int | None, seed: int, sizes: tuple[int, int] = (16, 32)) -> Task:
@@ -46,8 +70,7 @@ def long_range(limit: int | None, seed: int, sizes: tuple[int, int] = (16, 32)) 
         parts=_parts(dataset, dataset.get_idx_split(), limit, encode),
         node_encoder=lambda channels: nn.Linear(classes + 1, channels),
         edge_encoder=None,
-        encoding="laplacian_eigenvector_pe",
-        flip_signs=True,
+        position_encoder=lambda channels: Eigenvectors(8, channels),
         outputs=classes,
         loss=F.cross_entropy,
         metric="accuracy",
@@ -80,8 +103,7 @@ def molecules(name: str, root: Path, limit: int | None, download: bool) -> Task:
         parts=_parts(dataset, split, limit, AddRandomWalkPE(16)),
         node_encoder=AtomEncoder,
         edge_encoder=BondEncoder,
-        encoding="random_walk_pe",
-        flip_signs=False,
+        position_encoder=lambda channels: Walks(16, channels),
         outputs=dataset.num_tasks,
         loss=loss,
         metric={"rocauc": "ROC-AUC", "ap": "AP", "rmse": "RMSE"}[metric],
@@ -96,9 +118,8 @@ def _parts(
     split: dict[str, Tensor],
     limit: int | None,
     encode: Callable[[Data], Data],
-) -> dict[str, list[Data]]:
-    parts = {}
-    for part, index in split.items():
-        chosen = tqdm(index[:limit].tolist(), f"encodings, {part}", disable=None, leave=False)
-        parts[part] = [encode(dataset[i]) for i in chosen]
-    return parts
+) -> dict[str, Sequence[Data]]:
+    return {
+        part: precompute([dataset[i] for i in index[:limit].tolist()], encode)
+        for part, index in split.items()
+    }

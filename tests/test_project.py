@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import pyg_gt
+from pyg_gt import nn, transforms
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
@@ -58,13 +59,22 @@ def test_readme_commands_are_the_ones_that_run(command: str) -> None:
     assert f"'{command}'" in read(".ci/run")
 
 
-def test_readme_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```$", read("README.md"), re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("document", ["README.md", "docs/encodings.md"])
+def test_documented_code_runs(document: str, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", read(document), re.MULTILINE | re.DOTALL)
     assert blocks
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(block, namespace)
-    assert "reference" in capsys.readouterr().out
+    assert ("reference" in capsys.readouterr().out) == (document == "README.md")
+
+
+def test_table_of_encodings_has_all_of_them() -> None:
+    text = read("docs/encodings.md")
+    names = {name for name in transforms.__all__ if name.startswith("Add")}
+    names |= {name for name in nn.__all__ if name.endswith(("Encoder", "Bias"))}
+    assert len(names) > 15
+    assert [name for name in sorted(names) if f"`{name}" not in text] == []
 
 
 def test_constraints_are_exact() -> None:

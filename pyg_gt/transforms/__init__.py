@@ -3,12 +3,26 @@
 from ._collate import EncodeAndCollate
 from ._precompute import precompute
 from ._precomputed import PrecomputedDataset
+from .add_degree import AddDegree
+from .add_electrostatic import AddElectrostaticSE
+from .add_expander_edges import AddExpanderEdges
+from .add_heat_kernel import AddHeatKernelSE
+from .add_k_hop_edges import AddKHopEdges
 from .add_laplacian import AddLaplacianEigenvectorPE
 from .add_random_walk import AddRandomWalkPE
+from .add_relative_random_walk import AddRelativeRandomWalkPE
+from .add_shortest_path import AddShortestPathDistance
 
 __all__ = [
+    "AddDegree",
+    "AddElectrostaticSE",
+    "AddExpanderEdges",
+    "AddHeatKernelSE",
+    "AddKHopEdges",
     "AddLaplacianEigenvectorPE",
     "AddRandomWalkPE",
+    "AddRelativeRandomWalkPE",
+    "AddShortestPathDistance",
     "EncodeAndCollate",
     "PrecomputedDataset",
     "precompute",

@@ -108,7 +108,7 @@ def read_graphs(datas: Sequence[Any], shared: frozenset[str | None] = frozenset(
         start = np.repeat(node_ptr[:-1], num_edges)
         row, col = row + start, col + start
     ptr = _graph_ptr(datas, node_ptr)
-    edge = _numbers(row, num_edges, ptr)
+    edge = _numbers(datas, row, num_edges, ptr)
     if all(weight is None for weight in edge_weights):
         return Graphs(row, col, np.ones(row.size), int(node_ptr[-1]), ptr, edge, shared)
     weight = np.concatenate(
@@ -161,9 +161,9 @@ def _graph_ptr(datas: Sequence[Any], node_ptr: Ints) -> Ints:
     return np.concatenate(parts)
 
 
-def _numbers(row: Ints, num_edges: Ints, ptr: Ints) -> Ints:
+def _numbers(datas: Sequence[Any], row: Ints, num_edges: Ints, ptr: Ints) -> Ints:
     """``[E]``, the number of each edge among those of its graph; ``num_edges`` of each `Data`."""
-    if len(num_edges) == len(ptr) - 1:
+    if not any(isinstance(data, Batch) for data in datas):
         return np.arange(row.size) - np.repeat(offsets(num_edges)[:-1], num_edges)
     graph = np.searchsorted(ptr, row, side="right") - 1
     order = np.argsort(graph, kind="stable")  # what was added to a Batch stands behind the rest

@@ -17,7 +17,7 @@ from ._attributes import Column, attach
 from ._bulk import chunks, encode, encodings_of, read
 from ._encoding import GraphEncoding
 from ._precomputed import PrecomputedDataset
-from ._store import Store, bar
+from ._store import Shards, Store, bar
 
 
 def precompute(
@@ -77,17 +77,18 @@ def precompute(
         store = Store.open(cache_dir, data, encodings, rebuild=rebuild, progress=progress)
         pieces = store.pieces
         numbers = store.missing(progress)
-    shards = []
+    computed = []
     work = _Work(data, encodings, pieces, store)
     with tqdm(
         total=sum(len(pieces[i]) for i in numbers), desc="encoding", **bar(progress)
     ) as shown:
         for number, columns in zip(numbers, _run(work, numbers, num_workers), strict=True):
-            shards.append(columns)
+            computed.append(columns)
             shown.update(len(pieces[number]))
+    shards: Sequence[Sequence[Column]] = computed
     if store is not None:
         store.finish()
-        shards = [store.load(number) for number in range(len(pieces))]
+        shards = Shards(store)
     if isinstance(data, Dataset):
         return PrecomputedDataset(data, encodings, pieces, shards)
     return [

@@ -51,12 +51,11 @@ def run_diagonals(run: Components, walk_length: int, dense_limit: int) -> Floats
     """``[R, walk_length]`` of components of any size."""
     n = run.width
     walk, reversible = walk_matrix(run.sparse())
-    if run.num_components == 1:
-        if n <= dense_limit and 16 * walk.nnz >= n * n:
-            (diagonals,) = _dense_diagonals(walk.toarray()[None], walk_length)
-            return diagonals
-        if n * n > _SPARSE_ENTRIES:
-            return _large_diagonals(walk, reversible, walk_length)
+    if n > dense_limit:
+        return _large_diagonals(walk, reversible, walk_length)
+    if run.num_components == 1 and 16 * walk.nnz >= n * n:
+        diagonals: Floats = _dense_diagonals(walk.toarray()[None], walk_length)[0]
+        return diagonals
     local = np.arange(run.nodes.size) - np.repeat(run.ptr[:-1], np.diff(run.ptr))
     return _block_diagonals(walk, local, n, reversible, walk_length)
 

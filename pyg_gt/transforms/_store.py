@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
-import zlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +19,11 @@ from .._version import __version__
 from ._attributes import Column
 from ._bulk import chunks_of
 from ._encoding import GraphEncoding
+from ._files import checksum, mapped, new_file, new_folder, remove, remove_leftovers
 from ._graphs import Graphs
 
 _FORMAT = 1
+_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Store:
     @classmethod
     def open(
         cls,
-        cache_dir: str | PathLike[str],
+        cache_dir: str | os.PathLike[str],
         data: Any,
         encodings: Sequence[GraphEncoding],
         *,
@@ -71,18 +70,15 @@ class Store:
                 for piece, digest in zip(pieces, digests, strict=True)
             ],
         }
-        text = json.dumps(contents, indent=1)
-        key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        folder = Path(cache_dir) / f"encodings-{key}"
-        if rebuild and folder.exists():
-            shutil.rmtree(folder)
-        if not folder.exists():
+        # Absolute, so that a later change of the working directory does not matter.
+        folder = Path(cache_dir).absolute() / f"encodings-{_digest_of_json(contents)}"
+        if rebuild:
+            remove(folder)
+        if not os.path.lexists(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            staging = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
-            staging.mkdir()
-            (staging / "manifest.json").write_text(text, encoding="utf-8")
-            _rename(staging, folder)
-        if _read(folder / "manifest.json") != contents:
+            with new_folder(folder) as staging:
+                _write_json(staging / _MANIFEST, contents)
+        if _read_json(folder / _MANIFEST) != contents:
             raise _damaged(folder, "its manifest is not that of these graphs and transforms")
         return cls(folder, pieces, digests)
 
@@ -95,14 +91,14 @@ class Store:
         found = []
         numbers = range(len(self.pieces))
         for number in tqdm(numbers, desc="checking", **bar(progress)):
-            if self._shard(number).exists():
+            if os.path.lexists(self._shard(number)):
                 self._check(number)
             else:
                 found.append(number)
         return found
 
     def write(self, number: int, graphs: Graphs, columns: Sequence[Column]) -> None:
-        """Writes a shard under another name and renames it.
+        """Writes a shard.
 
         Raises:
             ValueError: if ``graphs`` are not those the store was opened for.
@@ -114,64 +110,97 @@ class Store:
                 "read: data must give the same graphs at every read, so a random transform "
                 "belongs behind the encodings"
             )
-        staging = self.folder / f".{number:06d}-{uuid.uuid4().hex}"
-        staging.mkdir()
-        try:
+        with new_folder(self._shard(number)) as staging:
             arrays = []
-            for i, column in enumerate(columns):
-                values = column.values.numpy()
-                np.save(staging / f"{i}.npy", values, allow_pickle=False)
-                np.save(staging / f"{i}.ptr.npy", column.ptr, allow_pickle=False)
+            for path, column in zip(_paths(staging, len(columns)), columns, strict=True):
+                for file, array in zip(path, (column.values.numpy(), column.ptr), strict=True):
+                    with new_file(file) as opened:
+                        np.save(opened, array, allow_pickle=False)
                 arrays.append(
                     {
                         "name": column.name,
                         "dim": column.dim,
                         "per_node": column.per_node,
-                        "crc": [_crc(values), _crc(column.ptr)],
+                        "checksums": [checksum(file) for file in path],
                     }
                 )
-            manifest = {"digest": self.digests[number], "arrays": arrays}
-            (staging / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-            _rename(staging, self._shard(number))
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            _write_json(
+                staging / _MANIFEST, {"arrays": arrays, "digest": self._digest(number, arrays)}
+            )
 
     def load(self, number: int) -> list[Column]:
-        """The attributes of a shard, as memory maps; writing to them does not reach the disk."""
-        shard = self._shard(number)
-        arrays = _read(shard / "manifest.json")["arrays"]
-        return [
-            Column(
-                array["name"],
-                torch.from_numpy(_mapped(shard / f"{i}.npy")),
-                np.load(shard / f"{i}.ptr.npy", allow_pickle=False),
-                array["dim"],
-                array["per_node"],
-            )
-            for i, array in enumerate(arrays)
-        ]
+        """The attributes of a shard, as memory maps; writing to them does not reach the disk.
+
+        Raises:
+            ValueError: if it is not there, or damaged in a way that shows at once.
+        """
+        shard, arrays = self._shard(number), self._arrays(number)
+        try:
+            return [
+                Column(
+                    array["name"],
+                    torch.from_numpy(mapped(values)),
+                    mapped(ptr),
+                    array["dim"],
+                    array["per_node"],
+                )
+                for (values, ptr), array in zip(_paths(shard, len(arrays)), arrays, strict=True)
+            ]
+        except (OSError, ValueError) as error:
+            raise _damaged(shard, str(error)) from error
 
     def finish(self) -> None:
-        """Removes what was left behind by processes that were killed."""
-        for leftover in self.folder.glob(".*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        """Removes what killed processes left behind, once all shards are there."""
+        remove_leftovers(self.folder)
+        remove_leftovers(self.folder.parent, self.folder.name)
 
     def _shard(self, number: int) -> Path:
         return self.folder / f"{number:06d}"
 
+    def _arrays(self, number: int) -> list[dict[str, Any]]:
+        """What the manifest of a shard says of its arrays, as :meth:`write` wrote it."""
+        manifest = _read_json(self._shard(number) / _MANIFEST)
+        arrays = manifest.get("arrays") if isinstance(manifest, dict) else None
+        if arrays is None or manifest.get("digest") != self._digest(number, arrays):
+            raise _damaged(self._shard(number), f"{_MANIFEST} was written for something else")
+        found: list[dict[str, Any]] = arrays
+        return found
+
+    def _digest(self, number: int, arrays: Any) -> str:
+        """The folder's name says which graphs, transforms and version ``arrays`` are of."""
+        return _digest_of_json([self.folder.name, number, arrays])
+
     def _check(self, number: int) -> None:
-        shard = self._shard(number)
-        manifest = _read(shard / "manifest.json")
-        if not isinstance(manifest, dict) or manifest.get("digest") != self.digests[number]:
-            raise _damaged(shard, "it is of other graphs")
-        try:
-            columns = self.load(number)
-            expected = [array["crc"] for array in manifest["arrays"]]
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise _damaged(shard, str(error)) from error
-        for column, crc in zip(columns, expected, strict=True):
-            if [_crc(column.values.numpy()), _crc(column.ptr)] != crc:
-                raise _damaged(shard, f"the checksum of {column.name!r} is another")
+        shard, arrays = self._shard(number), self._arrays(number)
+        for path, array in zip(_paths(shard, len(arrays)), arrays, strict=True):
+            for file, expected in zip(path, array["checksums"], strict=True):
+                try:
+                    found = checksum(file)
+                except OSError as error:
+                    raise _damaged(shard, str(error)) from error
+                if found != expected:
+                    raise _damaged(shard, f"the checksum of {file.name} is another")
+
+
+class Shards(Sequence[list[Column]]):
+    """The shards of a store, opened as they are asked for; to another process go their names."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._opened: dict[int, list[Column]] = {}
+
+    def __len__(self) -> int:
+        return len(self._store.pieces)
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(f"there are {len(self)} shards, and none of number {number}")
+        if number not in self._opened:
+            self._opened[number] = self._store.load(number)
+        return self._opened[number]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shards, (self._store,)
 
 
 def digest_of(graphs: Graphs) -> str:
@@ -189,40 +218,35 @@ def bar(progress: bool) -> dict[str, Any]:
 
 
 def _name(encoding: GraphEncoding) -> str:
-    return f"{type(encoding).__module__}.{type(encoding).__qualname__}: {encoding!r}"
-
-
-def _crc(array: NDArray[Any]) -> int:
-    return zlib.crc32(_bytes(array))
+    """All that decides what it computes, but for the code: its arguments and its limits."""
+    kind = type(encoding)
+    limits = {name: getattr(encoding, name) for name in dir(encoding) if name.isupper()}
+    return f"{kind.__module__}.{kind.__qualname__}: {encoding!r} {limits or ''}".rstrip()
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:
     return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def _mapped(path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
-    except ValueError:
-        # An array without an entry cannot be mapped; what else is wrong is raised again.
-        return np.asarray(np.load(path, allow_pickle=False))
+def _paths(shard: Path, count: int) -> list[tuple[Path, Path]]:
+    """Where ``count`` columns lie: the values and the ``ptr`` of each."""
+    return [(shard / f"{i}.npy", shard / f"{i}.ptr.npy") for i in range(count)]
 
 
-def _read(path: Path) -> Any:
+def _digest_of_json(contents: Any) -> str:
+    return hashlib.blake2b(json.dumps(contents).encode(), digest_size=16).hexdigest()
+
+
+def _write_json(path: Path, contents: Any) -> None:
+    with new_file(path) as file:
+        file.write(json.dumps(contents, indent=1).encode())
+
+
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path.parent, str(error)) from error
-
-
-def _rename(staging: Path, folder: Path) -> None:
-    """Gives ``staging`` its name, unless another process was faster."""
-    try:
-        staging.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _damaged(folder: Path, reason: str) -> ValueError:

@@ -1,0 +1,77 @@
+"""Node degrees as learned vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Embedding
+
+
+class DegreeEncoder(torch.nn.Module):
+    r"""One learned vector for each in-degree, one for each out-degree.
+
+    The centrality encoding of "Do Transformers Really Perform Bad for Graph Representation?"
+    (Ying et al. 2021, https://arxiv.org/abs/2106.05234):
+
+    .. math::
+        z_i = u_{\min(\deg^-(i), D)} + w_{\min(\deg^+(i), D)}
+
+    Args:
+        max_degree: ``D``; this and all higher degrees share a vector.
+        channels: ``F``.
+        directed: whether there are two degrees a node; without, there is one table.
+
+    Raises:
+        ValueError: if ``max_degree`` is negative.
+    """
+
+    def __init__(self, max_degree: int, channels: int, directed: bool = True) -> None:
+        super().__init__()
+        if max_degree < 0:
+            raise ValueError(f"'max_degree' must be at least 0 (got {max_degree})")
+        self.max_degree = max_degree
+        self.channels = channels
+        self.directed = directed
+        self.in_degree = Embedding(max_degree + 1, channels)
+        self.out_degree = Embedding(max_degree + 1, channels) if directed else None
+
+    def reset_parameters(self) -> None:
+        """Draws all weights anew."""
+        self.in_degree.reset_parameters()
+        if self.out_degree is not None:
+            self.out_degree.reset_parameters()
+
+    def forward(self, degree: Tensor) -> Tensor:
+        """Encodes the nodes.
+
+        Args:
+            degree: ``[N, 2]`` integers, in-degree and out-degree; ``[N]`` with
+                ``directed=False``.
+
+        Returns:
+            ``[N, F]``.
+
+        Raises:
+            ValueError: if ``degree`` has another shape, or holds no integers.
+            IndexError: if a degree is negative.
+        """
+        if degree.dtype == torch.bool or degree.is_floating_point() or degree.is_complex():
+            raise ValueError(
+                f"'degree' must hold integers (got {degree.dtype}); convert it with '.long()'"
+            )
+        shape, cure = ("[N, 2]", "directed=False") if self.directed else ("[N]", "degree[:, 0]")
+        if degree.dim() == 0 or degree.shape[1:] != ((2,) if self.directed else ()):
+            raise ValueError(
+                f"'degree' must have shape {shape} with directed={self.directed} (got "
+                f"{list(degree.shape)}); for undirected graphs use '{cure}'"
+            )
+        degree = degree.long().clamp(max=self.max_degree)
+        if self.out_degree is None:
+            out: Tensor = self.in_degree(degree)
+        else:
+            out = self.in_degree(degree[:, 0]) + self.out_degree(degree[:, 1])
+        return out
+
+    def __repr__(self) -> str:
+        directed = "" if self.directed else ", directed=False"
+        return f"{self.__class__.__name__}({self.max_degree}, {self.channels}{directed})"

@@ -1,0 +1,115 @@
+"""Laplacian eigenvectors under random signs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import Linear
+from torch_geometric.nn import MLP
+
+from ...layout import GraphLayout
+from ._eigenpairs import masked_eigenpairs
+
+Kind = Literal["deepset", "linear"]
+
+
+class LaplacianEncoder(torch.nn.Module):
+    r"""Reads Laplacian eigenvectors, and learns from random signs that their signs mean nothing.
+
+    ``kind="deepset"``, as in "Recipe for a General, Powerful, Scalable Graph Transformer"
+    (Rampasek et al. 2022, https://arxiv.org/abs/2205.12454), on the (vector entry, eigenvalue)
+    pairs of Kreuzer et al. 2021 (https://arxiv.org/abs/2106.03893):
+
+    .. math::
+        z_i = \mathrm{post}\Big(\sum_{j} \mathrm{MLP}(s_j v_{ij}, \lambda_j)\Big)
+
+    over the eigenpairs that there are. ``kind="linear"``, as in "A Generalization of Transformer
+    Networks to Graphs" (Dwivedi & Bresson 2020, https://arxiv.org/abs/2012.09699), is
+    :math:`z_i = W (s \odot v_i) + b`; it reads no eigenvalues.
+
+    In training each graph draws a sign :math:`s_j` for each of its columns, at every call, from
+    torch's generator; in evaluation all are 1.
+
+    Args:
+        k: number of columns.
+        channels: ``F``.
+        kind: "deepset" or "linear".
+        num_layers: of the MLP; hidden layers are ``2 F`` wide, each layer ends in a ReLU.
+        post_layers: of the MLP after the sum; 0 for none.
+
+    Raises:
+        ValueError: if there is no such kind.
+    """
+
+    def __init__(
+        self,
+        k: int,
+        channels: int,
+        kind: Kind = "deepset",
+        num_layers: int = 2,
+        post_layers: int = 0,
+    ) -> None:
+        super().__init__()
+        if kind not in get_args(Kind):
+            raise ValueError(f"expected kind 'deepset' or 'linear' (got {kind!r})")
+        self.k = k
+        self.channels = channels
+        self.kind = kind
+        self.encoder: Any = Linear(k, channels)
+        self.post: Any = None
+        if kind == "deepset":
+            self.encoder = _mlp(2, channels, num_layers)
+            self.post = _mlp(channels, channels, post_layers) if post_layers > 0 else None
+
+    def reset_parameters(self) -> None:
+        """Draws all weights anew."""
+        self.encoder.reset_parameters()
+        if self.post is not None:
+            self.post.reset_parameters()
+
+    def forward(self, vectors: Tensor, values: Tensor, mask: Tensor, batch: Any = None) -> Tensor:
+        """Encodes the nodes.
+
+        Args:
+            vectors: ``[N, k]``, eigenvectors as columns.
+            values: ``[N, k]``, their eigenvalues, repeated for each node.
+            mask: ``[N, k]`` bool, where there is an eigenpair; nothing else is read.
+            batch: ``[N]``, a ``GraphLayout``, or None for one graph; read in training only.
+
+        Returns:
+            ``[N, F]``.
+
+        Raises:
+            ValueError: if a shape or a type is not as said.
+        """
+        vectors, values = masked_eigenpairs(vectors, values, mask, self.k)
+        if self.training:
+            vectors = vectors * _random_signs(vectors, batch)
+        if self.kind == "linear":
+            out: Tensor = self.encoder(vectors)
+            return out
+        pairs = self.encoder(torch.stack([vectors, values], dim=-1))  # [N, k, F]
+        out = pairs.masked_fill(~mask.unsqueeze(-1), 0).sum(1)  # [N, F]
+        return out if self.post is None else self.post(out)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self.k}, {self.channels}, kind={self.kind!r})"
+
+
+def _random_signs(vectors: Tensor, batch: Any) -> Tensor:
+    """1 or -1 for each graph and column, ``[N, k]``."""
+    graph = GraphLayout.of(batch, vectors.size(0), device=vectors.device).batch
+    signs = torch.randint(2, vectors.shape, device=vectors.device).to(vectors.dtype) * 2 - 1
+    if graph is None:
+        return signs[:1]
+    # Where a graph begins once sorted: a number below N, also where graphs without nodes make
+    # the graph's own number larger, and traced code cannot know how large.
+    first = torch.searchsorted(graph.sort().values, graph)  # [N]
+    return signs[first]
+
+
+def _mlp(in_channels: int, channels: int, num_layers: int) -> Any:
+    widths = [in_channels, *[2 * channels] * (num_layers - 1), channels]
+    return MLP(widths, norm=None, plain_last=False)

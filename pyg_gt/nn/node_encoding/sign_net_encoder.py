@@ -1,0 +1,106 @@
+"""Laplacian eigenvectors whatever their signs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.nn import MLP
+from torch_geometric.nn.inits import reset
+
+from ...edge_layout import EdgeLayout
+from ._eigenpairs import masked_eigenpairs
+from ._graph_network import graph_network
+
+
+class SignNetEncoder(torch.nn.Module):
+    r"""Reads Laplacian eigenvectors and is the same for :math:`v` and :math:`-v`.
+
+    SignNet of "Sign and Basis Invariant Networks for Spectral Graph Representation Learning"
+    (Lim et al. 2022, https://arxiv.org/abs/2202.13013), summed over the eigenpairs that there
+    are, so that it takes any number of them in any order:
+
+    .. math::
+        Z = \rho\Big(\sum_j \phi(v_j, \lambda_j) + \phi(-v_j, \lambda_j)\Big)
+
+    :math:`\phi` runs on the graph, for all columns at once: ``[2 k N, 2]`` rows, of which those of
+    one column and sign form a copy of the graph. The basis of an eigenspace of several dimensions
+    does matter here; see :class:`StableEncoder`.
+
+    Args:
+        channels: ``F``.
+        hidden_channels: ``C``, of :math:`\phi` and :math:`\rho`.
+        num_layers: of the default :math:`\phi`.
+        phi: a module from ``(x [*, 2], edge_index)`` to ``[*, C]``, such as a model of
+            `torch_geometric.nn`; or from ``x`` alone, such as an MLP: then pass no
+            ``edge_index``. None: a GIN with layer norm. A batch norm would take the columns that
+            are masked into its statistics.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int = 64,
+        num_layers: int = 3,
+        phi: torch.nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.hidden_channels = hidden_channels
+        self.needs_edges = phi is None
+        self.phi: Any = phi
+        if phi is None:
+            self.phi = graph_network(2, hidden_channels, num_layers, hidden_channels)
+        self.rho: Any = MLP([hidden_channels, hidden_channels, channels], norm=None)
+
+    def reset_parameters(self) -> None:
+        """Draws all weights anew."""
+        reset(self.phi)
+        self.rho.reset_parameters()
+
+    def forward(
+        self, vectors: Tensor, values: Tensor, mask: Tensor, edge_index: Any = None
+    ) -> Tensor:
+        """Encodes the nodes.
+
+        Args:
+            vectors: ``[N, k]``, eigenvectors as columns.
+            values: ``[N, k]``, their eigenvalues, repeated for each node.
+            mask: ``[N, k]`` bool, where there is an eigenpair; the same for nodes that an edge
+                joins. Nothing else is read.
+            edge_index: ``[2, E]``; None where ``phi`` takes no edges.
+
+        Returns:
+            ``[N, F]``.
+
+        Raises:
+            ValueError: if a shape or a type is not as said, or ``edge_index`` is missing.
+            IndexError: if ``edge_index`` holds a node that is not there.
+        """
+        vectors, values = masked_eigenpairs(vectors, values, mask)
+        if edge_index is None and self.needs_edges:
+            raise ValueError(
+                "the default 'phi' is a graph network and needs 'edge_index' (got None); pass it, "
+                "or an MLP as 'phi'"
+            )
+        N, k = vectors.shape
+        signed = torch.stack([vectors.t(), -vectors.t()])  # [2, k, N]
+        x = torch.stack([signed, values.t().expand_as(signed)], dim=-1).view(2 * k * N, 2)
+        if edge_index is None:
+            h = self.phi(x)
+        else:
+            edges = EdgeLayout.of(edge_index, N).edge_index
+            first = N * torch.arange(2 * k, device=x.device)
+            h = self.phi(x, (edges.unsqueeze(1) + first.unsqueeze(-1)).flatten(1))
+        if h.shape != (2 * k * N, self.hidden_channels):
+            raise ValueError(
+                f"'phi' must give hidden_channels={self.hidden_channels} channels, "
+                f"{[2 * k * N, self.hidden_channels]} in all (got {list(h.shape)})"
+            )
+        h = h.view(2, k, N, self.hidden_channels).sum(0)  # [k, N, C]
+        out: Tensor = self.rho(h.masked_fill(~mask.t().unsqueeze(-1), 0).sum(0))
+        return out
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self.channels}, phi={self.phi})"

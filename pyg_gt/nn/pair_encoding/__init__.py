@@ -1,0 +1,7 @@
+"""What is known of two nodes of a graph, as a bias of their attention."""
+
+from .edge_path_bias import EdgePathBias
+from .relative_walk_bias import RelativeWalkBias
+from .shortest_path_bias import ShortestPathBias
+
+__all__ = ["EdgePathBias", "RelativeWalkBias", "ShortestPathBias"]

@@ -1,0 +1,124 @@
+"""The edges along a shortest path, as a bias."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...ops import PairBias
+from ._check import check_tensor
+from ._path_rows import path_rows
+
+_INTEGERS = (torch.int16, torch.int32, torch.int64)
+
+
+class EdgePathBias(torch.nn.Module):
+    r"""The mean over the edges of a shortest path from query to key: edge encoding.
+
+    Eq. 7 of "Do Transformers Really Perform Bad for Graph Representation?" (Ying et al. 2021,
+    https://arxiv.org/abs/2106.05234), for each head:
+
+    .. math::
+        c_{ij} = \frac{1}{L} \sum_{n=1}^{L} x_{e_n}^\top w_n
+
+    over the first ``L`` edges of the path, at most ``path_length``; as the authors' code does, a
+    longer path is divided by ``path_length``, not by its own length. A pair without a path, and a
+    node with itself, gets zero. The features may be anything with a width: embed categories first
+    (``edge_attr = embedding(data.edge_attr)``; the authors' width is ``H``). One module serves all
+    layers (as in the paper), or each layer has its own::
+
+        bias = EdgePathBias(edge_channels=16, heads=4, path_length=5)
+        biases = (bias(data.pair_distance_edges, edge_attr, edge_index, batch),)
+        x = conv(x, edge_index, batch=batch, biases=biases)  # FullTransformerConv, GPSConv
+        x = block(x, batch, biases)  # TransformerBlock
+
+    Args:
+        edge_channels: width of ``edge_attr``.
+        heads: ``H``.
+        path_length: most edges of a path that count.
+
+    Attributes:
+        weight: ``[path_length, edge_channels, H]``.
+
+    Raises:
+        ValueError: if an argument is not positive.
+    """
+
+    def __init__(self, edge_channels: int, heads: int, path_length: int) -> None:
+        super().__init__()
+        if min(edge_channels, heads, path_length) < 1:
+            raise ValueError(
+                f"'edge_channels', 'heads' and 'path_length' must be at least 1 (got "
+                f"{edge_channels}, {heads} and {path_length})"
+            )
+        self.edge_channels = edge_channels
+        self.heads = heads
+        self.path_length = path_length
+        self.weight = torch.nn.Parameter(torch.empty(path_length, edge_channels, heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the weights anew, as the authors do: attention begins almost without bias."""
+        torch.nn.init.normal_(self.weight, std=0.02)
+
+    def forward(
+        self, pair_distance_edges: Tensor, edge_attr: Tensor, edge_index: Any, batch: Any = None
+    ) -> PairBias:
+        """Runs the encoder.
+
+        Args:
+            pair_distance_edges: ``[P, path_length]`` (int16, int32 or int64), the edges of each
+                path in their order, from ``AddShortestPathDistance``: each by its place among the
+                edges of its own graph, and -1 where the path has ended.
+            edge_attr: ``[E, edge_channels]``.
+            edge_index: ``[2, E]`` (or an ``EdgeLayout``), with the edges of each graph in the
+                order that the transform saw.
+            batch: ``[N]``, a ``GraphLayout``, or None for one graph.
+
+        Returns:
+            A bias ``[P, H]`` for :func:`pyg_gt.attention` and the layers.
+
+        Raises:
+            ValueError: for a wrong shape or type, if an edge joins two graphs, or if a path does
+                not begin at its query, so that it was made of other edges.
+            IndexError: if a path names an edge that its graph does not have.
+        """
+        columns = ("path_length", self.path_length)
+        cure = "'AddShortestPathDistance' makes it"
+        check_tensor("pair_distance_edges", pair_distance_edges, columns, _INTEGERS, cure)
+        columns = ("edge_channels", self.edge_channels)
+        cure = "embed categories first, as with 'torch.nn.Embedding'"
+        check_tensor("edge_attr", edge_attr, columns, None, cure)
+        rows = path_rows(pair_distance_edges, edge_index, edge_attr.size(0), batch)
+        return PairBias(mean_along_paths(rows, edge_attr, self.weight))
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}({self.edge_channels}, heads={self.heads}, "
+            f"path_length={self.path_length})"
+        )
+
+
+def mean_along_paths(rows: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:
+    """Eq. 7.
+
+    Features are weighted before they are gathered: there are far more pairs than edges.
+
+    Args:
+        rows: ``[L, P]``, one more than the edge at each place of a path; 0 where it has ended.
+        edge_attr: ``[E, D]``.
+        weight: ``[L, D, H]``.
+
+    Returns:
+        ``[P, H]``.
+    """
+    edge_attr = edge_attr.to(weight.dtype)
+    total = weight.new_zeros(rows.size(1), weight.size(2))
+    for place in range(weight.size(0)):
+        table = F.pad(edge_attr @ weight[place], (0, 0, 1, 0))  # [E + 1, H]
+        total = total + F.embedding(rows[place], table, padding_idx=0)
+    edges = (rows > 0).sum(0).clamp(min=1)
+    return total / edges.to(total.dtype).unsqueeze(1)

@@ -1,0 +1,107 @@
+"""How likely a random walk leads from one node to another, as a bias."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from torch_geometric.nn.dense.linear import Linear
+
+from ...ops import PairBias
+from ._check import check_tensor
+
+_HIDDEN_AT_ONCE = 2**22  # numbers of the hidden layer
+
+
+class RelativeWalkBias(torch.nn.Module):
+    r"""A learned function of the random-walk probabilities from query to key.
+
+    Of "Graph Inductive Biases in Transformers without Message Passing" (Ma et al. 2023,
+    https://arxiv.org/abs/2305.17589), the relative random walk probabilities as a bias:
+
+    .. math::
+        b_{ij} = W_2\, \mathrm{ReLU}(W_1 P_{ij} + c), \quad
+        P_{ij} = (I, M, M^2, \dots)_{ij}, \quad M = D^{-1} A
+
+    or :math:`b_{ij} = W P_{ij}` without a hidden layer. There is no constant term: the softmax
+    would not see it. One module serves all layers, or each layer has its own::
+
+        bias = RelativeWalkBias(walk_length=8, heads=4)
+        biases = (bias(data.pair_walk),)
+        x = conv(x, edge_index, batch=batch, biases=biases)  # FullTransformerConv, GPSConv
+        x = block(x, batch, biases)  # TransformerBlock
+
+    The hidden layer is never kept for all pairs: where there are many, the backward computes it
+    again, some pairs at a time. Compiled code takes all pairs at once.
+
+    Args:
+        walk_length: probabilities of each pair.
+        heads: ``H``.
+        hidden_channels: width of the hidden layer; None: a linear function.
+
+    Raises:
+        ValueError: if an argument is not positive.
+    """
+
+    def __init__(self, walk_length: int, heads: int, hidden_channels: int | None = None) -> None:
+        super().__init__()
+        if min(walk_length, heads, 1 if hidden_channels is None else hidden_channels) < 1:
+            raise ValueError(
+                f"'walk_length', 'heads' and 'hidden_channels' must be at least 1 (got "
+                f"{walk_length}, {heads} and {hidden_channels})"
+            )
+        self.walk_length = walk_length
+        self.heads = heads
+        self.hidden_channels = hidden_channels
+        width = walk_length
+        self.lin_hidden: Linear | None = None
+        if hidden_channels is not None:
+            self.lin_hidden = Linear(walk_length, hidden_channels, weight_initializer="glorot")
+            width = hidden_channels
+        self.lin = Linear(width, heads, bias=False, weight_initializer="glorot")
+
+    def reset_parameters(self) -> None:
+        """Draws all weights anew."""
+        if self.lin_hidden is not None:
+            self.lin_hidden.reset_parameters()
+        self.lin.reset_parameters()
+
+    def forward(self, pair_walk: Tensor) -> PairBias:
+        """Runs the encoder.
+
+        Args:
+            pair_walk: ``[P, walk_length]``, from ``AddRelativeRandomWalkPE``; it may be stored in
+                a narrower floating-point type than that of the weights.
+
+        Returns:
+            A bias ``[P, H]`` for :func:`pyg_gt.attention` and the layers.
+
+        Raises:
+            ValueError: if ``pair_walk`` is not floating-point or has another shape.
+        """
+        cure = f"'AddRelativeRandomWalkPE({self.walk_length})' makes it"
+        check_tensor("pair_walk", pair_walk, ("walk_length", self.walk_length), None, cure)
+        if self.hidden_channels is None or torch.compiler.is_compiling():
+            return PairBias(self._values(pair_walk))
+        parts = pair_walk.split(max(_HIDDEN_AT_ONCE // self.hidden_channels, 1))
+        if len(parts) == 1:
+            return PairBias(self._values(pair_walk))
+        values = [
+            checkpoint(self._values, part, use_reentrant=False, preserve_rng_state=False)
+            for part in parts
+        ]
+        return PairBias(torch.cat(values))
+
+    def _values(self, walk: Tensor) -> Tensor:
+        """``[P, H]``."""
+        walk = walk.to(self.lin.weight.dtype)
+        if self.lin_hidden is not None:
+            walk = self.lin_hidden(walk).relu()
+        values: Tensor = self.lin(walk)
+        return values
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}({self.walk_length}, heads={self.heads}, "
+            f"hidden_channels={self.hidden_channels})"
+        )

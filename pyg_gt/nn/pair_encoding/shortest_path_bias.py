@@ -1,0 +1,78 @@
+"""How far apart two nodes are, as a learned number for each distance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...ops import TableBias
+from ._check import check_tensor
+
+_INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
+
+
+class ShortestPathBias(torch.nn.Module):
+    r"""A score for each length of the shortest path from query to key: spatial encoding.
+
+    Eq. 6 of "Do Transformers Really Perform Bad for Graph Representation?" (Ying et al. 2021,
+    https://arxiv.org/abs/2106.05234):
+
+    .. math::
+        A_{ij} = \frac{(h_i W_Q)(h_j W_K)^\top}{\sqrt{C}} + b_{\phi(i, j)}
+
+    One module serves all layers (as in the paper), or each layer has its own. Its result goes into
+    the ``biases`` of an attention layer::
+
+        bias = ShortestPathBias(max_distance=8, heads=4)
+        biases = (bias(data.pair_distance),)
+        x = conv(x, edge_index, batch=batch, biases=biases)  # FullTransformerConv, GPSConv
+        x = block(x, batch, biases)  # TransformerBlock
+
+    Args:
+        max_distance: longest path that has a score of its own.
+        heads: ``H``.
+
+    Attributes:
+        table: ``[max_distance + 2, H]``, a row for each distance from 0; the last for pairs that
+            are farther apart or have no path.
+
+    Raises:
+        ValueError: if ``max_distance`` is negative or ``heads`` is not positive.
+    """
+
+    def __init__(self, max_distance: int, heads: int) -> None:
+        super().__init__()
+        if max_distance < 0 or heads < 1:
+            raise ValueError(
+                f"'max_distance' must be at least 0 and 'heads' at least 1 (got {max_distance} "
+                f"and {heads})"
+            )
+        self.max_distance = max_distance
+        self.heads = heads
+        self.table = torch.nn.Parameter(torch.empty(max_distance + 2, heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the table anew, as the authors do: attention begins almost without bias."""
+        torch.nn.init.normal_(self.table, std=0.02)
+
+    def forward(self, pair_distance: Tensor) -> TableBias:
+        """Runs the encoder.
+
+        Args:
+            pair_distance: ``[P]`` (uint8, int16, int32 or int64), from
+                ``AddShortestPathDistance`` with the same ``max_distance``. Attention checks its
+                range, with an ``IndexError``.
+
+        Returns:
+            A bias for :func:`pyg_gt.attention` and the layers.
+
+        Raises:
+            ValueError: if ``pair_distance`` is no vector of such integers.
+        """
+        cure = f"'AddShortestPathDistance({self.max_distance})' makes it"
+        check_tensor("pair_distance", pair_distance, None, _INTEGERS, cure)
+        return TableBias(self.table, pair_distance)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self.max_distance}, heads={self.heads})"

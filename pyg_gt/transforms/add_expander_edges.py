@@ -1,0 +1,89 @@
+"""Edges of random regular graphs, along which any two nodes are a few steps apart."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+from torch_geometric.data.datapipes import functional_transform
+
+from ._arguments import check_count, check_edge_index_name
+from ._attributes import Attribute
+from ._encoding import GraphEncoding
+from ._expanders import expander_edges
+from ._graphs import Graphs, offsets
+from ._random_numbers import keys_of
+
+
+@functional_transform("pyg_gt_add_expander_edges")
+class AddExpanderEdges(GraphEncoding):
+    r"""Adds the edges of a random graph that has the same nodes and a large spectral gap.
+
+    From `"Exphormer: Sparse Transformers for Graphs" <https://arxiv.org/abs/2303.06147>`_, for
+    attention along a few edges a node that yet reaches all nodes in about ``log N`` steps. Stored
+    as ``{attr_name} [2, E']``, each edge both ways, sorted by source and target. PyG renumbers the
+    nodes in it when it batches graphs.
+
+    Every node of a graph of ``n`` nodes has ``degree`` neighbours, drawn nearly uniformly from all
+    simple graphs of that kind. If ``n`` and ``degree`` are both odd, where none exists, one random
+    node has ``degree + 1``. If ``n <= degree``, all nodes are neighbours. The code of the paper
+    draws ``degree`` permutations instead, so about twice as many edges, loops and repeated edges
+    among them.
+
+    **The spectral gap.** The second largest ``|eigenvalue|`` of the new graph's adjacency matrix
+    is at most ``2 sqrt(degree - 1) +`` :attr:`SLACK`, which makes it connected too. No large graph
+    can be below that without the slack, and most random ones are near it (`Friedman 2008
+    <https://arxiv.org/abs/cs/0405020>`_). Others are drawn again. If the last of ``max_tries``
+    fails, there is a warning, and the best one is kept. (Of more than 256 nodes, the eigenvalue
+    is computed to a thousandth.)
+
+    **Randomness.** The draw depends on ``seed`` and on the graph itself, that is on its number of
+    nodes and its edges in any order, and on nothing else. So a graph gets the same expander alone,
+    in a `Batch` and in any process. (A `Batch` gives back in ``to_data_list`` only what was on its
+    graphs when it was made.)
+
+    Args:
+        degree: number of neighbours, at least 3: less is no expander.
+        attr_name: where to store the edges, a name that ends with ``_edge_index``.
+        seed: of the random numbers.
+        max_tries: how many graphs are drawn at most for each graph.
+
+    Raises:
+        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
+        IndexError: if ``edge_index`` holds a node that is not there.
+    """
+
+    #: How far the eigenvalue may be above ``2 sqrt(degree - 1)``.
+    SLACK: float = 0.1
+
+    def __init__(
+        self,
+        degree: int,
+        attr_name: str = "expander_edge_index",
+        *,
+        seed: int = 0,
+        max_tries: int = 100,
+    ) -> None:
+        self.degree = check_count(self, "degree", degree, least=3)
+        self.attr_name = check_edge_index_name(self, attr_name)
+        self.seed = check_count(self, "seed", seed, least=0)
+        self.max_tries = check_count(self, "max_tries", max_tries)
+
+    def encode(self, graphs: Graphs) -> list[Attribute]:
+        """See :class:`AddExpanderEdges`."""
+        size = np.diff(graphs.ptr)
+        bound = 2 * math.sqrt(self.degree - 1) + self.SLACK
+        source, target, norm = expander_edges(
+            size, self.degree, keys_of(graphs, self.seed), bound, self.max_tries
+        )
+        if (norm > bound).any():
+            warnings.warn(
+                f"{(norm > bound).sum()} of {norm.size} expanders of degree {self.degree} have a "
+                f"second eigenvalue above {bound:.3g}, up to {norm.max():.3g}, after "
+                f"max_tries={self.max_tries}; raise max_tries",
+                stacklevel=2,
+            )
+        graph = np.repeat(np.arange(size.size), size)
+        ptr = offsets(np.bincount(graph[source], minlength=size.size))
+        return [Attribute(self.attr_name, np.stack([source, target]), ptr, is_edge_index=True)]

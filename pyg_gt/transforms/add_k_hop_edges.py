@@ -1,0 +1,71 @@
+"""Edges to all nodes a few hops away."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch_geometric.data.datapipes import functional_transform
+
+from ._arguments import check_attr_name, check_count, check_edge_index_name
+from ._attributes import Attribute
+from ._encoding import GraphEncoding
+from ._graphs import Graphs
+from ._near_pairs import near_pairs
+from ._pairs import check_edges_stay
+
+
+@functional_transform("pyg_gt_add_k_hop_edges")
+class AddKHopEdges(GraphEncoding):
+    r"""Adds an edge from each node to all others that a path of at most ``k`` edges leads to.
+
+    The neighbourhoods of `"How Powerful are K-hop Message Passing Graph Neural Networks"
+    <https://arxiv.org/abs/2205.13328>`_, by shortest paths. They can be the edges of
+    :class:`pyg_gt.nn.MaskedTransformerConv`, or of an :class:`pyg_gt.EdgeMask`, for attention over
+    ``k`` hops. It adds:
+
+    - ``{attr_name} [2, E_k]``, int64: the ordered pairs ``(i, j)``, ``i != j``, with a path of 1
+      to ``k`` edges from ``i`` to ``j``, sorted by ``i``, then by ``j``. PyG renumbers it when it
+      batches graphs, as it does with ``edge_index``.
+    - ``{stem}_distance [E_k]``, uint8: the number of edges of a shortest path, where ``{stem}`` is
+      ``attr_name`` without ``_edge_index``: by default ``k_hop_distance``.
+
+    Paths follow the edges from ``edge_index[0]`` to ``edge_index[1]``, so on a directed graph a
+    pair may be there without its reverse. Each pair is there once, whether edges are repeated or
+    not. Weights do not matter, but an edge of weight zero is none.
+
+    Time and memory grow with ``E_k``: with the number of nodes where degrees are bounded, but with
+    the square of a node's degree from ``k = 2`` on. A graph in a `Batch` gets what it gets alone.
+    (A `Batch` gives back in ``to_data_list`` only what was on its graphs when it was made.)
+
+    Args:
+        k: most edges of a path, at most 254.
+        attr_name: where to store the edges, a name that ends with ``_edge_index``.
+
+    Raises:
+        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
+            if an edge joins two graphs.
+        IndexError: if ``edge_index`` holds a node that is not there.
+    """
+
+    def __init__(self, k: int, attr_name: str = "k_hop_edge_index") -> None:
+        self.k = check_count(self, "k", k)
+        if k > 254:
+            raise ValueError(
+                f"{type(self).__name__} got k={k}; expected at most 254, since distances are "
+                "stored as uint8"
+            )
+        self.attr_name = check_edge_index_name(self, attr_name)
+        check_attr_name(self, self._distance_name)
+
+    @property
+    def _distance_name(self) -> str:
+        return f"{self.attr_name.removesuffix('_edge_index')}_distance"
+
+    def encode(self, graphs: Graphs) -> list[Attribute]:
+        """See :class:`AddKHopEdges`."""
+        check_edges_stay(self, graphs)
+        edge_index, distance = near_pairs(graphs, self.k)
+        ptr = np.searchsorted(edge_index[0], graphs.ptr)
+        return [
+            Attribute(self.attr_name, edge_index, ptr, is_edge_index=True),
+            Attribute(self._distance_name, distance, ptr),
+        ]

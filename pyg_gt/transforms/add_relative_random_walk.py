@@ -1,0 +1,56 @@
+"""Probabilities of random walks between nodes as encoding of pairs."""
+
+from __future__ import annotations
+
+from torch_geometric.data.datapipes import functional_transform
+
+from ._arguments import check_count, check_pair_name
+from ._attributes import Attribute
+from ._encoding import GraphEncoding
+from ._graphs import Graphs
+from ._pairs import check_pairs
+from ._walk_probabilities import walk_probabilities
+
+
+@functional_transform("pyg_gt_add_relative_random_walk_pe")
+class AddRelativeRandomWalkPE(GraphEncoding):
+    r"""Adds the probabilities that a random walk leads from node to node in 0, 1, ... steps.
+
+    The relative random walk probabilities (RRWP) of `"Graph Inductive Biases in Transformers
+    without Message Passing" <https://arxiv.org/abs/2305.17589>`_, which
+    :class:`pyg_gt.nn.RelativeWalkBias` reads. ``{attr_name} [P, walk_length]``, float32: for each
+    ordered pair ``(i, j)`` of nodes of a graph, row by row in the order of its nodes, column ``t``
+    is ``(P^t)_ij``. Column 0 is the identity; the columns from 1 on of the pairs ``(i, i)`` are
+    what :class:`AddRandomWalkPE` adds.
+
+    **The walk** ``P = D^{-1} W`` leaves a node along its outgoing edges (``edge_index[0]`` to
+    ``edge_index[1]``), each with its share of their ``edge_weight``; a repeated edge counts as
+    often as it stands, a self-loop is a step, an edge of weight zero is none. So each row of ``P``
+    sums to one, or to zero at a node without outgoing edges, where the walk ends; on a directed
+    graph, each row of ``P^t`` to the probability that it has not ended.
+
+    A graph in a `Batch` gets what it gets alone, up to rounding. (A `Batch` gives back in
+    ``to_data_list`` only what was on its graphs when it was made.)
+
+    Args:
+        walk_length: number of columns.
+        attr_name: where to store the probabilities, a name that begins with ``pair_``.
+
+    Raises:
+        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
+            if a graph has more than :attr:`MAX_NODES` nodes, or an edge joins two graphs.
+        IndexError: if ``edge_index`` holds a node that is not there.
+    """
+
+    #: Number of nodes of a graph above which its pairs are refused: 67 MB a column.
+    MAX_NODES: int = 4096
+
+    def __init__(self, walk_length: int, attr_name: str = "pair_walk") -> None:
+        self.walk_length = check_count(self, "walk_length", walk_length)
+        self.attr_name = check_pair_name(self, attr_name)
+
+    def encode(self, graphs: Graphs) -> list[Attribute]:
+        """See :class:`AddRelativeRandomWalkPE`."""
+        check_pairs(self, graphs, self.MAX_NODES, 4 * self.walk_length)
+        walks = walk_probabilities(graphs, self.walk_length)
+        return [Attribute(self.attr_name, walks, graphs.pair_ptr)]

@@ -1,0 +1,83 @@
+"""Numbers of hops between nodes, and the edges along shortest paths."""
+
+from __future__ import annotations
+
+from torch_geometric.data.datapipes import functional_transform
+
+from ._arguments import check_count, check_pair_name
+from ._attributes import Attribute
+from ._encoding import GraphEncoding
+from ._graphs import Graphs
+from ._hops import hops
+from ._pairs import check_pairs
+from ._path_edges import path_edges
+
+
+@functional_transform("pyg_gt_add_shortest_path_distance")
+class AddShortestPathDistance(GraphEncoding):
+    r"""Adds how many edges a shortest path between any two nodes has, and which ones.
+
+    What the spatial and the edge encoding of `"Do Transformers Really Perform Bad for Graph
+    Representation?" <https://arxiv.org/abs/2106.05234>`_ read: :class:`pyg_gt.nn.ShortestPathBias`
+    and :class:`pyg_gt.nn.EdgePathBias`.
+
+    **Distances.** ``{attr_name} [P]``, uint8: for each ordered pair ``(i, j)`` of nodes of a
+    graph, row by row in the order of its nodes, 0 where ``i = j``, the number of edges of a
+    shortest path from ``i`` to ``j`` where it is at most ``max_distance``, and
+    ``max_distance + 1`` for all other pairs, those without a path among them. Paths follow the
+    edges from ``edge_index[0]`` to ``edge_index[1]``, so on a directed graph a pair and its
+    reverse may differ. Edges are counted, not their weights; but an edge of weight zero is none.
+
+    **Paths.** With ``path_length``, also ``{attr_name}_edges [P, path_length]``, int32: the first
+    edges of one shortest path from ``i`` to ``j`` in their order, each by its place among the
+    edges of its own graph in ``edge_index`` (a number that batching leaves as it is), and -1
+    behind the end of the path. Pairs farther apart than ``max_distance`` have -1 only, as have
+    those without a path. Of several shortest paths it is the one that comes first when they are
+    compared node by node, the smaller number first; of repeated edges the first. So which path it
+    is depends on the order of the nodes.
+
+    A graph in a `Batch` gets what it gets alone. (A `Batch` gives back in ``to_data_list`` only
+    what was on its graphs when it was made.)
+
+    Args:
+        max_distance: the longest distance told from longer ones, at most 254.
+        attr_name: where to store the distances, a name that begins with ``pair_``.
+        path_length: number of columns for the edges of paths; None for distances alone.
+
+    Raises:
+        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
+            if a graph has more than :attr:`MAX_NODES` nodes, or an edge joins two graphs.
+        IndexError: if ``edge_index`` holds a node that is not there.
+    """
+
+    #: Number of nodes of a graph above which its pairs are refused: 0.3 GB of distances.
+    MAX_NODES: int = 16384
+
+    def __init__(
+        self,
+        max_distance: int = 20,
+        attr_name: str = "pair_distance",
+        *,
+        path_length: int | None = None,
+    ) -> None:
+        self.max_distance = check_count(self, "max_distance", max_distance)
+        if max_distance > 254:
+            raise ValueError(
+                f"{type(self).__name__} got max_distance={max_distance}; expected at most 254, "
+                "since distances are stored as uint8"
+            )
+        self.attr_name = check_pair_name(self, attr_name)
+        self.path_length = path_length
+        if path_length is not None:
+            self.path_length = check_count(self, "path_length", path_length)
+
+    def encode(self, graphs: Graphs) -> list[Attribute]:
+        """See :class:`AddShortestPathDistance`."""
+        L = self.path_length
+        check_pairs(self, graphs, self.MAX_NODES, 1 + 4 * (L or 0))
+        distance = hops(graphs, self.max_distance)
+        attributes = [Attribute(self.attr_name, distance, graphs.pair_ptr)]
+        if L is not None:
+            edges = path_edges(graphs, distance, self.max_distance, L)
+            attributes.append(Attribute(f"{self.attr_name}_edges", edges, graphs.pair_ptr))
+        return attributes

@@ -1,0 +1,363 @@
+"""Electrostatic encoding: closed forms and the pseudoinverse written out as oracles."""
+
+import copy
+import pickle
+import tracemalloc
+from fractions import Fraction
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+import torch_geometric.transforms as T
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch_geometric.data import Batch, Data, HeteroData
+from torch_geometric.utils import from_networkx
+
+from pyg_gt.transforms import (
+    AddElectrostaticSE,
+    AddLaplacianEigenvectorPE,
+    _electrostatic,
+    _green_functions,
+    precompute,
+)
+
+NAME = "electrostatic_se"
+EMPTY = torch.empty(2, 0, dtype=torch.long)
+
+
+def as_data(graph: nx.Graph) -> Data:
+    """The edges of a NetworkX graph, both ways where it is undirected."""
+    graph = nx.convert_node_labels_to_integers(graph)
+    data = from_networkx(graph)
+    return Data(edge_index=data.edge_index, num_nodes=graph.number_of_nodes())
+
+
+def encode(data: Data) -> Tensor:
+    """``[N, 8]``, in float64."""
+    found = AddElectrostaticSE()(data)[NAME]
+    assert found.dtype == torch.float32 and found.shape == (data.num_nodes, 8)
+    return found.double()
+
+
+def adjacency_of(data: Data) -> np.ndarray:
+    n = data.num_nodes
+    weight = torch.ones(data.num_edges) if data.edge_weight is None else data.edge_weight
+    W = np.zeros((n, n))
+    for (a, b), w in zip(data.edge_index.T.tolist(), weight.tolist(), strict=True):
+        if a != b:
+            W[a, b] += w / 2
+            W[b, a] += w / 2
+    return W
+
+
+def definition(data: Data) -> np.ndarray:
+    """Component by component with NumPy's ``pinv``."""
+    W = adjacency_of(data)
+    result = np.zeros((len(W), 8))
+    for component in nx.connected_components(nx.from_numpy_array(W)):
+        nodes = sorted(component)
+        if len(nodes) == 1:
+            continue
+        part = W[np.ix_(nodes, nodes)]
+        degree = part.sum(1)
+        G = np.linalg.pinv(np.diag(degree) - part, hermitian=True)
+        result[nodes] = statistics(G, part)
+    return result
+
+
+def statistics(G: np.ndarray, W: np.ndarray) -> np.ndarray:
+    V = G - G.diagonal()
+    share = W / W.sum(1)[:, None] * V
+    return np.stack(
+        [V.min(0), V.mean(0), V.std(0, ddof=1), V.min(1), V.mean(1), V.std(1, ddof=1)]
+        + [share.sum(0), share.sum(1)],
+        axis=1,
+    )
+
+
+def random_graph(n: int, seed: int, weighted: bool = True) -> Data:
+    random = np.random.default_rng(seed)
+    edges = random.integers(0, n, (2, 2 * n))
+    data = Data(edge_index=torch.from_numpy(edges), num_nodes=n)
+    if weighted:
+        data.edge_weight = torch.from_numpy(random.uniform(0.1, 3, edges.shape[1]))
+    return data
+
+
+def close(found: Any, expected: Any, rtol: float = 2e-6) -> None:
+    found, expected = np.asarray(found), np.asarray(expected)
+    np.testing.assert_allclose(found, expected, rtol, rtol * np.abs(expected).max(initial=1))
+
+
+@pytest.mark.parametrize("n", [2, 3, 12, 130])
+def test_complete_graph(n: int) -> None:
+    # G = (I - 11^T / n) / n, so V is -1/n but for zeros on its diagonal.
+    mean, deviation = -(n - 1) / n**2, np.sqrt(1 / n) / n
+    expected = [-1 / n, mean, deviation, -1 / n, mean, deviation, -1 / n, -1 / n]
+    close(encode(as_data(nx.complete_graph(n))), np.tile(expected, (n, 1)))
+
+
+def test_path_in_fractions() -> None:
+    # Along a path j..i the potential of a charge at j falls by the charge that passes each edge.
+    n = 6
+    V = [[Fraction(0)] * n for _ in range(n)]
+    for j in range(n):
+        for i in range(j + 1, n):
+            V[i][j] = V[i - 1][j] - Fraction(n - i, n)
+        for i in range(j - 1, -1, -1):
+            V[i][j] = V[i + 1][j] - Fraction(i + 1, n)
+    G = np.array(V, dtype=float)
+    W = nx.to_numpy_array(nx.path_graph(n))
+    close(encode(as_data(nx.path_graph(n))), statistics(G, W))
+
+
+def test_star() -> None:
+    leaves = 5
+    n = leaves + 1
+    found = encode(as_data(nx.star_graph(leaves)))
+    # A unit charge on the hub: a charge 1/n flows to each leaf. On a leaf: all but 1/n leaves it.
+    from_hub, from_leaf = -1 / n, -(n - 1) / n
+    close(found[0, [0, 3]], [from_hub, from_leaf])
+    close(found[1, [0, 3]], [from_leaf + from_hub] * 2)
+    close(found[0, 6:], [leaves * from_hub, from_leaf])
+    close(found[1, 6:], [from_leaf / leaves, from_hub])
+
+
+def test_effective_resistances() -> None:
+    graph = nx.random_regular_graph(3, 10, seed=0)
+    V = _green_functions.green_functions(nx.to_numpy_array(graph)[None])[0]
+    V = V - V.diagonal()
+    for (a, b), resistance in [
+        ((a, b), nx.resistance_distance(graph, a, b)) for a in range(10) for b in range(a)
+    ]:
+        assert abs(V[a, b] + V[b, a] + resistance) < 1e-12
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("n", [1, 2, 9, 40, 90])
+def test_agrees_with_the_pseudoinverse(n: int, weighted: bool) -> None:
+    data = random_graph(n, n, weighted)
+    close(encode(data), definition(data))
+
+
+def test_largest_potential_is_at_the_charge() -> None:
+    # The reason why there are no columns of maxima.
+    W = adjacency_of(random_graph(40, 1))
+    nodes = sorted(max(nx.connected_components(nx.from_numpy_array(W)), key=len))
+    W = W[np.ix_(nodes, nodes)]
+    V = np.linalg.pinv(np.diag(W.sum(1)) - W)
+    V = V - V.diagonal()
+    off = ~np.eye(len(V), dtype=bool)
+    assert (V[off] < -1e-3).all()
+
+
+def test_components_do_not_see_each_other() -> None:
+    graph = nx.disjoint_union_all([nx.path_graph(4), nx.empty_graph(1), nx.complete_graph(5)])
+    parts = [encode(as_data(nx.path_graph(4))), torch.zeros(1, 8)]
+    parts.append(encode(as_data(nx.complete_graph(5))))
+    close(encode(as_data(graph)), torch.cat(parts))
+
+
+def test_weights_loops_repeated_and_directed_edges() -> None:
+    path = as_data(nx.path_graph(5))
+    expected = encode(path)
+    once = path.edge_index[:, path.edge_index[0] < path.edge_index[1]]
+    close(encode(Data(edge_index=once.repeat(1, 2), num_nodes=5)), expected)
+    close(encode(Data(edge_index=once, num_nodes=5)), 2 * expected)
+    loops = torch.arange(5).repeat(2, 1)
+    with_loops = Data(edge_index=torch.cat([path.edge_index, loops], 1), num_nodes=5)
+    close(encode(with_loops), expected)
+    more = torch.cat([path.edge_index, torch.tensor([[0, 4], [4, 0]])], 1)
+    weight = torch.tensor([1.0] * 8 + [0.0] * 2)
+    close(encode(Data(edge_index=more, edge_weight=weight, num_nodes=5)), expected)
+    path.edge_weight = torch.full((8,), 4.0)
+    close(encode(path), expected / 4)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_no_edge(n: int) -> None:
+    for data in (Data(edge_index=EMPTY, num_nodes=n), Data(num_nodes=n)):
+        assert not encode(data).any()
+
+
+def grids_joined_by(weight: float) -> tuple[Data, np.ndarray]:
+    """Two squares with one edge of a small weight between, and their encoding in closed form."""
+    edges = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4)]
+    index = torch.tensor(edges).T
+    weights = torch.tensor([1.0] * 8 + [weight], dtype=torch.float64)
+    data = Data(edge_index=torch.cat([index, index.flip(0)], 1), num_nodes=8)
+    data.edge_weight = weights.repeat(2)
+    return data, weights.numpy()
+
+
+@pytest.mark.parametrize("weight", [1e-3, 1e-8, 1e-12, 1e-20, 1e-30])
+def test_weak_edges_lose_no_digits(weight: float) -> None:
+    data, _ = grids_joined_by(weight)
+    # A charge on one square passes the weak edge but for its own half: the drop is 1 / (2 weight).
+    found = encode(data)
+    close(found[:, 0] * weight, -np.full(8, 0.5), rtol=5 * weight + 2e-6)
+    assert bool((found[:, 1] < 0).all())
+    if weight >= 1e-8:
+        # numpy's pinv loses digits itself
+        close(found, definition(data), rtol=1e-5)
+
+
+def test_both_inverses_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = [random_graph(30, 0), random_graph(30, 1), as_data(nx.path_graph(30))]
+    graphs = [Data(edge_index=g.edge_index, num_nodes=30) for g in graphs]
+    batch = Batch.from_data_list(graphs)
+    expected = encode(batch)
+    monkeypatch.setattr(_green_functions, "_WORST_CONDITION", 0)
+    close(encode(batch), expected)
+
+
+def test_potentials_beyond_float32_are_refused() -> None:
+    data, _ = grids_joined_by(1e-40)
+    with pytest.raises(ValueError, match="potentials are beyond the range of float32"):
+        encode(data)
+
+
+@pytest.mark.parametrize("small_cuts", [True, False])
+@pytest.mark.parametrize("entries", [1, 300, 10**6])
+def test_sparse_and_dense_paths_agree(
+    entries: int, small_cuts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_electrostatic, "_ENTRIES", entries)
+    monkeypatch.setattr(_electrostatic, "_COLUMNS", 3)
+    monkeypatch.setattr(_green_functions, "_has_small_cuts", lambda laplacian: small_cuts)
+    graphs = [random_graph(60, 0, False), random_graph(60, 1, False), as_data(nx.path_graph(50))]
+    for data in (random_graph(70, 2), Batch.from_data_list(graphs)):
+        for limit in (0, 50):
+            transform = AddElectrostaticSE()
+            transform.DENSE_LIMIT = limit
+            close(transform(data)[NAME], encode(data))
+
+
+def test_factors_stand_in_where_conjugate_gradients_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_green_functions, "_has_small_cuts", lambda laplacian: False)
+    monkeypatch.setattr(_green_functions, "_MAX_STEPS", 3)
+    transform = AddElectrostaticSE()
+    transform.DENSE_LIMIT = 0
+    data = random_graph(60, 0)
+    close(transform(data)[NAME], encode(data))
+
+
+@pytest.mark.parametrize("small_cuts", [True, False])
+@pytest.mark.parametrize("weight", [1e-4, 1e-6, 1e-9, 1e-12, 1e-15, 1e-30])
+def test_weak_edges_of_a_large_component_lose_no_digits_or_are_refused(
+    weight: float, small_cuts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_green_functions, "_has_small_cuts", lambda laplacian: small_cuts)
+    data, _ = grids_joined_by(weight)
+    transform = AddElectrostaticSE()
+    transform.DENSE_LIMIT = 0
+    try:
+        found = transform(data)[NAME]
+    except ValueError as error:
+        assert "too many orders of magnitude; leave out the least" in str(error)
+        assert weight < 1e-7
+        return
+    close(found, encode(data))
+    assert weight > 1e-14
+
+
+def test_memory_of_a_large_graph_is_far_from_its_square() -> None:
+    n = 3000  # 72 MB as a dense matrix
+    data = as_data(nx.cycle_graph(n))
+    tracemalloc.start()
+    found = encode(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3e7
+    # The potential of a charge on a cycle is a parabola.
+    k = np.arange(n)
+    V = -k * (n - k) / (2 * n)
+    expected = [V.min(), V.mean(), V.std(ddof=1), V.min(), V.mean(), V.std(ddof=1), V[1], V[1]]
+    close(found, np.tile(expected, (n, 1)))
+
+
+@pytest.mark.parametrize("n", [23, 90])
+def test_permutation_equivariance(n: int) -> None:
+    data = random_graph(n, 0)
+    order = torch.randperm(n)
+    shuffled = copy.copy(data)
+    shuffled.edge_index = torch.argsort(order)[data.edge_index]
+    close(encode(shuffled), encode(data)[order])
+
+
+def test_graph_gets_in_a_batch_and_in_bulk_what_it_gets_alone() -> None:
+    graphs = [random_graph(n, n) for n in (1, 2, 3, 3, 3, 30, 66)]
+    graphs += [Data(edge_index=EMPTY, edge_weight=torch.ones(0), num_nodes=2)]
+    transform = AddElectrostaticSE()
+    alone = [transform(graph)[NAME] for graph in graphs]
+    close(transform(Batch.from_data_list(graphs))[NAME], torch.cat(alone))
+    batch = Batch.from_data_list([transform(graph) for graph in graphs])
+    assert torch.equal(batch[NAME], torch.cat(alone))
+    for together in ([transform], [AddLaplacianEigenvectorPE(2, normalization=None), transform]):
+        bulk = precompute(graphs, together, progress=False)
+        for graph, expected in zip(bulk, alone, strict=True):
+            close(graph[NAME], expected)
+
+
+@st.composite
+def weighted_graphs(draw: st.DrawFn) -> Data:
+    """Directed multigraphs with self-loops, isolated nodes and weights of several scales."""
+    n = draw(st.integers(1, 12))
+    node = st.integers(0, n - 1)
+    edges = draw(st.lists(st.tuples(node, node, st.sampled_from([0, 0.01, 0.3, 1, 2, 100]))))
+    index = torch.tensor([edge[:2] for edge in edges], dtype=torch.long).view(-1, 2).T
+    weight = torch.tensor([edge[2] for edge in edges], dtype=torch.float64)
+    return Data(edge_index=index, edge_weight=weight, num_nodes=n)
+
+
+@given(weighted_graphs())
+def test_any_graph(data: Data) -> None:
+    close(encode(data), definition(data))
+
+
+@given(weighted_graphs())
+def test_any_graph_as_a_large_one(data: Data) -> None:
+    transform = AddElectrostaticSE()
+    transform.DENSE_LIMIT = 1
+    close(transform(data)[NAME], definition(data))
+
+
+def test_repr_compose_pickle_and_functional_name() -> None:
+    assert repr(AddElectrostaticSE()) == "AddElectrostaticSE(attr_name='electrostatic_se')"
+    assert repr(AddElectrostaticSE(None)) == "AddElectrostaticSE(attr_name=None)"
+    data = random_graph(9, 0)
+    expected = AddElectrostaticSE()(data)[NAME]
+    again = pickle.loads(pickle.dumps(T.Compose([AddElectrostaticSE()])))
+    assert torch.equal(again(data)[NAME], expected)
+    source = torch.utils.data.datapipes.iter.IterableWrapper([data])
+    (out,) = source.pyg_gt_add_electrostatic_se()
+    assert torch.equal(out[NAME], expected)
+    assert NAME not in data
+
+
+def test_encoding_appended_to_x() -> None:
+    data = random_graph(9, 0)
+    data.x = torch.randn(9, 2)
+    out = AddElectrostaticSE(None)(data)
+    assert torch.equal(out.x, torch.cat([data.x, AddElectrostaticSE()(data)[NAME]], dim=1))
+
+
+def test_arguments_and_data_are_checked() -> None:
+    with pytest.raises(ValueError, match="attr_name=3; expected a name, or None"):
+        AddElectrostaticSE(3)
+    with pytest.raises(ValueError, match="got HeteroData"):
+        AddElectrostaticSE()(HeteroData())
+    with pytest.raises(IndexError, match="node 9, but the graph has 9 nodes"):
+        encode(Data(edge_index=torch.tensor([[0], [9]]), num_nodes=9))
+
+
+@pytest.mark.cuda
+def test_encoding_lies_where_the_edges_do() -> None:
+    data = random_graph(9, 0)
+    out = AddElectrostaticSE()(data.clone().to("cuda"))[NAME]
+    assert out.is_cuda
+    assert torch.equal(out.cpu(), AddElectrostaticSE()(data)[NAME])

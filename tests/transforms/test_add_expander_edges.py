@@ -1,0 +1,305 @@
+"""Expanders: NetworkX and dense eigenvalues as oracles."""
+
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+import torch_geometric.transforms as T
+from torch import Tensor
+from torch_geometric.data import Batch, Data, HeteroData
+from torch_geometric.loader import DataLoader
+from torch_geometric.utils import from_networkx, is_undirected
+
+from pyg_gt.transforms import AddExpanderEdges, _expanders, precompute
+from pyg_gt.transforms._random_numbers import numbers
+from pyg_gt.transforms._random_regular import random_regular_edges
+
+NAME = "expander_edge_index"
+EMPTY = torch.empty(2, 0, dtype=torch.long)
+
+
+def as_data(graph: nx.Graph) -> Data:
+    """The edges of a NetworkX graph, both ways where it is undirected."""
+    graph = nx.convert_node_labels_to_integers(graph)
+    data = from_networkx(graph)
+    return Data(edge_index=data.edge_index, num_nodes=graph.number_of_nodes())
+
+
+def expander(data: Data, degree: int, **kwargs: Any) -> Tensor:
+    """``[2, E']``, undirected and sorted."""
+    found = AddExpanderEdges(degree, **kwargs)(data)[NAME]
+    assert found.dtype == torch.int64
+    assert is_undirected(found, num_nodes=data.num_nodes)
+    order = found[0] * max(1, data.num_nodes) + found[1]
+    assert bool((order[1:] > order[:-1]).all()), "sorted, no edge twice"
+    return found
+
+
+def as_networkx(edges: Tensor, n: int) -> nx.Graph:
+    graph = nx.empty_graph(n)
+    graph.add_edges_from(edges.T.tolist())
+    return graph
+
+
+def second_eigenvalue(graph: nx.Graph) -> float:
+    """The second largest absolute value."""
+    values = np.abs(np.linalg.eigvalsh(nx.to_numpy_array(graph)))
+    return float(np.sort(values)[-2])
+
+
+def molecules() -> list[Data]:
+    return [as_data(nx.random_labeled_tree(n, seed=n)) for n in (1, 2, 4, 5, 9, 9, 17, 24, 24, 24)]
+
+
+@pytest.mark.parametrize("degree", [3, 4, 5, 6, 9])
+def test_regular_connected_and_with_a_gap(degree: int) -> None:
+    for n in [*range(2, 32), 80]:
+        edges = expander(as_data(nx.path_graph(n)), degree)
+        graph = as_networkx(edges, n)
+        assert nx.is_connected(graph) and nx.number_of_selfloops(graph) == 0
+        assert graph.number_of_edges() * 2 == edges.size(1)
+        degrees = sorted(dict(graph.degree).values())
+        if n <= degree:
+            assert degrees == [n - 1] * n
+        elif n * degree % 2 == 0:
+            assert nx.is_regular(graph) and degrees[0] == degree
+            assert second_eigenvalue(graph) <= 2 * np.sqrt(degree - 1) + 0.1 + 1e-9
+        else:
+            assert degrees == [degree] * (n - 1) + [degree + 1]
+            assert second_eigenvalue(graph) <= 2 * np.sqrt(degree - 1) + 0.1 + 1e-9
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_nothing_to_connect(n: int) -> None:
+    for data in (Data(edge_index=EMPTY, num_nodes=n), Data(num_nodes=n)):
+        assert expander(data, 3).shape == (2, 0)
+
+
+def test_no_edge_and_many_components_make_no_difference_to_what_is_drawn() -> None:
+    for graph in (nx.empty_graph(12), nx.disjoint_union(nx.path_graph(5), nx.path_graph(7))):
+        drawn = as_networkx(expander(as_data(graph), 3), 12)
+        assert nx.is_connected(drawn) and nx.is_k_regular(drawn, 3)
+
+
+def test_table() -> None:
+    # It must not change from one version to the next without a line in the changelog.
+    edges = expander(as_data(nx.cycle_graph(8)), 3)
+    assert edges.tolist() == []
+
+
+def test_same_alone_in_a_batch_in_bulk_and_in_any_order() -> None:
+    graphs = molecules()
+    transform = AddExpanderEdges(4, seed=3)
+    alone = [transform(graph)[NAME] for graph in graphs]
+    for order in (range(len(graphs)), reversed(range(len(graphs)))):
+        order = list(order)
+        batch = Batch.from_data_list([graphs[i] for i in order])
+        expected = [alone[i] + batch.ptr[place] for place, i in enumerate(order)]
+        assert torch.equal(transform(batch)[NAME], torch.cat(expected, dim=1))
+        bulk = precompute([graphs[i] for i in order], transform, progress=False)
+        for graph, i in zip(bulk, order, strict=True):
+            assert torch.equal(graph[NAME], alone[i])
+
+
+def test_pyg_renumbers_it() -> None:
+    graphs = [AddExpanderEdges(3)(graph) for graph in molecules()]
+    batch = next(iter(DataLoader(graphs, batch_size=len(graphs))))
+    assert torch.equal(batch[NAME], AddExpanderEdges(3)(Batch.from_data_list(molecules()))[NAME])
+    for graph, back in zip(graphs, batch.to_data_list(), strict=True):
+        assert torch.equal(back[NAME], graph[NAME])
+    assert bool((batch.batch[batch[NAME][0]] == batch.batch[batch[NAME][1]]).all())
+
+
+def test_same_in_another_process() -> None:
+    code = (
+        "import networkx, torch; from torch_geometric.utils import from_networkx;"
+        "from pyg_gt.transforms import AddExpanderEdges;"
+        "data = from_networkx(networkx.cycle_graph(20));"
+        f"print(AddExpanderEdges(5, seed=7)(data).{NAME}.tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout.strip() == str(expander(as_data(nx.cycle_graph(20)), 5, seed=7).tolist())
+
+
+def test_draw_depends_on_seed_size_and_edges_in_any_order() -> None:
+    cycle = as_data(nx.cycle_graph(20))
+    drawn = expander(cycle, 3)
+    for seed in (1, 2, 2**64 - 1):
+        assert not torch.equal(expander(cycle, 3, seed=seed), drawn)
+    assert not torch.equal(expander(as_data(nx.path_graph(20)), 3), drawn)
+    one_way = Data(edge_index=cycle.edge_index[:, ::2], num_nodes=20)
+    assert not torch.equal(expander(one_way, 3), drawn)
+    cycle.edge_index = cycle.edge_index[:, torch.randperm(40)]
+    cycle.edge_weight = torch.rand(40) + 0.1
+    cycle.x = torch.randn(20, 2)
+    assert torch.equal(expander(cycle, 3), drawn)
+    none = torch.tensor([[0, 7], [9, 7]])
+    cycle.edge_index = torch.cat([cycle.edge_index, none], dim=1)
+    cycle.edge_weight = torch.cat([cycle.edge_weight, torch.zeros(2)])
+    assert torch.equal(expander(cycle, 3), drawn)
+
+
+def test_generators_are_left_alone() -> None:
+    data = as_data(nx.cycle_graph(300))
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    expander(data, 3)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
+
+
+@pytest.mark.parametrize("degree", [3, 6])
+def test_large_graphs(degree: int) -> None:
+    graphs = [as_data(nx.path_graph(n)) for n in (300, 301, 300)]
+    graphs[2].edge_index = graphs[2].edge_index[:, :-1]
+    batch = Batch.from_data_list(graphs)
+    edges = expander(batch, degree)
+    for number, graph in enumerate(graphs):
+        inside = batch.batch[edges[0]] == number
+        own = edges[:, inside] - batch.ptr[number]
+        assert torch.equal(own, expander(graph, degree))
+        drawn = as_networkx(own, graph.num_nodes)
+        assert nx.is_connected(drawn)
+        assert second_eigenvalue(drawn) <= 2 * np.sqrt(degree - 1) + 0.11
+
+
+def test_eigenvalues_of_dense_and_sparse_matrices_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = np.array([0, 1, 2, 12, 40, 40, 41, 100])
+    key = numbers(np.zeros(8, np.uint64), np.arange(8))
+    edges = random_regular_edges(size, 3, key)
+    dense = _expanders.spectral_norms(size, *edges)
+    monkeypatch.setattr(_expanders, "_DENSE_LIMIT", 10)
+    sparse = _expanders.spectral_norms(size, *edges)
+    np.testing.assert_allclose(sparse, dense, rtol=2e-3)
+    graph = as_networkx(torch.tensor(np.stack(edges)), int(size.sum()))
+    parts = np.split(np.arange(size.sum()), np.cumsum(size)[:-1])
+    for nodes, norm in zip(parts[3:6], dense[3:6], strict=True):
+        assert abs(second_eigenvalue(graph.subgraph(nodes.tolist())) - norm) < 1e-9
+    # 41 nodes of degree 3: one has 4, and the norm is at least the eigenvalue.
+    second = second_eigenvalue(graph.subgraph(parts[6].tolist()))
+    assert second - 1e-9 <= dense[6] <= second + 0.1
+
+
+def test_two_components_have_no_gap() -> None:
+    twice = nx.disjoint_union(nx.complete_graph(4), nx.complete_graph(4))
+    row, col = as_data(twice).edge_index.numpy()
+    norm = _expanders.spectral_norms(np.array([8]), row, col)
+    np.testing.assert_allclose(norm, 3)
+    big = nx.disjoint_union(
+        nx.random_regular_graph(3, 200, seed=0), nx.random_regular_graph(3, 200, seed=1)
+    )
+    row, col = np.array(sorted([*big.edges, *((b, a) for a, b in big.edges)])).T
+    np.testing.assert_allclose(_expanders.spectral_norms(np.array([400]), row, col), 3, rtol=1e-3)
+
+
+def test_warns_when_no_draw_passes_and_keeps_the_best() -> None:
+    data = as_data(nx.path_graph(30))
+    found = {}
+    for max_tries in (1, 5, 40):
+        transform = AddExpanderEdges(4, max_tries=max_tries)
+        transform.SLACK = -2
+        message = f"1 of 1 expanders of degree 4 have a .* after max_tries={max_tries}; raise"
+        with pytest.warns(UserWarning, match=message):
+            edges = transform(data)[NAME]
+        graph = as_networkx(edges, 30)
+        assert nx.is_k_regular(graph, 4)
+        found[max_tries] = second_eigenvalue(graph)
+    key = numbers(np.zeros(1, np.uint64), 0)
+    assert found[40] <= found[5] <= found[1] and found[40] < found[1]
+    del key
+
+
+def test_most_draws_pass() -> None:
+    for degree in (3, 4, 5, 8):
+        for n in (6, 7, 12, 25, 26, 60):
+            size = np.full(200, n)
+            key = numbers(np.zeros(200, np.uint64), np.arange(200))
+            norm = _expanders.spectral_norms(size, *random_regular_edges(size, degree, key))
+            assert (norm <= 2 * np.sqrt(degree - 1) + 0.1).mean() > 0.8
+
+
+@pytest.mark.parametrize("degree", [3, 4, 5, 7, 10, 20])
+def test_random_graphs_of_all_densities_are_simple(degree: int) -> None:
+    size = np.tile(np.arange(41), 20)
+    key = numbers(np.zeros(size.size, np.uint64), np.arange(size.size))
+    row, col = random_regular_edges(size, degree, key)
+    assert (row != col).all()
+    assert (np.diff(row * size.sum() + col) > 0).all()
+    assert (np.repeat(np.arange(size.size), size)[row] == np.repeat(np.arange(size.size), size)[col]).all()
+    wanted = np.minimum(degree, np.maximum(size - 1, 0))
+    degrees = np.bincount(row, minlength=size.sum())
+    start = np.cumsum(size) - size
+    for n, d, first in zip(size, wanted, start, strict=True):
+        own = np.sort(degrees[first : first + n])
+        assert (own[: n - 1] == d).all() and (own[n - 1 :] == d + n * d % 2).all()
+
+
+@pytest.mark.parametrize(
+    ("n", "degree", "kind", "share"),
+    [
+        # All 70 cubic graphs of 6 nodes: 10 are complete bipartite, 60 are prisms.
+        (6, 3, nx.is_bipartite, 10 / 70),
+        # All 19355 cubic graphs of 8 nodes: 840 are cubes, 35 are two complete graphs.
+        (8, 3, nx.is_bipartite, 840 / 19355),
+    ],
+)
+def test_nearly_uniform(n: int, degree: int, kind: Any, share: float) -> None:
+    draws = 4000
+    key = numbers(np.zeros(draws, np.uint64), np.arange(draws))
+    row, col = random_regular_edges(np.full(draws, n), degree, key)
+    graphs = np.stack([row, col]).reshape(2, draws, n * degree) % n
+    found = sum(kind(nx.Graph(graphs[:, i].T.tolist())) for i in range(draws)) / draws
+    assert abs(found - share) < 0.25 * share
+
+
+def test_repr_compose_pickle_and_functional_name() -> None:
+    assert repr(AddExpanderEdges(3)) == (
+        "AddExpanderEdges(degree=3, attr_name='expander_edge_index', seed=0, max_tries=100)"
+    )
+    assert repr(AddExpanderEdges(4, "my_edge_index", seed=5, max_tries=7)) == (
+        "AddExpanderEdges(degree=4, attr_name='my_edge_index', seed=5, max_tries=7)"
+    )
+    data = as_data(nx.cycle_graph(9))
+    again = pickle.loads(pickle.dumps(T.Compose([AddExpanderEdges(4)])))
+    assert torch.equal(again(data)[NAME], expander(data, 4))
+    source = torch.utils.data.datapipes.iter.IterableWrapper([data])
+    (out,) = source.pyg_gt_add_expander_edges(degree=4)
+    assert torch.equal(out[NAME], expander(data, 4))
+    assert NAME not in data
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"degree": 2}, "degree=2; expected a whole number of at least 3"),
+        ({"degree": 3.5}, r"degree=3\.5"),
+        ({"degree": 3, "attr_name": "expander"}, "a name that ends with '_edge_index'"),
+        ({"degree": 3, "attr_name": None}, "a name that ends with '_edge_index'"),
+        ({"degree": 3, "seed": -1}, "seed=-1"),
+        ({"degree": 3, "max_tries": 0}, "max_tries=0; expected a whole number of at least 1"),
+    ],
+)
+def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AddExpanderEdges(**arguments)
+
+
+def test_data_is_checked() -> None:
+    with pytest.raises(ValueError, match="got HeteroData"):
+        AddExpanderEdges(3)(HeteroData())
+    with pytest.raises(IndexError, match="node 9, but the graph has 9 nodes"):
+        AddExpanderEdges(3)(Data(edge_index=torch.tensor([[0], [9]]), num_nodes=9))
+
+
+@pytest.mark.cuda
+def test_edges_lie_where_the_others_do() -> None:
+    data = as_data(nx.cycle_graph(9))
+    out = AddExpanderEdges(3)(data.clone().to("cuda"))[NAME]
+    assert out.is_cuda
+    assert torch.equal(out.cpu(), expander(data, 3))

@@ -1,0 +1,263 @@
+"""Edges to all nodes within some hops: closed forms and SciPy's shortest paths as oracle."""
+
+import copy
+import pickle
+import tracemalloc
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+import torch_geometric.transforms as T
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import shortest_path
+from torch_geometric.data import Batch, Data, HeteroData
+from torch_geometric.loader import DataLoader
+from torch_geometric.utils import from_networkx
+
+from pyg_gt.nn import MaskedTransformerConv
+from pyg_gt.transforms import (
+    AddKHopEdges,
+    AddShortestPathDistance,
+    EncodeAndCollate,
+    _near_pairs,
+)
+
+NAME, DISTANCE = "k_hop_edge_index", "k_hop_distance"
+EMPTY = torch.empty(2, 0, dtype=torch.long)
+
+
+def as_data(graph: nx.Graph) -> Data:
+    """The edges of a NetworkX graph, both ways where it is undirected."""
+    graph = nx.convert_node_labels_to_integers(graph)
+    data = from_networkx(graph)
+    return Data(edge_index=data.edge_index, num_nodes=graph.number_of_nodes())
+
+
+def random_graph(n: int, seed: int, edges_per_node: float = 1.5) -> Data:
+    """Directed, with self-loops and repeated edges, and with some edges of weight zero."""
+    random = np.random.default_rng(seed)
+    edges = torch.from_numpy(random.integers(0, n, (2, int(edges_per_node * n))))
+    weight = torch.from_numpy(random.integers(0, 3, edges.size(1))).float()
+    return Data(edge_index=edges, edge_weight=weight, num_nodes=n)
+
+
+def encode(data: Data, k: int) -> dict[tuple[int, int], int]:
+    """The number of hops of each edge."""
+    out = AddKHopEdges(k)(data)
+    edges, hops = out[NAME], out[DISTANCE]
+    assert edges.dtype == torch.int64 and hops.dtype == torch.uint8
+    assert edges.shape == (2, len(hops)) and hops.dim() == 1 and edges.is_contiguous()
+    pairs = [(i, j) for i, j in edges.T.tolist()]
+    assert pairs == sorted(set(pairs))
+    return dict(zip(pairs, hops.tolist(), strict=True))
+
+
+def oracle(data: Data, k: int) -> dict[tuple[int, int], int]:
+    """The same, by SciPy."""
+    n = data.num_nodes
+    edges = data.edge_index
+    if data.edge_weight is not None:
+        edges = edges[:, data.edge_weight > 0]
+    adjacency = csr_array((np.ones(edges.size(1)), edges.numpy()), shape=(n, n))
+    distance = shortest_path(adjacency, unweighted=True)
+    pairs = np.argwhere((distance >= 1) & (distance <= k))
+    return {(int(i), int(j)): int(distance[i, j]) for i, j in pairs}
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 254])
+def test_path_and_cycle(k: int) -> None:
+    n = 300
+    apart = {(i, j): abs(i - j) for i in range(n) for j in range(n) if 1 <= abs(i - j) <= k}
+    assert encode(as_data(nx.path_graph(n)), k) == apart
+    around = {
+        (i, j): min(abs(i - j), n - abs(i - j))
+        for i in range(n)
+        for j in range(n)
+        if 1 <= min(abs(i - j), n - abs(i - j)) <= k
+    }
+    assert encode(as_data(nx.cycle_graph(n)), k) == around
+
+
+def test_star_and_complete_graph() -> None:
+    star = encode(as_data(nx.star_graph(50)), 2)
+    assert len(star) == 51 * 50
+    assert all(hops == (1 if 0 in pair else 2) for pair, hops in star.items())
+    complete = encode(as_data(nx.complete_graph(30)), 4)
+    assert len(complete) == 30 * 29 and set(complete.values()) == {1}
+
+
+def test_grid() -> None:
+    found = encode(as_data(nx.grid_2d_graph(7, 8)), 3)
+    nodes = [(a, b) for a in range(7) for b in range(8)]
+    apart = {
+        (i, j): abs(a - c) + abs(b - d)
+        for i, (a, b) in enumerate(nodes)
+        for j, (c, d) in enumerate(nodes)
+    }
+    assert found == {pair: hops for pair, hops in apart.items() if 1 <= hops <= 3}
+
+
+def test_directed_path_has_no_way_back() -> None:
+    data = as_data(nx.path_graph(4, create_using=nx.DiGraph))
+    assert encode(data, 2) == {(0, 1): 1, (0, 2): 2, (1, 2): 1, (1, 3): 2, (2, 3): 1}
+
+
+def test_one_hop_is_the_graph_without_loops_and_repeats() -> None:
+    data = random_graph(40, 0, 4)
+    data.edge_weight = None
+    pairs = {(i, j) for i, j in data.edge_index.T.tolist() if i != j}
+    assert encode(data, 1) == dict.fromkeys(pairs, 1)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_no_edge(n: int) -> None:
+    loops = torch.arange(n).repeat(2, 1)
+    for data in (Data(edge_index=EMPTY, num_nodes=n), Data(num_nodes=n), Data(edge_index=loops)):
+        data.num_nodes = n
+        assert encode(data, 3) == {}
+        assert data.num_nodes == n
+
+
+@pytest.mark.parametrize("n", [2, 30, 200])
+@pytest.mark.parametrize("k", [1, 2, 3, 7])
+@pytest.mark.parametrize("rows", [1, 64, 2**13])
+def test_agrees_with_scipy(n: int, k: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_near_pairs, "_ROWS", rows)
+    data = random_graph(n, n)
+    assert encode(data, k) == oracle(data, k)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_agrees_with_the_distances_of_all_pairs(k: int) -> None:
+    batch = Batch.from_data_list([random_graph(n, n, 2) for n in (3, 40, 90)])
+    distance = AddShortestPathDistance(k)(batch).pair_distance
+    near = distance[(distance > 0) & (distance <= k)]
+    assert torch.equal(AddKHopEdges(k)(batch)[DISTANCE], near)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Data:
+    """Directed multigraphs with self-loops, isolated nodes and edges of weight zero."""
+    n = draw(st.integers(1, 12))
+    node = st.integers(0, n - 1)
+    edges = draw(st.lists(st.tuples(node, node, st.sampled_from([0, 1, 2])), max_size=40))
+    index = torch.tensor([edge[:2] for edge in edges], dtype=torch.long).view(-1, 2).T
+    weight = torch.tensor([edge[2] for edge in edges], dtype=torch.float64)
+    return Data(edge_index=index, edge_weight=weight, num_nodes=n)
+
+
+@settings(max_examples=100, deadline=None)
+@given(graphs(), st.integers(1, 9))
+def test_any_graph(data: Data, k: int) -> None:
+    assert encode(data, k) == oracle(data, k)
+
+
+def test_graph_gets_in_a_batch_what_it_gets_alone() -> None:
+    def several() -> list[Data]:
+        data = [random_graph(n, n) for n in (1, 2, 3, 3, 3, 30, 64, 100, 7)]
+        no_weight = torch.ones(0)
+        data += [Data(edge_index=EMPTY, edge_weight=no_weight, num_nodes=n) for n in (2, 0)]
+        return [data[i] for i in (9, 0, 1, 10, 2, 3, 4, 5, 6, 7, 8)]
+
+    transform = AddKHopEdges(3)
+    together = transform(Batch.from_data_list(several()))
+    alone = [transform(data) for data in several()]
+    loaded = next(iter(DataLoader(alone, batch_size=11)))
+    collated = EncodeAndCollate(transform)(several())
+    for name in (NAME, DISTANCE):
+        assert torch.equal(together[name], loaded[name])
+        assert torch.equal(together[name], collated[name])
+    for data, back in zip(alone, collated.to_data_list(), strict=True):
+        assert torch.equal(data[NAME], back[NAME]) and torch.equal(data[DISTANCE], back[DISTANCE])
+
+
+def test_permutation_equivariance() -> None:
+    data = random_graph(50, 0)
+    order = torch.randperm(50)
+    shuffled = copy.copy(data)
+    shuffled.edge_index = order[data.edge_index]
+    renamed = {(int(order[i]), int(order[j])): hops for (i, j), hops in encode(data, 3).items()}
+    assert encode(shuffled, 3) == renamed
+
+
+def test_attention_over_two_hops_sees_two_hops() -> None:
+    data = AddKHopEdges(2)(as_data(nx.path_graph(5)))
+    conv = MaskedTransformerConv(4, 4)
+    x = torch.randn(5, 4, requires_grad=True)
+    conv(x, data[NAME])[0].sum().backward()
+    assert (x.grad != 0).any(1).tolist() == [True, True, True, False, False]
+
+
+def test_memory_of_a_large_graph_is_that_of_its_edges() -> None:
+    n = 20_000  # 400 MB as a dense matrix of bytes
+    data = as_data(nx.random_regular_graph(4, n, seed=0))
+    tracemalloc.start()
+    out = AddKHopEdges(3)(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert out[NAME].size(1) > 50 * n * 0.99
+    assert peak < 5 * 17 * out[NAME].size(1)
+    graph = nx.Graph(data.edge_index.T.tolist())
+    for node in (0, 8191, 8192, n - 1):
+        lengths = nx.single_source_shortest_path_length(graph, node, cutoff=3)
+        here = out[NAME][0] == node
+        found = zip(out[NAME][1, here].tolist(), out[DISTANCE][here].tolist(), strict=True)
+        assert dict(found) == {other: hops for other, hops in lengths.items() if hops}
+
+
+def test_edge_between_graphs_is_refused() -> None:
+    batch = Batch.from_data_list([as_data(nx.path_graph(2)), as_data(nx.path_graph(2))])
+    batch.edge_index = torch.cat([batch.edge_index, torch.tensor([[1], [2]])], dim=1)
+    with pytest.raises(ValueError, match="between nodes 1 and 2 of the batch"):
+        AddKHopEdges(2)(batch)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 0}, "k=0; expected a whole number of at least 1"),
+        ({"k": True}, "k=True"),
+        ({"k": 255}, "k=255; expected at most 254"),
+        ({"k": 2, "attr_name": "edges"}, "ends with '_edge_index'"),
+        ({"k": 2, "attr_name": "my_batch_edge_index"}, "ends with '_edge_index'"),
+        ({"k": 2, "attr_name": "index_edge_index"}, "choose another name"),
+    ],
+)
+def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AddKHopEdges(**arguments)
+
+
+def test_data_is_checked() -> None:
+    with pytest.raises(IndexError, match="node 9, but the graph has 9 nodes"):
+        encode(Data(edge_index=torch.tensor([[0], [9]]), num_nodes=9), 2)
+    with pytest.raises(ValueError, match="got HeteroData"):
+        AddKHopEdges(2)(HeteroData())
+
+
+def test_repr_shows_every_argument() -> None:
+    assert repr(AddKHopEdges(3)) == "AddKHopEdges(k=3, attr_name='k_hop_edge_index')"
+
+
+def test_compose_pickle_and_functional_name() -> None:
+    data = random_graph(9, 0)
+    transform = T.Compose([AddKHopEdges(3, "near_edge_index")])
+    again = pickle.loads(pickle.dumps(transform))
+    assert torch.equal(transform(data).near_edge_index, again(data).near_edge_index)
+    assert torch.equal(transform(data).near_distance, again(data).near_distance)
+    source = torch.utils.data.datapipes.iter.IterableWrapper([data])
+    (out,) = source.pyg_gt_add_k_hop_edges(3)
+    assert torch.equal(out[NAME], transform(data).near_edge_index)
+
+
+def test_data_is_left_as_it_was() -> None:
+    data = random_graph(9, 0)
+    before = copy.deepcopy(data)
+    encode(data, 3)
+    assert sorted(data.keys()) == sorted(before.keys())
+    assert torch.equal(data.edge_index, before.edge_index)
+    assert torch.equal(data.edge_weight, before.edge_weight)
