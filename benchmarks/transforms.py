@@ -257,9 +257,7 @@ def grid_graph(side: int = 412) -> Data:
     place = torch.arange(side * side).view(side, side)
     right = torch.stack([place[:, :-1].flatten(), place[:, 1:].flatten()])
     down = torch.stack([place[:-1].flatten(), place[1:].flatten()])
-    return Data(
-        edge_index=to_undirected(torch.cat([right, down], 1)), num_nodes=side * side
-    )
+    return Data(edge_index=to_undirected(torch.cat([right, down], 1)), num_nodes=side * side)
 
 
 def large(data: Data, num_samples: int | None) -> dict[str, Any]:

@@ -38,7 +38,7 @@ ALLOWED["example"] = {"top", "layout", "ops", "nn", "testing", "transforms", "da
 ALLOWED["benchmark"] = set(ALLOWED)  # it may time the parts of a backend
 SCRIPTS = {"examples": "example", "benchmarks": "benchmark"}
 
-REQUIRED = {"torch", "torch_geometric", "numpy", "scipy", "tqdm"}
+REQUIRED = {"torch", "torch_geometric", "numpy", "scipy", "threadpoolctl", "tqdm"}
 FORBIDDEN_NAMES = {"utils", "common", "config", "registry"}
 
 

@@ -41,11 +41,11 @@ def test_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", pyg_gt.__version__)
     literals = [
         ast.literal_eval(node.value)
-        for node in ast.parse(read("pyg_gt/__init__.py")).body
+        for node in ast.parse(read("pyg_gt/_version.py")).body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__"
     ]
     assert literals == [pyg_gt.__version__]
-    assert '[tool.hatch.version]\npath = "pyg_gt/__init__.py"\n' in read("pyproject.toml")
+    assert '[tool.hatch.version]\npath = "pyg_gt/_version.py"\n' in read("pyproject.toml")
     try:
         installed = metadata.version("pyg_gt")
     except metadata.PackageNotFoundError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+
+# Of the Laplacian, as in `torch_geometric.utils.get_laplacian`.
+Normalization = Literal["sym", "rw"] | None
 
 
 def check_count(owner: object, name: str, value: Any, least: int = 1) -> int:
@@ -33,6 +36,17 @@ def check_attr_name(owner: object, attr_name: Any) -> str | None:
             "encoding: choose another name"
         )
     return attr_name
+
+
+def check_normalization(owner: object, normalization: Any) -> Normalization:
+    """``normalization``, if it is one; else ``ValueError``."""
+    if normalization not in ("sym", "rw", None):
+        raise ValueError(
+            f"{type(owner).__name__} got normalization={normalization!r}; expected 'sym', 'rw' or "
+            "None"
+        )
+    checked: Normalization = normalization
+    return checked
 
 
 def check_pair_name(owner: object, attr_name: Any) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import Compose
 
+from ._arguments import Normalization
 from ._attributes import Column, column
 from ._encoding import GraphEncoding
 from ._graphs import Graphs, read_graphs
-from ._spectral import Normalization
+from ._threads import threads_for
 
 # What one chunk has at most (or one graph): some ten megabytes of node encodings, or a few hundred
 # of pair encodings.
@@ -53,7 +54,8 @@ def encode(graphs: Graphs, encodings: Sequence[GraphEncoding]) -> list[Column]:
         range(len(encodings)),
         key=lambda i: min((use[each] for each in encodings[i].spectra.values()), default=3),
     )
-    attributes = {i: encodings[i].encode(graphs) for i in order}
+    with threads_for(graphs):
+        attributes = {i: encodings[i].encode(graphs) for i in order}
     columns = [
         column(attribute, graphs.ptr) for i in range(len(encodings)) for attribute in attributes[i]
     ]

@@ -43,6 +43,10 @@ class Components:
         """``n``, the number of nodes of the largest component."""
         return int(np.diff(self.ptr).max())
 
+    def each(self) -> Iterator[Components]:
+        """The components one by one."""
+        return (_cut(self, i, i + 1) for i in range(self.num_components))
+
     def stacked_nodes(self) -> Ints:
         """``[G, n]``, of components of one size."""
         return self.nodes.reshape(self.num_components, -1)

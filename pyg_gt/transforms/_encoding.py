@@ -10,9 +10,11 @@ from typing import Any
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from ._arguments import Normalization
 from ._attributes import Attribute, write
 from ._graphs import Graphs, read_graphs
-from ._spectral import Normalization, SpectrumUse
+from ._spectral import SpectrumUse
+from ._threads import threads_for
 
 
 class GraphEncoding(BaseTransform):
@@ -32,7 +34,10 @@ class GraphEncoding(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         """Adds the attributes to ``data``, a `Data` or a `Batch`."""
-        write(data, self.encode(read_graphs([data])))
+        graphs = read_graphs([data])
+        with threads_for(graphs):
+            attributes = self.encode(graphs)
+        write(data, attributes)
         return data
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from ._components import dense_stack
 from ._graphs import Floats, Ints, offsets
-from ._lanczos import _SEED
+from ._lanczos import SEED
 from ._random_numbers import Keys, numbers
 from ._random_regular import random_regular_edges
 
@@ -107,6 +107,6 @@ def _norm_of_large(n: int, row: Ints, col: Ints) -> float:
         tol=_TOLERANCE,
         v0=np.random.default_rng(0).standard_normal(n),
         return_eigenvectors=False,
-        **_SEED,
+        **SEED,
     )
     return float(abs(value))

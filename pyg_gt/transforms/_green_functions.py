@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import splu
 
 from ._graphs import Floats
-from ._lanczos import _has_small_cuts
+from ._lanczos import has_small_cuts
 
 # A matrix whose condition number is beyond this is not inverted as it stands.
 _WORST_CONDITION = 1e9
@@ -48,7 +48,7 @@ def green_columns(laplacian: csr_array, at_once: int) -> Iterator[tuple[int, Flo
     converge in a few steps.
     """
     n = laplacian.shape[0]
-    solve = None if _has_small_cuts(laplacian) else _with_conjugate_gradients(laplacian)
+    solve = None if has_small_cuts(laplacian) else _with_conjugate_gradients(laplacian)
     for start in range(0, n, at_once):
         stop = min(n, start + at_once)
         charge = np.full((n, stop - start), -1 / n)

@@ -8,10 +8,11 @@ import numpy as np
 from scipy.sparse import csr_array, eye_array
 from scipy.special import ive
 
+from ._arguments import Normalization
 from ._components import components, runs
 from ._graphs import Floats, Graphs
 from ._sparse_laplacian import sparse_laplacian
-from ._spectral import Normalization, full_spectrum
+from ._spectral import full_spectrum
 
 # The error that is allowed for each coefficient that is left out.
 _TOLERANCE = 1e-13

@@ -14,7 +14,7 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh, splu
 from ._graphs import Floats
 
 # From SciPy 1.17 on ARPACK draws from this generator when a Krylov space is exhausted.
-_SEED: dict[str, Any] = {"rng": 0} if "rng" in signature(eigsh).parameters else {}
+SEED: dict[str, Any] = {"rng": 0} if "rng" in signature(eigsh).parameters else {}
 
 
 class NotConvergedError(Exception):
@@ -46,7 +46,7 @@ def smallest_sparse_eigenpairs(
     n = laplacian.shape[0]
     if 2 * k + 1 > n:
         raise NotConvergedError(f"ARPACK finds fewer than half of {n} eigenvectors")
-    likelier = _has_small_cuts(laplacian)
+    likelier = has_small_cuts(laplacian)
     failure: Exception | None = None
     for inverse in (likelier, not likelier):
         try:
@@ -62,7 +62,7 @@ def smallest_sparse_eigenpairs(
     raise NotConvergedError(str(failure)) from failure
 
 
-def _has_small_cuts(laplacian: csr_array) -> bool:
+def has_small_cuts(laplacian: csr_array) -> bool:
     """Whether the graph is nearly a tree or nearly planar, so that its factors stay sparse.
 
     The columns that Cuthill and McKee's order puts between a node and its first neighbour are a
@@ -136,7 +136,7 @@ def _checked(
             k=1 if values.size else k,
             which="LA",
             v0=draw.standard_normal(n),
-            **_SEED,
+            **SEED,
             **options,
         )
         new = np.einsum("ij,ij->j", vectors, laplacian @ vectors)

@@ -40,7 +40,10 @@ def precompute(
     **On disk.** With ``cache_dir`` the encodings lie in a folder of it named after the graphs, the
     transforms and the version of this library. There they are computed once, a shard at a time;
     after a crash the next call goes on where it stopped. They are read through memory maps, so
-    memory stays flat whatever the size. The files are plain arrays; nothing in them is run.
+    memory stays flat whatever the size. The files are plain arrays; nothing in them is run. Every
+    call reads all graphs, to know their folder, and all files of it, to know that they are whole.
+    Of a transform of your own the name, arguments and limits (attributes in capitals) are known,
+    not the code: pass ``rebuild=True`` once it has changed.
 
     Args:
         data: graphs, or a dataset of them, which is read as it is given, with its ``transform``.
@@ -51,7 +54,8 @@ def precompute(
             `torch.utils.data.DataLoader`, they need ``if __name__ == "__main__"`` where processes
             are not forked.
         progress: whether a progress bar is shown, on a terminal.
-        rebuild: whether an existing folder of these encodings is deleted and made anew.
+        rebuild: whether an existing folder of these encodings is deleted and made anew. No other
+            process may be reading or writing it.
 
     Returns:
         Of a dataset, a :class:`PrecomputedDataset` of the same length and order; else a list. The
@@ -68,6 +72,8 @@ def precompute(
             f"expected a list of graphs or a dataset, got {type(data).__name__}; a single graph "
             "is encoded by calling the transform on it"
         )
+    if not isinstance(data, Dataset):
+        data = [data[i] for i in range(len(data))]  # read once: the result holds them all anyway
     encodings = encodings_of(transform)
     store: Store | None = None
     if cache_dir is None:

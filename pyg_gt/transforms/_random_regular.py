@@ -16,8 +16,8 @@ def random_regular_edges(size: Ints, degree: int, key: Keys) -> tuple[Ints, Ints
 
     Where there are fewer other nodes, all are neighbours. Where ``size`` and ``degree`` are both
     odd, one random node has one neighbour more. Ends of edges are paired at random (Bollobas 1980)
-    and loops and repeated edges switched away, which is nearly uniform over all simple graphs of
-    these degrees (`Janson 2019 <https://arxiv.org/abs/1901.09744>`_).
+    and loops and repeated edges switched away, which in the limit of many nodes is uniform over
+    all simple graphs of these degrees (`Janson 2019 <https://arxiv.org/abs/1901.09744>`_).
 
     Args:
         size: ``[G]``, the numbers of nodes.

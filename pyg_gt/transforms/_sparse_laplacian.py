@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array, diags_array
 
+from ._arguments import Normalization
 from ._components import Components
 from ._graphs import Floats
-from ._spectral import Normalization
 
 
 class SparseLaplacian(NamedTuple):

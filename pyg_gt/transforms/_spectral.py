@@ -8,13 +8,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, diags_array
 
+from ._arguments import Normalization
 from ._components import Components, components
 from ._graphs import Floats, Graphs
 from ._lanczos import NotConvergedError, smallest_sparse_eigenpairs
+from ._sparse_laplacian import sparse_laplacian
 
-Normalization = Literal["sym", "rw"] | None
 # How an encoding reads a spectrum: of all components that are not too large, of small ones only,
 # or only if another encoding has made it.
 SpectrumUse = Literal["whole", "small", "reuse"]
@@ -86,7 +86,11 @@ def laplacian_eigenpairs(
         nodes = group.stacked_nodes()
         known = has_spectrum(graphs, group, normalization)
         if n > dense_up_to and not known:
-            values, vectors = _sparse_eigenpairs(group, count, normalization, dense_limit, options)
+            found = [
+                _sparse_eigenpairs(component, count, normalization, dense_limit, options)
+                for component in group.each()
+            ]
+            values, vectors = (np.concatenate(parts) for parts in zip(*found, strict=True))
         elif n > SMALL and 8 * count <= n and not known:
             # LAPACK's syevr computes only the wanted ones; it pays from about here on.
             values, vectors = _some_eigenpairs(symmetrized(group), count, normalization)
@@ -187,52 +191,28 @@ def _deflated_laplacian(
 
 
 def _sparse_eigenpairs(
-    group: Components,
+    component: Components,
     count: int,
     normalization: Normalization,
     dense_limit: int,
     options: Mapping[str, Any],
 ) -> tuple[Floats, Floats]:
-    """``values [G, count]`` and ``vectors [G, n, count]`` of large components."""
-    n = group.width
-    whole = group.sparse()
-    values, vectors = [], []
-    for start in group.ptr[:-1].tolist():
-        adjacency = whole[start : start + n, start : start + n]
-        adjacency = csr_array((adjacency + adjacency.T) / 2)
-        adjacency.setdiag(0)
-        adjacency.eliminate_zeros()
-        found = _sparse_eigenpairs_of(adjacency, count, normalization, dense_limit, options)
-        values.append(found[0])
-        vectors.append(found[1])
-    return np.stack(values), np.stack(vectors)
-
-
-def _sparse_eigenpairs_of(
-    adjacency: csr_array,
-    count: int,
-    normalization: Normalization,
-    dense_limit: int,
-    options: Mapping[str, Any],
-) -> tuple[Floats, Floats]:
-    n = adjacency.shape[0]
-    degree = adjacency.sum(axis=1)[None]  # [1, n]
-    root, trivial, bound = _trivial_vector(degree, normalization)
-    scale = diags_array(1 / root[0])
-    laplacian = csr_array(scale @ (diags_array(degree[0]) - adjacency) @ scale)
+    """``values [1, count]`` and ``vectors [1, n, count]`` of one large component."""
+    laplacian = sparse_laplacian(component, normalization)
+    n = component.width
     try:
         values, vectors = smallest_sparse_eigenpairs(
-            laplacian, trivial[0], count, float(bound[0]), options
+            laplacian.matrix, laplacian.trivial, count, laplacian.bound, options
         )
     except NotConvergedError as error:
         if n <= dense_limit:
-            values, vectors = _some_eigenpairs(adjacency.toarray()[None], count, normalization)
-            return values[0], vectors[0]
+            return _some_eigenpairs(symmetrized(component), count, normalization)
         raise RuntimeError(
             f"no {count} eigenvectors found for a component of {n} nodes ({error}); ask for a "
             f"smaller k, or give more room with ncv= or maxiter= (options of eigsh)"
         ) from error
-    return np.maximum(values, 0), _of_random_walk(vectors[None], root, normalization)[0]
+    vectors = _of_random_walk(vectors[None], laplacian.trivial[None], normalization)
+    return np.maximum(values, 0)[None], vectors
 
 
 def _trivial_vector(degree: Floats, normalization: Normalization) -> tuple[Floats, Floats, Floats]:

@@ -25,18 +25,19 @@ class AddExpanderEdges(GraphEncoding):
     as ``{attr_name} [2, E']``, each edge both ways, sorted by source and target. PyG renumbers the
     nodes in it when it batches graphs.
 
-    Every node of a graph of ``n`` nodes has ``degree`` neighbours, drawn nearly uniformly from all
-    simple graphs of that kind. If ``n`` and ``degree`` are both odd, where none exists, one random
-    node has ``degree + 1``. If ``n <= degree``, all nodes are neighbours. The code of the paper
-    draws ``degree`` permutations instead, so about twice as many edges, loops and repeated edges
-    among them.
+    Every node of a graph of ``n`` nodes has ``degree`` neighbours. Every simple graph of that kind
+    can be drawn, and if ``n`` is large, all are nearly equally likely. If ``n`` and ``degree`` are
+    both odd, there is none, and one random node has ``degree + 1``. If ``n <= degree``, all nodes
+    are neighbours. A directed graph gets an undirected expander too. (In the authors' code, every
+    node is the source of ``degree`` random edges and the target of as many, which gives about
+    twice the number for the same ``degree``, with repeated edges among them.)
 
     **The spectral gap.** The second largest ``|eigenvalue|`` of the new graph's adjacency matrix
-    is at most ``2 sqrt(degree - 1) +`` :attr:`SLACK`, which makes it connected too. No large graph
-    can be below that without the slack, and most random ones are near it (`Friedman 2008
-    <https://arxiv.org/abs/cs/0405020>`_). Others are drawn again. If the last of ``max_tries``
-    fails, there is a warning, and the best one is kept. (Of more than 256 nodes, the eigenvalue
-    is computed to a thousandth.)
+    is at most ``2 sqrt(degree - 1) +`` :attr:`SLACK`, which also makes it connected. Most random
+    regular graphs are near that bound, and no large one is far below (`Friedman 2008
+    <https://arxiv.org/abs/cs/0405020>`_). One that is above is drawn again; if all ``max_tries``
+    are, the best one is kept and there is a warning. (Of more than 256 nodes, the eigenvalue is
+    computed to a thousandth.)
 
     **Randomness.** The draw depends on ``seed`` and on the graph itself, that is on its number of
     nodes and its edges in any order, and on nothing else. So a graph gets the same expander alone,

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_attr_name
+from ._arguments import Normalization, check_attr_name, check_normalization
 from ._attributes import Attribute
 from ._encoding import GraphEncoding
 from ._graphs import Graphs
 from ._heat_kernel import heat_kernel_diagonals
-from ._spectral import Normalization, SpectrumUse, laplacian_kind
+from ._spectral import SpectrumUse, laplacian_kind
 
 
 @functional_transform("pyg_gt_add_heat_kernel_se")
@@ -71,9 +71,7 @@ class AddHeatKernelSE(GraphEncoding):
     ) -> None:
         self.times = _check_times(times)
         self.attr_name = check_attr_name(self, attr_name)
-        if normalization not in ("sym", "rw", None):
-            raise ValueError(f"expected normalization 'sym', 'rw' or None, got {normalization!r}")
-        self.normalization: Normalization = normalization
+        self.normalization = check_normalization(self, normalization)
 
     @property
     def spectra(self) -> Mapping[Normalization, SpectrumUse]:

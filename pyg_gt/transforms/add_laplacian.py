@@ -7,12 +7,12 @@ from typing import Any
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_attr_name, check_count
+from ._arguments import Normalization, check_attr_name, check_count, check_normalization
 from ._attributes import Attribute
 from ._components import is_symmetric
 from ._encoding import GraphEncoding
 from ._graphs import Graphs
-from ._spectral import Normalization, SpectrumUse, laplacian_eigenpairs, laplacian_kind
+from ._spectral import SpectrumUse, laplacian_eigenpairs, laplacian_kind
 
 
 @functional_transform("pyg_gt_add_laplacian_eigenvector_pe")
@@ -78,9 +78,7 @@ class AddLaplacianEigenvectorPE(GraphEncoding):
         self.k = check_count(self, "k", k)
         self.attr_name = check_attr_name(self, attr_name)
         self.is_undirected = is_undirected
-        if normalization not in ("sym", "rw", None):
-            raise ValueError(f"expected normalization 'sym', 'rw' or None, got {normalization!r}")
-        self.normalization: Normalization = normalization
+        self.normalization = check_normalization(self, normalization)
         if unknown := sorted(set(kwargs) - {"tol", "maxiter", "ncv"}):
             raise ValueError(
                 f"AddLaplacianEigenvectorPE got the option {', '.join(unknown)}; of eigsh's it "

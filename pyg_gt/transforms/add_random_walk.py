@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_attr_name, check_count
+from ._arguments import Normalization, check_attr_name, check_count
 from ._attributes import Attribute
 from ._encoding import GraphEncoding
 from ._estimates import estimated_return_probabilities
 from ._graphs import Graphs
 from ._return_probabilities import return_probabilities
-from ._spectral import Normalization, SpectrumUse
+from ._spectral import SpectrumUse
 
 
 @functional_transform("pyg_gt_add_random_walk_pe")

@@ -131,10 +131,9 @@ def test_effective_resistances() -> None:
     graph = nx.random_regular_graph(3, 10, seed=0)
     V = _green_functions.green_functions(nx.to_numpy_array(graph)[None])[0]
     V = V - V.diagonal()
-    for (a, b), resistance in [
-        ((a, b), nx.resistance_distance(graph, a, b)) for a in range(10) for b in range(a)
-    ]:
-        assert abs(V[a, b] + V[b, a] + resistance) < 1e-12
+    for a in range(10):
+        for b in range(a):
+            assert abs(V[a, b] + V[b, a] + nx.resistance_distance(graph, a, b)) < 1e-12
 
 
 @pytest.mark.parametrize("weighted", [True, False])
@@ -184,19 +183,19 @@ def test_no_edge(n: int) -> None:
         assert not encode(data).any()
 
 
-def grids_joined_by(weight: float) -> tuple[Data, np.ndarray]:
-    """Two squares with one edge of a small weight between, and their encoding in closed form."""
+def squares_joined_by(weight: float) -> Data:
+    """Two squares with one edge of a small weight between."""
     edges = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4)]
     index = torch.tensor(edges).T
     weights = torch.tensor([1.0] * 8 + [weight], dtype=torch.float64)
     data = Data(edge_index=torch.cat([index, index.flip(0)], 1), num_nodes=8)
     data.edge_weight = weights.repeat(2)
-    return data, weights.numpy()
+    return data
 
 
 @pytest.mark.parametrize("weight", [1e-3, 1e-8, 1e-12, 1e-20, 1e-30])
 def test_weak_edges_lose_no_digits(weight: float) -> None:
-    data, _ = grids_joined_by(weight)
+    data = squares_joined_by(weight)
     # A charge on one square passes the weak edge but for its own half: the drop is 1 / (2 weight).
     found = encode(data)
     close(found[:, 0] * weight, -np.full(8, 0.5), rtol=5 * weight + 2e-6)
@@ -216,7 +215,7 @@ def test_both_inverses_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_potentials_beyond_float32_are_refused() -> None:
-    data, _ = grids_joined_by(1e-40)
+    data = squares_joined_by(1e-40)
     with pytest.raises(ValueError, match="potentials are beyond the range of float32"):
         encode(data)
 
@@ -228,7 +227,7 @@ def test_sparse_and_dense_paths_agree(
 ) -> None:
     monkeypatch.setattr(_electrostatic, "_ENTRIES", entries)
     monkeypatch.setattr(_electrostatic, "_COLUMNS", 3)
-    monkeypatch.setattr(_green_functions, "_has_small_cuts", lambda laplacian: small_cuts)
+    monkeypatch.setattr(_green_functions, "has_small_cuts", lambda laplacian: small_cuts)
     graphs = [random_graph(60, 0, False), random_graph(60, 1, False), as_data(nx.path_graph(50))]
     for data in (random_graph(70, 2), Batch.from_data_list(graphs)):
         for limit in (0, 50):
@@ -238,7 +237,7 @@ def test_sparse_and_dense_paths_agree(
 
 
 def test_factors_stand_in_where_conjugate_gradients_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_green_functions, "_has_small_cuts", lambda laplacian: False)
+    monkeypatch.setattr(_green_functions, "has_small_cuts", lambda laplacian: False)
     monkeypatch.setattr(_green_functions, "_MAX_STEPS", 3)
     transform = AddElectrostaticSE()
     transform.DENSE_LIMIT = 0
@@ -251,8 +250,8 @@ def test_factors_stand_in_where_conjugate_gradients_fail(monkeypatch: pytest.Mon
 def test_weak_edges_of_a_large_component_lose_no_digits_or_are_refused(
     weight: float, small_cuts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_green_functions, "_has_small_cuts", lambda laplacian: small_cuts)
-    data, _ = grids_joined_by(weight)
+    monkeypatch.setattr(_green_functions, "has_small_cuts", lambda laplacian: small_cuts)
+    data = squares_joined_by(weight)
     transform = AddElectrostaticSE()
     transform.DENSE_LIMIT = 0
     try:

@@ -301,7 +301,7 @@ def test_times_are_checked(times: Any) -> None:
 
 
 def test_arguments_and_data_are_checked() -> None:
-    with pytest.raises(ValueError, match="'sym', 'rw' or None, got 'left'"):
+    with pytest.raises(ValueError, match="normalization='left'; expected 'sym', 'rw' or None"):
         AddHeatKernelSE([1], normalization="left")
     with pytest.raises(ValueError, match="choose another name"):
         AddHeatKernelSE([1], attr_name="batch_heat")

@@ -582,7 +582,7 @@ def test_edge_index_of_pyg() -> None:
         ({"k": 2, "attr_name": ""}, "attr_name=''"),
         ({"k": 2, "attr_name": "batch_pe"}, "choose another name"),
         ({"k": 2, "attr_name": "my_index"}, "choose another name"),
-        ({"k": 2, "normalization": "left"}, "'sym', 'rw' or None, got 'left'"),
+        ({"k": 2, "normalization": "left"}, "normalization='left'; expected 'sym', 'rw' or None"),
         ({"k": 2, "sigma": 0.1}, "the option sigma; of eigsh's it takes tol, maxiter and ncv"),
         ({"k": 2, "which": "LM", "v0": 1}, "the option v0, which"),
     ],

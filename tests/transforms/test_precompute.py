@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch_geometric.transforms as T
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset
 from torch_geometric.utils import from_networkx
 
@@ -20,7 +21,9 @@ from pyg_gt.transforms import (
     _bulk,
     precompute,
 )
+from pyg_gt.transforms._attributes import Attribute
 from pyg_gt.transforms._encoding import GraphEncoding
+from pyg_gt.transforms._graphs import Graphs
 
 BOTH = [AddLaplacianEigenvectorPE(5), AddRandomWalkPE(7)]
 
@@ -257,3 +260,26 @@ def example(encoding: type[GraphEncoding]) -> GraphEncoding:
         if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
     ]
     return encoding(*(values[name] for name in needed))
+
+
+def test_small_matrices_take_one_thread() -> None:
+    """Threads are slower on small matrices, and far slower when all processors are busy."""
+
+    def threads() -> set[int]:
+        blas = [each for each in threadpool_info() if each["user_api"] == "blas"]
+        return {each["num_threads"] for each in blas}
+
+    seen: list[set[int]] = []
+
+    class Look(GraphEncoding):
+        def encode(self, graphs: Graphs) -> list[Attribute]:
+            seen.append(threads())
+            return []
+
+    with threadpool_limits(2, user_api="blas"):
+        small, large = as_data(nx.path_graph(9)), as_data(nx.path_graph(600))
+        Look()(small)
+        precompute([small, small], Look(), progress=False)
+        Look()(large)
+        assert threads() == {2}
+    assert seen == [{1}, {1}, {2}]

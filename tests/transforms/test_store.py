@@ -374,6 +374,21 @@ def test_an_error_half_way_leaves_nothing_wrong_behind(
     assert not leftovers(tmp_path)
 
 
+def test_files_are_on_the_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A rename may reach the disk before what it names, and the power fail in between.
+    synced: list[int] = []
+
+    def fsync(file: int) -> None:
+        synced.append(os.fstat(file).st_size)
+        assert len(shards(tmp_path)) == max(0, len(synced) - 2) // 25
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    cached(tmp_path)
+    assert sorted(synced) == sorted(len(found) for found in contents(tmp_path).values())
+
+
 def test_no_space_for_the_folder_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail_at(1, disk_full))
@@ -695,6 +710,26 @@ def test_graphs_that_change_between_reads_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="same graphs at every read"):
         cached(tmp_path, dataset)
     assert not leftovers(tmp_path)
+
+
+class Fresh:
+    """A sequence of graphs that gives another graph at every read."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, number: int) -> Data:
+        return Data(edge_index=torch.randint(9, (2, 20)), num_nodes=9 + number)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_of_a_sequence_each_graph_is_read_once(cache: bool, tmp_path: Path) -> None:
+    where = tmp_path if cache else None
+    found = precompute(Fresh(), AddRandomWalkPE(4), cache_dir=where, progress=False)
+    for data in found:
+        bare = Data(edge_index=data.edge_index, num_nodes=data.num_nodes)
+        expected = AddRandomWalkPE(4)(bare).random_walk_pe
+        torch.testing.assert_close(data.random_walk_pe, expected, rtol=0, atol=1e-6)
 
 
 def test_a_graph_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
