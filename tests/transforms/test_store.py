@@ -203,11 +203,25 @@ def test_a_second_call_computes_nothing(tmp_path: Path, computed: list[int]) -> 
     assert not computed and contents(tmp_path) == before
 
 
-def another_edge() -> list[Data]:
+def another_edge(end: int) -> list[Data]:
     graphs = some_graphs()
-    graphs[9].edge_index = graphs[9].edge_index.clone()
-    graphs[9].edge_index[:, 3] = torch.tensor([0, 9])
+    edge_index = graphs[9].edge_index.clone()
+    edge_index[end, 3] = (edge_index[end, 3] + 1) % 10
+    graphs[9].edge_index = edge_index
     return graphs
+
+
+def an_edge_of_no_weight() -> list[Data]:
+    """It is left out, but the edges behind it have other numbers."""
+    graphs = weighted(1.0)
+    graphs[9].edge_index = torch.cat([torch.tensor([[0], [9]]), graphs[9].edge_index], dim=1)
+    graphs[9].edge_weight = torch.cat([torch.zeros(1), graphs[9].edge_weight])
+    return graphs
+
+
+def one_node_more() -> list[Data]:
+    graphs = some_graphs()
+    return [*graphs[:-1], Data(edge_index=torch.zeros(2, 0).long(), num_nodes=1)]
 
 
 def weighted(weight: float) -> list[Data]:
@@ -226,8 +240,11 @@ def weighted(weight: float) -> list[Data]:
         (some_graphs, ALL[:2]),
         (lambda: some_graphs()[::-1], ALL),
         (lambda: some_graphs()[:-1], ALL),
-        (another_edge, ALL),
+        (lambda: another_edge(0), ALL),
+        (lambda: another_edge(1), ALL),
         (lambda: weighted(2.0), ALL),
+        (an_edge_of_no_weight, ALL),
+        (one_node_more, ALL),
     ],
 )
 def test_anything_else_lies_in_a_folder_of_its_own(
@@ -566,7 +583,7 @@ def test_no_byte_can_change_unseen(tmp_path: Path, whole: tuple[Path, list[Data]
     shutil.copytree(whole[0], tmp_path / "cache")
     random = np.random.default_rng(0)
     files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-    for path in random.permutation(files)[:40]:
+    for path in random.permutation(files)[:25]:
         before = path.read_bytes()
         edit(path, flipped(int(random.integers(len(before)))))
         with pytest.raises(ValueError, match="rebuild=True"):
@@ -644,7 +661,20 @@ def test_a_folder_may_be_a_link(tmp_path: Path, computed: list[int]) -> None:
     assert not computed
     before = contents(elsewhere)
     assert_equal(cached(cache, rebuild=True), expected)
-    assert contents(elsewhere) == before and len(computed) == 5
+    assert contents(elsewhere) == before and len(computed) == 5 and not leftovers(cache)
+
+
+def test_killed_while_deleting(tmp_path: Path) -> None:
+    def killed() -> None:
+        hook, unlink = fail_at(40, die), os.unlink
+        os.unlink = lambda *path, **where: hook() or unlink(*path, **where)
+        cached(tmp_path, rebuild=True)
+
+    cached(tmp_path)
+    assert in_another_process(killed) == -signal.SIGKILL
+    assert not folders(tmp_path) and leftovers(tmp_path)
+    assert_equal(cached(tmp_path), in_memory())
+    assert not leftovers(tmp_path)
 
 
 # Several at once.
