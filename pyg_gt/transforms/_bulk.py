@@ -112,9 +112,7 @@ def _pieces(datas: Sequence[Any]) -> Iterator[tuple[range, list[Any]]]:
     chunk: list[Any] = []
     for i in range(len(datas)):
         data = datas[i]
-        if not isinstance(data, Data) or data.num_nodes is None:
-            read_graphs([data])  # says what is wrong
-        n = data.num_nodes
+        n = _size(data)
         nodes, pairs = nodes + n, pairs + n * n
         if chunk and (nodes > _CHUNK_NODES or pairs > _CHUNK_PAIRS):
             yield range(first, i), chunk
@@ -122,3 +120,8 @@ def _pieces(datas: Sequence[Any]) -> Iterator[tuple[range, list[Any]]]:
         chunk.append(data)
     if chunk:
         yield range(first, len(datas)), chunk
+
+
+def _size(data: Any) -> int:
+    num_nodes: int | None = data.num_nodes if isinstance(data, Data) else None
+    return read_graphs([data]).num_nodes if num_nodes is None else num_nodes  # says what is wrong

@@ -30,7 +30,7 @@ def electrostatic_statistics(graphs: Graphs, *, dense_limit: int) -> Floats:
                 continue
             if group.width > dense_limit:
                 break
-            result[group.stacked_nodes()] = _of_stack(symmetrized(group))
+            result[group.stacked_nodes()] = _of_stack(symmetrized(group)[0])
         for component in runs(graphs, max(1, dense_limit), 1):
             result[component.nodes] = _of_large(component)
     if not (np.abs(result) <= np.finfo(np.float32).max).all():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,33 +77,39 @@ def precompute(
     if not isinstance(data, Dataset):
         data = [data[i] for i in range(len(data))]  # read once: the result holds them all anyway
     encodings = encodings_of(transform)
-    store: Store | None = None
-    if cache_dir is None:
-        pieces = chunks(data)
-        numbers = list(range(len(pieces)))
-    else:
-        store = Store.open(cache_dir, data, encodings, rebuild=rebuild, progress=progress)
-        pieces = store.pieces
-        numbers = store.missing(progress)
-    computed = []
-    work = _Work(data, encodings, pieces, store)
-    with tqdm(
-        total=sum(len(pieces[i]) for i in numbers), desc="encoding", **bar(progress)
-    ) as shown:
-        for number, columns in zip(numbers, _run(work, numbers, num_workers), strict=True):
-            computed.append(columns)
-            shown.update(len(pieces[number]))
-    shards: Sequence[Sequence[Column]] = computed
-    if store is not None:
-        store.finish()
-        shards = Shards(store)
-    if isinstance(data, Dataset):
-        return PrecomputedDataset(data, encodings, pieces, shards)
-    return [
-        each
-        for piece, columns in zip(pieces, shards, strict=True)
-        for each in attach([data[i] for i in piece], columns)
-    ]
+    shards: Iterable[Sequence[Column]]
+    with _no_collection():
+        if cache_dir is not None:
+            store = Store.open(cache_dir, data, encodings, rebuild=rebuild, progress=progress)
+            missing = store.missing(progress)
+            work = _Work(data, encodings, store.pieces, store)
+            for _ in _run(work, missing, num_workers, progress):
+                pass
+            store.finish()
+            pieces, shards = store.pieces, Shards(store)
+        else:
+            pieces = chunks(data)
+            work = _Work(data, encodings, pieces, None)
+            shards = _run(work, list(range(len(pieces))), num_workers, progress)
+        if isinstance(data, Dataset):
+            kept = shards if isinstance(shards, Shards) else list(shards)
+            return PrecomputedDataset(data, encodings, pieces, kept)
+        encoded = []
+        for piece, columns in zip(pieces, shards, strict=True):
+            encoded += attach([data[i] for i in piece], columns)
+        return encoded
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without garbage collection, which would look at all graphs time and again for nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 _NOTHING = torch.empty(0)
@@ -141,8 +149,18 @@ class _Sent:
         ]
 
 
-def _run(work: _Work, numbers: Sequence[int], num_workers: int) -> Iterator[list[Column]]:
+def _run(
+    work: _Work, numbers: Sequence[int], num_workers: int, progress: bool
+) -> Iterator[list[Column]]:
     """The results of ``numbers``, in their order."""
+    total = sum(len(work.pieces[number]) for number in numbers)
+    with tqdm(total=total, desc="encoding", **bar(progress)) as shown:
+        for number, columns in zip(numbers, _results(work, numbers, num_workers), strict=True):
+            yield columns
+            shown.update(len(work.pieces[number]))
+
+
+def _results(work: _Work, numbers: Sequence[int], num_workers: int) -> Iterator[list[Column]]:
     if num_workers == 0 or not numbers:
         yield from (work[number] for number in numbers)
         return

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, diags_array
 
 from ._components import Components, components, dense_stack, runs
 from ._graphs import Floats, Graphs, Ints
-from ._spectral import SMALL, full_spectrum, has_spectrum
+from ._spectral import SMALL, Spectrum, full_spectrum, has_spectrum
 
 # Up to here a dense product is cheaper than looking for zeros, or for components.
 _TINY = 100
@@ -35,11 +35,11 @@ def return_probabilities(graphs: Graphs, walk_length: int, *, dense_limit: int) 
     for group in components(graphs):
         if group.width > small:
             break
-        adjacency = group.dense()
-        if has_spectrum(graphs, group, "sym") and _is_simple(adjacency):
-            found = _from_spectrum(graphs, group, walk_length)
+        known = has_spectrum(graphs, group, "sym")
+        if known and (spectrum := full_spectrum(graphs, group, "sym")).simple:
+            found = _from_spectrum(spectrum, walk_length)
         else:
-            found = _dense_diagonals(_transition(adjacency), walk_length)
+            found = _dense_diagonals(_transition(group.dense()), walk_length)
         result[group.stacked_nodes()] = found
     for run in runs(graphs, small, _RUN_ENTRIES):
         result[run.nodes] = run_diagonals(run, walk_length, dense_limit)
@@ -81,16 +81,8 @@ def _transition(adjacency: Floats) -> Floats:
     return transition
 
 
-def _is_simple(adjacency: Floats) -> bool:
-    """Whether all of a stack ``[G, n, n]`` are undirected and without self-loops."""
-    if np.einsum("gii->", adjacency) != 0:
-        return False
-    return bool((np.abs(adjacency - adjacency.swapaxes(1, 2)) <= 1e-12 * adjacency).all())
-
-
-def _from_spectrum(graphs: Graphs, group: Components, walk_length: int) -> Floats:
+def _from_spectrum(spectrum: Spectrum, walk_length: int) -> Floats:
     """``diag(S^t) = (U * U) (1 - lambda)^t`` ``[G, n, walk_length]``."""
-    spectrum = full_spectrum(graphs, group, "sym")
     power = np.repeat((1 - spectrum.values)[:, :, None], walk_length, axis=2)
     np.multiply.accumulate(power, axis=2, out=power)  # [G, n - 1, walk_length]
     # the null vector of the Laplacian is the one vector that S leaves as it is

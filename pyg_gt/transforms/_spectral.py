@@ -44,12 +44,15 @@ class Spectrum(NamedTuple):
         vectors: ``[G, n, n - 1]``, orthonormal.
         trivial: ``[G, n]``, the null vector.
         root: ``[G, n]``, what scales the Laplacian: ``D^(1/2)``, or one without normalisation.
+        simple: whether all components are undirected and without self-loops, so that walks have
+            this spectrum too.
     """
 
     values: Floats
     vectors: Floats
     trivial: Floats
     root: Floats
+    simple: bool
 
 
 def laplacian_eigenpairs(
@@ -93,7 +96,7 @@ def laplacian_eigenpairs(
             values, vectors = (np.concatenate(parts) for parts in zip(*found, strict=True))
         elif n > SMALL and 8 * count <= n and not known:
             # LAPACK's syevr computes only the wanted ones; it pays from about here on.
-            values, vectors = _some_eigenpairs(symmetrized(group), count, normalization)
+            values, vectors = _some_eigenpairs(symmetrized(group)[0], count, normalization)
         else:
             spectrum = full_spectrum(graphs, group, normalization)
             values, vectors = spectrum.values[:, :count], spectrum.vectors[:, :, :count]
@@ -111,8 +114,8 @@ def full_spectrum(graphs: Graphs, group: Components, normalization: Normalizatio
     """
     key = _key(group, normalization)
     if key[1] not in graphs.shared:
-        return _decompose(symmetrized(group), key[1])
-    return graphs.once(key, lambda: _decompose(symmetrized(group), key[1]))
+        return _decompose(group, key[1])
+    return graphs.once(key, lambda: _decompose(group, key[1]))
 
 
 def has_spectrum(graphs: Graphs, group: Components, normalization: Normalization) -> bool:
@@ -125,14 +128,17 @@ def laplacian_kind(normalization: Normalization) -> Normalization:
     return None if normalization is None else "sym"
 
 
-def symmetrized(group: Components) -> Floats:
-    """``(W + W^T) / 2 [G, n, n]`` of equally large components, without the diagonal."""
+def symmetrized(group: Components) -> tuple[Floats, bool]:
+    """``(W + W^T) / 2 [G, n, n]`` without the diagonal, and whether all ``W`` are so already."""
     adjacency = group.dense()
-    n = adjacency.shape[-1]
-    adjacency.reshape(-1, n * n)[:, :: n + 1] = 0
-    adjacency = adjacency + adjacency.swapaxes(1, 2)
-    adjacency /= 2
-    return adjacency
+    back = adjacency.swapaxes(1, 2)
+    loops = adjacency.reshape(len(adjacency), -1)[:, :: adjacency.shape[-1] + 1]
+    simple = not loops.any() and bool((adjacency == back).all())
+    if not simple:
+        adjacency = adjacency + back
+        adjacency /= 2
+        adjacency.reshape(len(adjacency), -1)[:, :: adjacency.shape[-1] + 1] = 0
+    return adjacency, simple
 
 
 def with_canonical_sign(vectors: Floats) -> Floats:
@@ -150,10 +156,11 @@ def _key(group: Components, normalization: Normalization) -> tuple[str, Normaliz
     return "spectrum", laplacian_kind(normalization), int(group.nodes[0])
 
 
-def _decompose(adjacency: Floats, normalization: Normalization) -> Spectrum:
+def _decompose(group: Components, normalization: Normalization) -> Spectrum:
+    adjacency, simple = symmetrized(group)
     laplacian, trivial, root = _deflated_laplacian(adjacency, normalization)
     values, vectors = np.linalg.eigh(laplacian)
-    return Spectrum(np.maximum(values[:, :-1], 0), vectors[:, :, :-1], trivial, root)
+    return Spectrum(np.maximum(values[:, :-1], 0), vectors[:, :, :-1], trivial, root, simple)
 
 
 def _some_eigenpairs(
@@ -182,11 +189,15 @@ def _deflated_laplacian(
     n = adjacency.shape[-1]
     degree = adjacency.sum(axis=-1)
     root, trivial, bound = _trivial_vector(degree, normalization)
-    laplacian = -adjacency
-    laplacian.reshape(-1, n * n)[:, :: n + 1] += degree  # [G, n]
-    laplacian /= root[:, :, None]
-    laplacian /= root[:, None, :]
-    laplacian += ((1.5 * bound)[:, None] * trivial)[:, :, None] * trivial[:, None, :]
+    laplacian = ((1.5 * bound)[:, None] * trivial)[:, :, None] * trivial[:, None, :]
+    if normalization is None:
+        laplacian -= adjacency
+        laplacian.reshape(-1, n * n)[:, :: n + 1] += degree  # [G, n]
+    else:
+        scaled = adjacency / root[:, :, None]
+        scaled /= root[:, None, :]
+        laplacian -= scaled
+        laplacian.reshape(-1, n * n)[:, :: n + 1] += 1
     return laplacian, trivial, root
 
 
@@ -206,7 +217,7 @@ def _sparse_eigenpairs(
         )
     except NotConvergedError as error:
         if n <= dense_limit:
-            return _some_eigenpairs(symmetrized(component), count, normalization)
+            return _some_eigenpairs(symmetrized(component)[0], count, normalization)
         raise RuntimeError(
             f"no {count} eigenvectors found for a component of {n} nodes ({error}); ask for a "
             f"smaller k, or give more room with ncv= or maxiter= (options of eigsh)"
