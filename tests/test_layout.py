@@ -18,6 +18,8 @@ import pyg_gt.layout
 from pyg_gt import GraphLayout, attention
 from pyg_gt._identity import IdentityCache
 from pyg_gt.layout import DeferredLayout
+from pyg_gt.nn import EdgePathBias
+from pyg_gt.nn.pair_encoding import _path_rows
 
 SIZES = [1, 5, 3, 0, 7]
 
@@ -359,7 +361,7 @@ def test_the_batch_of_a_dead_layout_is_remembered_again() -> None:
 
 
 CACHES = [
-    cache for module in (pyg_gt.layout, pyg_gt.edge_layout, pyg_gt.ops._checked)
+    cache for module in (pyg_gt.layout, pyg_gt.edge_layout, pyg_gt.ops._checked, _path_rows)
     for cache in vars(module).values() if isinstance(cache, IdentityCache)
 ]  # fmt: skip
 
@@ -367,7 +369,7 @@ CACHES = [
 def test_all_caches_are_watched() -> None:
     found = {id(x) for x in gc.get_objects() if type(x) is IdentityCache}
     assert {id(cache) for cache in CACHES} == found
-    assert len(CACHES) == 5
+    assert len(CACHES) == 6
 
 
 @pytest.mark.parametrize("view", [False, True])
@@ -375,6 +377,7 @@ def test_a_thousand_batches_leave_nothing_behind(view: bool) -> None:
     """Without the garbage collector: nothing may hang in a cycle either."""
     gc.collect()
     before = [len(cache) for cache in CACHES]
+    along_paths = EdgePathBias(1, 1, 1)
     alive: list[weakref.ref] = []
     most = 0
     gc.disable()
@@ -387,8 +390,10 @@ def test_a_thousand_batches_leave_nothing_behind(view: bool) -> None:
                 given = batch[:] if view else batch
                 layout = GraphLayout.of(given, 10, num_graphs=3)
                 index = torch.zeros(layout.num_pairs, dtype=torch.int64)
+                paths = index.view(-1, 1) - 1
                 biases = (
                     pyg_gt.TableBias(x[:1, 0, :1].clone(), index),
+                    along_paths(paths, x[:, 0, :1], edges, layout),
                     pyg_gt.EdgeMask(edges[:, :] if view else edges),
                 )
                 if step % 5 == 0:
@@ -396,7 +401,7 @@ def test_a_thousand_batches_leave_nothing_behind(view: bool) -> None:
             alive.append(weakref.ref(layout))
             if step % 100 == 0:
                 most = max(most, sum(ref() is not None for ref in alive))
-        del batch, edges, given, layout, index, biases
+        del batch, edges, given, layout, index, paths, biases
     finally:
         gc.enable()
     assert most == 1

@@ -7,7 +7,10 @@ from torch import Tensor
 import pyg_gt  # noqa: F401  (defines the ops)
 
 OPS = torch.ops.pyg_gt
-NAMES = ["bucketed", "bucketed_backward", "checked_edges", "checked_table_index", "path_rows"]
+NAMES = [
+    *("bucketed", "bucketed_backward", "checked_edges", "checked_table_index"),
+    *("component_pairs", "path_rows"),
+]
 BATCH = torch.tensor([0, 0, 1, 1, 1, 3])  # graph 2 is empty
 SHUFFLED = torch.tensor([1, 0, 3, 1, 0, 1])
 QUERY_BATCH = torch.tensor([0, 1, 1, 2])
