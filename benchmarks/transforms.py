@@ -300,7 +300,7 @@ def molhiv(root: Path) -> list[Data]:
 
 def peptides(folder: Path) -> list[Data]:
     """The graphs of Peptides-func, from their SMILES."""
-    load_ogb  # noqa: B018  imports ogb without its check for updates
+    # After load_ogb, which imports ogb without its check for updates.
     from ogb.utils import smiles2graph
     from rdkit import RDLogger
 
