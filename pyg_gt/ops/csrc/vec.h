@@ -1,0 +1,67 @@
+// Vectors of floats by the compiler's own extension (GCC and clang): AVX-512, AVX2, SSE and NEON
+// by the flags, none of them by name.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float vf __attribute__((vector_size(LANES * 4)));
+typedef int32_t vi __attribute__((vector_size(LANES * 4)));
+typedef uint32_t vu __attribute__((vector_size(LANES * 4)));
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE vf load(const float* p) {
+    vf x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+ALWAYS_INLINE void store(float* p, vf x) { memcpy(p, &x, sizeof x); }
+ALWAYS_INLINE vf all(float x) { return x - vf{}; }
+ALWAYS_INLINE vi bits(vf x) { return (vi)x; }
+ALWAYS_INLINE vf floats(vi x) { return (vf)x; }
+
+// A NaN in 'b' is kept; one in 'a' gives 'b'.
+ALWAYS_INLINE vf max_keeping(vf a, vf b) { return a > b ? a : b; }
+
+ALWAYS_INLINE float sum_of(vf x) {
+    float parts[LANES];
+    store(parts, x);
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) parts[i] += parts[i + width];
+    return parts[0];
+}
+ALWAYS_INLINE float max_of(vf x) {
+    float parts[LANES];
+    store(parts, x);
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) parts[i] = parts[i] > parts[i + width] ? parts[i] : parts[i + width];
+    return parts[0];
+}
+
+// exp(x) for x <= 88, to 2 units in the last place; 0 below -87.3, NaN for NaN.
+ALWAYS_INLINE vf exp_of(vf x) {
+    const vf low = all(-87.33f);
+    const vf shift = all(12582912.f);  // 1.5 * 2^23: adding it rounds to whole numbers
+    vf y = low > x ? low : x;
+    vf whole = y * 1.44269504088896f + shift;
+    vi power = bits(whole) << 23;
+    whole -= shift;
+    vf r = y - whole * 0.693359375f;
+    r -= whole * -2.12194440e-4f;
+    vf p = 1.9875691500e-4f * r + 1.3981999507e-3f;  // Cephes, expf
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    vf e = floats(bits(p) + power);
+    return low > x ? vf{} : e;
+}
