@@ -46,22 +46,19 @@ ALWAYS_INLINE float max_of(vf x) {
     return parts[0];
 }
 
-// exp(x) for x <= 88, to 2 units in the last place; 0 below -87.3, NaN for NaN.
+// exp(x) for x <= 88, to 2 units in the last place near 0; 0 below -87.3, NaN for NaN.
 ALWAYS_INLINE vf exp_of(vf x) {
     const vf low = all(-87.33f);
     const vf shift = all(12582912.f);  // 1.5 * 2^23: adding it rounds to whole numbers
-    vf y = low > x ? low : x;
+    const vf y = low > x ? low : x;
     vf whole = y * 1.44269504088896f + shift;
-    vi power = bits(whole) << 23;
+    const vi power = bits(whole) << 23;
     whole -= shift;
-    vf r = y - whole * 0.693359375f;
-    r -= whole * -2.12194440e-4f;
-    vf p = 1.9875691500e-4f * r + 1.3981999507e-3f;  // Cephes, expf
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    vf e = floats(bits(p) + power);
-    return low > x ? vf{} : e;
+    const vf r = y * 1.44269504088896f - whole;
+    vf p = 1.3264727e-3f * r + 9.6715130e-3f;  // 2^r on [-1/2, 1/2] to 9e-8, and 2^0 = 1
+    p = p * r + 5.5507336e-2f;
+    p = p * r + 2.4022242e-1f;
+    p = p * r + 6.9314700e-1f;
+    p = p * r + 1.0f;
+    return low > x ? vf{} : floats(bits(p) + power);
 }

@@ -1,0 +1,157 @@
+"""Fused attention on a CPU: C++ that the system's compiler makes on first use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..edge_layout import DeferredEdges, EdgeLayout
+from ..layout import GraphLayout
+from . import _cpu_edges_op
+from ._checked import checked_edges
+from ._cpu_edges import EDGES
+from ._cpu_full import FULL, TYPES
+from ._cpu_full_op import SAME, FullAttention
+from ._inputs import Inputs
+from .bias import (
+    EdgeBias,
+    EdgeMask,
+    PairBias,
+    TableBias,
+    checked_edges_of,
+    pair_of_edge,
+)
+
+NAME = "cpu"
+
+
+def unsupported(inputs: Inputs) -> str | None:
+    """See the table of backends."""
+    query, mask = inputs.query, inputs.mask
+    if query.device.type != "cpu":
+        return f"it runs on CPU tensors (got '{query.device}')"
+    if query.dtype not in TYPES:
+        return f"it computes in float32 from float32 or bfloat16 (got {query.dtype})"
+    if inputs.score_mods:
+        return "compiled code cannot call a 'ScoreMod'"
+    if inputs.is_transformed:
+        return "its ops have no forward-mode derivative and no rule for 'torch.func'"
+    objection = _edge_biases(inputs) if mask is None else _along_edges(inputs, mask)
+    return objection or _why_not_native(mask is not None)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _why_not_native(along_edges: bool) -> str | None:
+    return (EDGES if along_edges else FULL).why_not()
+
+
+def _edge_biases(inputs: Inputs) -> str | None:
+    edges = {id(checked_edges_of(b)) for b in inputs.additive if isinstance(b, EdgeBias)}
+    if len(edges) > 1 and not _is_known(inputs):
+        return "two sets of edges with a bias are joined outside of traced code only"
+    return None
+
+
+def _along_edges(inputs: Inputs, mask: EdgeMask) -> str | None:
+    edges = checked_edges_of(mask)
+    for bias in inputs.additive:
+        if isinstance(bias, EdgeBias):
+            own = checked_edges_of(bias)
+            if own is not edges and own.edge_index is not edges.edge_index:
+                return "an 'EdgeBias' must lie on the very edges of the 'EdgeMask'"
+            if not isinstance(edges, EdgeLayout) or edges.has_repeats:
+                return "an 'EdgeBias' adds up over repeated edges, which edge by edge it cannot see"
+        elif not _is_known(inputs) or not isinstance(edges, EdgeLayout):
+            return f"a '{type(bias).__name__}' is read along edges outside of traced code only"
+    return None
+
+
+def _is_known(inputs: Inputs) -> bool:
+    return isinstance(inputs.layout, GraphLayout) and isinstance(inputs.query_layout, GraphLayout)
+
+
+def forward(inputs: Inputs) -> Tensor:
+    """``[Nq, H, C]``."""
+    if inputs.mask is None:
+        return _full(inputs)
+    values = _values_on_edges(inputs, inputs.mask)
+    edges = checked_edges_of(inputs.mask)
+    index = edges.edge_index
+    if isinstance(edges, DeferredEdges) and inputs.layout.num_graphs != 1:
+        index = checked_edges(edges, inputs.query_layout, inputs.layout)  # inside graphs
+    return _cpu_edges_op.forward(
+        inputs.query, inputs.key, inputs.value, index, values, inputs.mask.features, inputs.scale,
+        inputs.dropout_p, inputs.seed,
+    )  # fmt: skip
+
+
+def _full(inputs: Inputs) -> Tensor:
+    pairs: Tensor | None = None
+    table: TableBias | None = None
+    edges: Any = None
+    edge_values: Tensor | None = None
+    for bias in inputs.additive:
+        if isinstance(bias, TableBias) and table is None:
+            table = bias
+        elif isinstance(bias, EdgeBias) and edges in (None, bias.edges):
+            edges, edge_values = bias.edges, _sum(edge_values, bias.values)
+        elif isinstance(bias, PairBias):
+            pairs = _sum(pairs, bias.values)
+        elif isinstance(bias, TableBias):
+            pairs = _sum(pairs, bias.table.index_select(0, bias.index.long()))
+        else:
+            assert isinstance(inputs.layout, GraphLayout)
+            assert isinstance(inputs.query_layout, GraphLayout)
+            pairs = _sum(pairs, bias.pair_values(inputs.query_layout, inputs.layout))
+    query_batch, query_graphs = inputs.query_layout.batch, inputs.query_layout.num_graphs
+    if inputs.query_layout is inputs.layout:
+        query_batch, query_graphs = None, SAME
+    tensors = [
+        inputs.query, inputs.key, inputs.value, pairs,
+        None if table is None else table.table.float(), edge_values,
+        None if table is None else table.index, None if edges is None else edges.edge_index,
+        inputs.seed, query_batch, inputs.layout.batch,
+    ]  # fmt: skip
+    *first, query_batch, batch = _distinct(tensors)
+    out: Tensor = FullAttention.apply(  # type: ignore[no-untyped-call]
+        *first, query_batch, query_graphs, batch, inputs.layout.num_graphs, inputs.scale,
+        inputs.dropout_p,
+    )  # fmt: skip
+    return out
+
+
+def _distinct(tensors: list[Tensor | None]) -> list[Tensor | None]:
+    """The same tensors as separate objects, which traced ``autograd.Function``s insist on."""
+    if not torch.compiler.is_compiling():
+        return tensors
+    result: list[Tensor | None] = []
+    for tensor in tensors:
+        seen = tensor is not None and any(tensor is other for other in result)
+        result.append(tensor.view_as(tensor) if tensor is not None and seen else tensor)
+    return result
+
+
+def _values_on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor | None:
+    """``[E, H]``: what all biases together add to the score of each edge."""
+    values = None if mask.values is None else mask.values
+    pairs: Tensor | None = None
+    for bias in inputs.additive:
+        if isinstance(bias, EdgeBias):
+            values = _sum(values, bias.values)
+            continue
+        if pairs is None:
+            edges = checked_edges_of(mask)
+            assert isinstance(edges, EdgeLayout) and isinstance(inputs.layout, GraphLayout)
+            assert isinstance(inputs.query_layout, GraphLayout)
+            pairs = pair_of_edge(edges, inputs.query_layout, inputs.layout)
+        if isinstance(bias, PairBias):
+            values = _sum(values, bias.values.index_select(0, pairs))
+        else:
+            values = _sum(values, bias.table.index_select(0, bias.index[pairs].long()))
+    return values
+
+
+def _sum(total: Tensor | None, added: Tensor) -> Tensor:
+    return added.float() if total is None else total + added.float()

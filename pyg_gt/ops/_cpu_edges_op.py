@@ -1,0 +1,173 @@
+"""The ops around ``_cpu_edges``, and their place in autograd: one node forward, one backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..edge_layout import DeferredEdges, EdgeLayout
+from . import _cpu_edges
+from ._checked import LIBRARY, TAGS
+from ._cpu_edges import Problem
+from ._cpu_full_op import is_plain
+
+
+def forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    edges: EdgeLayout | DeferredEdges | Tensor,
+    values: Tensor | None,
+    features: Tensor | None,
+    scale: float,
+    dropout_p: float,
+    seed: Tensor | None,
+) -> Tensor:
+    """``[Nq, H, C]``; see :class:`~pyg_gt.ops._cpu_edges.Problem` for the arguments."""
+    edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
+    out: Tensor = EdgeAttention.apply(  # type: ignore[no-untyped-call]
+        query, key, value, values, features, edge_index, seed, scale, dropout_p
+    )
+    return out
+
+
+class EdgeAttention(torch.autograd.Function):
+    """Two ops, or in eager code what stands behind them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        values: Tensor | None,
+        features: Tensor | None,
+        edge_index: Tensor,
+        seed: Tensor | None,
+        scale: float,
+        dropout_p: float,
+    ) -> Tensor:
+        """``[Nq, H, C]``."""
+        tensors = query, key, value, values, features, edge_index, seed
+        run = _forward if is_plain(query) else torch.ops.pyg_gt.cpu_edges
+        out: Tensor = run(*tensors, scale, dropout_p)
+        ctx.save_for_backward(*tensors)
+        ctx.numbers = scale, dropout_p
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """One gradient for each argument of ``forward``."""
+        tensors = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[:5])
+        plain = is_plain(tensors[0]) and is_plain(grad)
+        run = _backward if plain else torch.ops.pyg_gt.cpu_edges_backward
+        with torch.no_grad():
+            grads = run(grad, *tensors, *ctx.numbers, needs)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
+            grads = _DifferentiableOnce.apply(*grads, grad, *tensors[:5])  # type: ignore[no-untyped-call]
+        wanted = (d if need else None for d, need in zip(grads, needs, strict=True))
+        return *wanted, *(None,) * 4
+
+
+class _DifferentiableOnce(torch.autograd.Function):
+    """Gradients that refuse to be differentiated, as in ``_bucketed_op``."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The first five: the gradients, without what they were made from."""
+        return tensors[:5]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        """Nothing."""
+        raise NotImplementedError(
+            "the 'cpu' backend has no second derivative; pass backend='sparse' or 'reference'"
+        )
+
+
+_ARGUMENTS = (
+    "Tensor query, Tensor key, Tensor value, Tensor? values, Tensor? features, "
+    "Tensor edge_index, Tensor? seed, float scale, float dropout_p"
+)
+LIBRARY.define(f"cpu_edges({_ARGUMENTS}) -> Tensor", tags=TAGS)
+LIBRARY.define(
+    f"cpu_edges_backward(Tensor grad, {_ARGUMENTS}, bool[] needs) "
+    f"-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    tags=TAGS,
+)
+
+
+def _problem(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    values: Tensor | None,
+    features: Tensor | None,
+    edge_index: Tensor,
+    seed: Tensor | None,
+    scale: float,
+    dropout_p: float,
+) -> Problem:
+    """Everything is checked here: behind it are addresses."""
+    queries, heads, channels = query.shape
+    keys = key.size(0)
+    _check("key", key, (keys, heads, channels), query.dtype)
+    _check("value", value, (keys, heads, channels), query.dtype)
+    edges = EdgeLayout.of(edge_index, keys, queries)
+    assert isinstance(edges, EdgeLayout)
+    if query.dtype not in _cpu_edges.TYPES:
+        raise NotImplementedError(f"'query' must be float32 or bfloat16 (got {query.dtype})")
+    if heads == 0 or channels == 0:
+        raise ValueError(f"'query' must have heads and channels (got {list(query.shape)})")
+    if values is not None:
+        _check("values", values, (edges.num_edges, heads), query.dtype, torch.float32)
+    if features is not None:
+        _check("features", features, (edges.num_edges, heads, channels), query.dtype)
+    if seed is not None:
+        _check("seed", seed, (1,), torch.int64)
+    return Problem(edges, values, features, seed, scale, dropout_p)
+
+
+def _check(name: str, x: Tensor, shape: tuple[int, ...], *dtypes: torch.dtype) -> None:
+    if x.shape != shape or x.dtype not in dtypes or not x.is_cpu:
+        raise ValueError(
+            f"'{name}' must have shape {list(shape)} and type {dtypes[0]} on the CPU (got "
+            f"{list(x.shape)}, {x.dtype} on '{x.device}')"
+        )
+
+
+def _forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Tensor:
+    return _cpu_edges.forward(_problem(query, key, value, *rest), query, key, value)
+
+
+def _backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    *problem, needs = rest
+    _check("grad", grad, query.shape, *_cpu_edges.TYPES)
+    made = _cpu_edges.backward(
+        _problem(query, key, value, *problem), grad, query, key, value, tuple(needs)
+    )
+    # an op returns tensors, and no tensor twice
+    return tuple(query.new_empty(0) if x is None else x for x in made)
+
+
+LIBRARY.impl("cpu_edges", _forward, "CPU")
+LIBRARY.impl("cpu_edges_backward", _backward, "CPU")
+
+
+@torch.library.register_fake("pyg_gt::cpu_edges", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _forward_fake(query: Tensor, *rest: Any) -> Tensor:
+    return query.new_empty(query.shape)
+
+
+@torch.library.register_fake("pyg_gt::cpu_edges_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _backward_fake(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    *tensors, _, _, _, _, needs = rest
+    return tuple(
+        x.new_empty(x.shape) if need and x is not None else grad.new_empty(0)
+        for x, need in zip(tensors, needs, strict=True)
+    )

@@ -1,0 +1,236 @@
+"""Full attention by compiled code: the call into ``csrc/full.cpp``, below autograd and ops."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._native import Library
+from ..edge_layout import EdgeLayout
+from ..layout import GraphLayout
+from ._philox import threshold
+
+TYPES = (torch.float32, torch.bfloat16)
+
+
+class Problem(NamedTuple):
+    """One attention, but for query, key and value. All biases are float32.
+
+    Attributes:
+        query_layout: how the queries are split into graphs.
+        layout: how the keys are.
+        pairs: ``[P, H]``, or None.
+        table: ``[K, H]``, or None.
+        index: ``[P]``, rows of ``table``.
+        edges: where ``edge_values`` are added, or None.
+        edge_values: ``[E, H]``.
+        seed: ``[1]``, or None without dropout.
+        scale: factor of the scores.
+        dropout_p: probability of dropping a weight.
+    """
+
+    query_layout: GraphLayout
+    layout: GraphLayout
+    pairs: Tensor | None
+    table: Tensor | None
+    index: Tensor | None
+    edges: EdgeLayout | None
+    edge_values: Tensor | None
+    seed: Tensor | None
+    scale: float
+    dropout_p: float
+
+
+def forward(
+    problem: Problem, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
+    query, key, value = (_with_dense_channels(x) for x in (query, key, value))
+    out = torch.empty(query.shape, dtype=query.dtype)
+    stats = torch.empty((*query.shape[:2], 2), dtype=torch.float32)
+    arguments, held = _arguments(problem, query, key, value, out, stats)
+    _check(FULL.get().full_forward(ctypes.byref(arguments)))
+    del held
+    return out, stats
+
+
+class Gradients(NamedTuple):
+    """One for each tensor of a problem; None where it was not asked for."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    pairs: Tensor | None
+    table: Tensor | None
+    edge_values: Tensor | None
+
+
+def backward(
+    problem: Problem,
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    stats: Tensor,
+    needs: tuple[bool, bool, bool],
+    joined: bool = False,
+) -> Gradients:
+    """The gradients; ``needs`` tells which of pairs, table and edge values are wanted.
+
+    With ``joined``, those of query, key and value that lie side by side in one tensor lie so too.
+    """
+    query, key, value = (_with_dense_channels(x) for x in (query, key, value))
+    grad = _with_dense_channels(grad.to(query.dtype))
+    if joined and _side_by_side(query, key, value):
+        together = torch.empty((query.size(0), 3, *query.shape[1:]), dtype=query.dtype)
+        dq, dk, dv = together.unbind(1)
+    else:
+        dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (query, key, value))
+    dpairs, dtable, dedges = (
+        torch.empty(x.shape, dtype=torch.float32) if need and x is not None else None
+        for x, need in zip((problem.pairs, problem.table, problem.edge_values), needs, strict=True)
+    )
+    arguments, held = _arguments(problem, query, key, value, out, stats)
+    arguments.grad, arguments.grad_strides = grad.data_ptr(), _strides(grad)
+    arguments.query_grad, arguments.query_grad_strides = dq.data_ptr(), _strides(dq)
+    arguments.key_grad, arguments.key_grad_strides = dk.data_ptr(), _strides(dk)
+    arguments.value_grad, arguments.value_grad_strides = dv.data_ptr(), _strides(dv)
+    arguments.pairs_grad = _at(dpairs)
+    arguments.table_grad = _at(dtable)
+    arguments.edge_values_grad = _at(dedges)
+    _check(FULL.get().full_backward(ctypes.byref(arguments)))
+    del held
+    return Gradients(dq, dk, dv, dpairs, dtable, dedges)
+
+
+def _with_dense_channels(x: Tensor) -> Tensor:
+    return x if x.stride(2) == 1 or x.size(2) == 1 else x.contiguous()
+
+
+def _side_by_side(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether they are the parts of a joined projection ``[N, 3, H, C]``."""
+    heads, channels = query.shape[1:]
+    if key.shape != query.shape or query.stride() != (3 * heads * channels, channels, 1):
+        return False
+    start, step = query.data_ptr(), heads * channels * query.element_size()
+    return all(
+        x.stride() == query.stride() and x.data_ptr() == start + i * step
+        for i, x in enumerate((key, value), 1)
+    )
+
+
+class _Strides(ctypes.Structure):
+    _fields_ = (("row", ctypes.c_int64), ("head", ctypes.c_int64))
+
+
+def _fields(names: str, kind: Any) -> list[tuple[str, Any]]:
+    return [(name, kind) for name in names.split()]
+
+
+class _Arguments(ctypes.Structure):
+    """``struct Arguments`` of ``csrc/full.h``, field by field."""
+
+    _fields_ = (
+        *_fields("graphs heads channels half threads", ctypes.c_int64),
+        *_fields("scale dropout_factor", ctypes.c_double),
+        *_fields("dropout_threshold", ctypes.c_int64),
+        *_fields("seed query_ptr key_ptr query_order key_order", ctypes.c_void_p),
+        *_fields("query key value", ctypes.c_void_p),
+        *_fields("query_strides key_strides value_strides", _Strides),
+        *_fields("out stats pairs index", ctypes.c_void_p),
+        *_fields("index_bytes table_rows", ctypes.c_int64),
+        *_fields("table edge_ptr edge_number edge_source key_position", ctypes.c_void_p),
+        *_fields("edge_values grad", ctypes.c_void_p),
+        *_fields("grad_strides", _Strides),
+        *_fields("query_grad key_grad value_grad", ctypes.c_void_p),
+        *_fields("query_grad_strides key_grad_strides value_grad_strides", _Strides),
+        *_fields("pairs_grad table_grad edge_values_grad", ctypes.c_void_p),
+    )
+
+
+def _arguments(
+    problem: Problem, query: Tensor, key: Tensor, value: Tensor, out: Tensor, stats: Tensor
+) -> tuple[_Arguments, list[Tensor]]:
+    """What the C function reads, and the tensors that must live as long as it does."""
+    query_layout, layout = problem.query_layout, problem.layout
+    held: list[Tensor] = []
+
+    def at(tensor: Tensor | None) -> int:
+        if tensor is None:
+            return 0
+        if not tensor.is_contiguous():
+            tensor = tensor.contiguous()
+            held.append(tensor)
+        return tensor.data_ptr()
+
+    index, edges, p = problem.index, problem.edges, problem.dropout_p
+    by_target = (0, 0, 0, 0) if edges is None else (
+        *(at(x) for x in edges.by_target), at(edges.source), at(layout.pos),
+    )  # fmt: skip
+    arguments = _Arguments(
+        query_layout.num_graphs, query.size(1), query.size(2),
+        query.dtype == torch.bfloat16, torch.get_num_threads(),
+        problem.scale, 0.0 if p >= 1 else 1 / (1 - p), threshold(p),
+        at(problem.seed), at(query_layout.ptr), at(layout.ptr),
+        at(query_layout.order), at(layout.order),
+        query.data_ptr(), key.data_ptr(), value.data_ptr(),
+        _strides(query), _strides(key), _strides(value),
+        at(out), at(stats), at(problem.pairs), at(index),
+        0 if index is None else index.element_size(),
+        0 if problem.table is None else problem.table.size(0),
+        at(problem.table), *by_target, at(problem.edge_values),
+    )  # fmt: skip
+    return arguments, held
+
+
+def _strides(x: Tensor) -> _Strides:
+    return _Strides(x.stride(0), x.stride(1))
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _check(code: int) -> None:
+    if code != 0:
+        raise MemoryError("there is no memory left for the scratch space of an attention")
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    for function in (library.full_forward, library.full_backward):
+        function.argtypes = [ctypes.POINTER(_Arguments)]
+        function.restype = ctypes.c_int
+
+
+def _self_test(library: ctypes.CDLL) -> str | None:
+    """Two graphs, of two nodes and of one, by hand."""
+    query, key, value = [0.5, -1.0, 2.0], [1.0, 2.0, 3.0], [10.0, -20.0, 30.0]
+    numbers = ctypes.c_float * 3
+    out, stats = numbers(), (ctypes.c_float * 6)()
+    ptr = (ctypes.c_int64 * 3)(0, 2, 3)
+    arguments = _Arguments(graphs=2, heads=1, channels=1, threads=1, scale=1.0)
+    fields: dict[str, Any] = {
+        "query": numbers(*query), "key": numbers(*key), "value": numbers(*value), "out": out,
+        "stats": stats, "query_ptr": ptr, "key_ptr": ptr,
+    }  # fmt: skip
+    for name, array in fields.items():
+        setattr(arguments, name, ctypes.addressof(array))
+    for name in ("query_strides", "key_strides", "value_strides"):
+        setattr(arguments, name, _Strides(1, 1))
+    library.full_forward(ctypes.byref(arguments))
+    want = [30.0] * 3
+    for i in range(2):
+        weights = [math.exp(query[i] * key[j]) for j in range(2)]
+        want[i] = sum(w * value[j] for j, w in enumerate(weights)) / sum(weights)
+    if any(abs(a - b) > 1e-4 for a, b in zip(out, want, strict=True)):
+        return f"got {list(out)} where {want} was expected"
+    return None
+
+
+FULL = Library(Path(__file__).parent / "csrc" / "full.cpp", _declare, _self_test)

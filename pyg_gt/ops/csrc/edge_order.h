@@ -1,0 +1,29 @@
+// Edges sorted by one of their ends: counting sorts, so that a batch of its own costs little.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+// ptr [size + 1]: where the edges of each node begin. Returns the most that one node has, or -1 if
+// an index lies outside of [0, size).
+template <class Index>
+int64_t count_ends(const Index* end, int64_t edges, int64_t size, int32_t* ptr) {
+    memset(ptr, 0, (size + 1) * sizeof *ptr);
+    for (int64_t e = 0; e < edges; e++) {
+        if ((uint64_t)end[e] >= (uint64_t)size) return -1;
+        ptr[end[e] + 1]++;
+    }
+    int64_t most = 0;
+    for (int64_t i = 0; i < size; i++) {
+        most = ptr[i + 1] > most ? ptr[i + 1] : most;
+        ptr[i + 1] += ptr[i];
+    }
+    return most;
+}
+
+// place(e, slot) for every edge in its order; edges of one node keep it. 'ptr' comes out as it was.
+template <class Index, class Place>
+void place_by(const Index* end, int64_t edges, int64_t size, int32_t* ptr, Place place) {
+    for (int64_t e = 0; e < edges; e++) place(e, ptr[end[e]]++);
+    memmove(ptr + 1, ptr, size * sizeof *ptr);
+    ptr[0] = 0;
+}

@@ -1,0 +1,321 @@
+// Softmax attention inside each graph of a ragged batch, forward and backward.
+//
+// One graph and one head at a time, tile by tile, with the softmax computed as in Milakov &
+// Gimelshein 2018 (https://arxiv.org/abs/1805.02867). The backward pass makes the weights again from
+// the largest score and the sum of exponentials of each query. No sum crosses graphs, and each is
+// taken in an order that depends on the size of its graph alone.
+#include "parallel.h"
+#include "tile.h"
+#include <new>
+#include <vector>
+
+static constexpr int64_t LONG = 504;  // queries of one task of the forward pass
+static constexpr int FACTORS = KEYS + 4 * LANES;
+
+template <class T>
+static Rows<const T> rows(const void* data, Strides strides, const int64_t* order, int head) {
+    return {(const T*)data + head * strides.head, strides.row, order};
+}
+template <class T>
+static Rows<T> writable(void* data, Strides strides, const int64_t* order, int head) {
+    return {(T*)data + head * strides.head, strides.row, order};
+}
+
+ALWAYS_INLINE int64_t padded(const Arguments& a, int panel) { return up(a.channels, panel); }
+
+// Scores of keys that are not there become minus infinity.
+static void hide_tail(Tile tile, int rows, int keys) {
+    if (keys % LANES == 0) return;
+    vi lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    const vi there = lane < keys % LANES;
+    for (int r = 0; r < rows; r++) {
+        float* x = tile.at(r, keys / LANES * LANES);
+        store(x, there ? load(x) : all(-INF));
+    }
+}
+
+template <class T, int P>
+static void forward(
+    const Arguments& a, const PhiloxKeys* keys_of_seed, const Graph& g, int64_t begin, int64_t end,
+    float* room
+) {
+    const int channels = (int)a.channels, wide = (int)padded(a, P);
+    const int64_t keys = g.keys, key_rows = up(keys, WIDTH);
+    float* k = room;
+    float* v = k + key_rows * channels;
+    float* q = v + key_rows * wide;
+    float* sums = q + QUERIES * wide;
+    Tile tile{sums + QUERIES * wide};
+    float* const factors[2] = {
+        tile.data + QUERIES * KEYS, tile.data + QUERIES * KEYS + FACTORS};
+    const Strides own{a.heads * a.channels, a.channels};
+    for (int h = 0; h < a.heads; h++) {
+        pack_transposed(rows<T>(a.key, a.key_strides, a.key_order, h), g.key, keys, channels, k);
+        pack<P>(
+            rows<T>(a.value, a.value_strides, a.key_order, h), g.key, (int)keys, channels, 1.f, v,
+            (int)key_rows);
+        for (int64_t first = begin; first < end; first += QUERIES) {
+            const int count = (int)(end - first < QUERIES ? end - first : QUERIES);
+            pack<P>(
+                rows<T>(a.query, a.query_strides, a.query_order, h), g.query + first, count,
+                channels, (float)a.scale, q, QUERIES);
+            float top[QUERIES], total[QUERIES];
+            for (int r = 0; r < count; r++) top[r] = -INF, total[r] = 0;
+            if (keys == 0) memset(sums, 0, sizeof(float) * QUERIES * wide);
+            for (int64_t key = 0; key < keys; key += KEYS) {
+                const int here = (int)(keys - key < KEYS ? keys - key : KEYS);
+                scores<P>(q, k + key * channels, channels, count, here, tile);
+                add_biases(a, g, h, first, count, key, here, tile);
+                hide_tail(tile, count, here);
+                for (int r = 0; r < count; r++) {
+                    if (a.seed && r % 2 == 0)
+                        dropout_factors(
+                            a, *keys_of_seed, g.query + first + r, g.query + first + r + 1, key,
+                            here, h, factors);
+                    vf best = all(-INF);
+                    each_vector(tile, r, here, [&](const float* x, int) {
+                        best = max_keeping(best, load(x));
+                    });
+                    const float before = top[r], now = max_in_all(best)[0];
+                    top[r] = before > now ? before : now;
+                    const vf shift = all(top[r] == -INF ? 0.f : top[r]);
+                    vf sum{};
+                    if (a.seed)
+                        each_vector(tile, r, here, [&](float* x, int j) {
+                            const vf weight = exp_of(load(x) - shift);
+                            sum += weight;
+                            store(x, weight * load(factors[r % 2] + j));
+                        });
+                    else
+                        each_vector(tile, r, here, [&](float* x, int) {
+                            const vf weight = exp_of(load(x) - shift);
+                            sum += weight;
+                            store(x, weight);
+                        });
+                    if (key > 0 && before != top[r]) {
+                        const float less = before == -INF ? 0.f : std::exp(before - top[r]);
+                        total[r] *= less;
+                        for (int c = 0; c < wide; c += P) {
+                            float* x = sums + c * QUERIES + r * P;
+                            for (int d = 0; d < P; d++) x[d] *= less;
+                        }
+                    }
+                    total[r] += sum_in_all(sum)[0];
+                }
+                gather<P>(tile, v + key * P, key_rows, channels, count, here, sums, key > 0);
+            }
+            float inverse[QUERIES];
+            for (int r = 0; r < count; r++) {
+                inverse[r] = total[r] == 0 ? 0.f : 1 / total[r];
+                float* stats = a.stats + 2 * h
+                    + 2 * a.heads * (a.query_order ? a.query_order[g.query + first + r] : g.query + first + r);
+                stats[0] = top[r] == -INF ? 0.f : top[r];
+                stats[1] = inverse[r];
+            }
+            unpack<P>(
+                sums, QUERIES, writable<T>(a.out, own, a.query_order, h), g.query + first, count,
+                channels, inverse, 1.f);
+        }
+    }
+}
+
+template <class T, int P>
+static void backward(
+    const Arguments& a, const PhiloxKeys* keys_of_seed, const Graph& g, int h, double* table,
+    float* room
+) {
+    const int channels = (int)a.channels, wide = (int)padded(a, P);
+    const int64_t keys = g.keys, key_rows = up(keys, WIDTH);
+    float* k = room;                             // [C, keys] in panels of keys
+    float* v = k + key_rows * channels;          // the same
+    float* k_rows = v + key_rows * channels;     // [keys, C] in panels of channels
+    float* k_grad = k_rows + key_rows * wide;    // the same
+    float* v_grad = k_grad + key_rows * wide;    // the same
+    float* q = v_grad + key_rows * wide;         // [QUERIES, C] in panels of channels
+    float* o_grad = q + QUERIES * wide;          // the same
+    float* q_grad = o_grad + QUERIES * wide;     // the same
+    Tile weights{q_grad + QUERIES * wide}, slopes{weights.data + QUERIES * KEYS};
+    float* const factors[2] = {
+        slopes.data + QUERIES * KEYS, slopes.data + QUERIES * KEYS + FACTORS};
+    const Strides own{a.heads * a.channels, a.channels};
+    const auto keys_at = rows<T>(a.key, a.key_strides, a.key_order, h);
+    const auto out_at = rows<T>(a.out, own, a.query_order, h);
+    const auto grad_at = rows<T>(a.grad, a.grad_strides, a.query_order, h);
+    pack_transposed(keys_at, g.key, keys, channels, k);
+    pack_transposed(
+        rows<T>(a.value, a.value_strides, a.key_order, h), g.key, keys, channels, v);
+    pack<P>(keys_at, g.key, (int)keys, channels, 1.f, k_rows, (int)key_rows);
+    memset(k_grad, 0, sizeof(float) * 2 * key_rows * wide);
+    for (int64_t first = 0; first < g.queries; first += QUERIES) {
+        const int count = (int)(g.queries - first < QUERIES ? g.queries - first : QUERIES);
+        pack<P>(
+            rows<T>(a.query, a.query_strides, a.query_order, h), g.query + first, count, channels,
+            (float)a.scale, q, QUERIES);
+        pack<P>(grad_at, g.query + first, count, channels, 1.f, o_grad, QUERIES);
+        if (keys == 0) memset(q_grad, 0, sizeof(float) * QUERIES * wide);
+        float top[QUERIES], inverse[QUERIES], delta[QUERIES];
+        for (int r = 0; r < count; r++) {
+            const int64_t node = a.query_order ? a.query_order[g.query + first + r] : g.query + first + r;
+            const float* stats = a.stats + 2 * (node * a.heads + h);
+            top[r] = stats[0], inverse[r] = stats[1];
+            delta[r] = dot<P>(out_at.at(g.query + first + r), o_grad, QUERIES, r, channels);
+        }
+        for (int64_t key = 0; key < keys; key += KEYS) {
+            const int here = (int)(keys - key < KEYS ? keys - key : KEYS);
+            scores<P>(q, k + key * channels, channels, count, here, weights);
+            add_biases(a, g, h, first, count, key, here, weights);
+            hide_tail(weights, count, here);
+            scores<P>(o_grad, v + key * channels, channels, count, here, slopes);
+            for (int r = 0; r < count; r++) {
+                if (a.seed && r % 2 == 0)
+                    dropout_factors(
+                        a, *keys_of_seed, g.query + first + r, g.query + first + r + 1, key, here,
+                        h, factors);
+                const vf shift = all(top[r]), scale = all(inverse[r]), less = all(delta[r]);
+                const int64_t apart = slopes.data - weights.data;
+                if (a.seed)
+                    each_vector(weights, r, here, [&](float* x, int j) {
+                        const vf weight = exp_of(load(x) - shift) * scale;
+                        const vf factor = load(factors[r % 2] + j);
+                        store(x, weight * factor);
+                        store(x + apart, weight * (load(x + apart) * factor - less));
+                    });
+                else
+                    each_vector(weights, r, here, [&](float* x, int) {
+                        const vf weight = exp_of(load(x) - shift) * scale;
+                        store(x, weight);
+                        store(x + apart, weight * (load(x + apart) - less));
+                    });
+            }
+            for (int r = 0; r < count; r++) {
+                const int64_t pair = g.pair + (first + r) * keys + key;
+                if (a.pairs_grad)
+                    for (int j = 0; j < here; j++)
+                        a.pairs_grad[(pair + j) * a.heads + h] = *slopes.at(r, j);
+                if (table)
+                    each_table_row(a, pair, here, [&](int j, int64_t row) {
+                        table[row] += *slopes.at(r, j);
+                    });
+                if (a.edge_values_grad)
+                    each_edge(a, g, first + r, key, here, [&](int64_t number, int j) {
+                        a.edge_values_grad[number * a.heads + h] = *slopes.at(r, j);
+                    });
+            }
+            gather<P>(
+                slopes, k_rows + key * P, key_rows, channels, count, here, q_grad, key > 0);
+            scatter<P>(weights, o_grad, channels, count, here, v_grad + key * P, key_rows);
+            scatter<P>(slopes, q, channels, count, here, k_grad + key * P, key_rows);
+        }
+        unpack<P>(
+            q_grad, QUERIES, writable<T>(a.query_grad, a.query_grad_strides, a.query_order, h),
+            g.query + first, count, channels, nullptr, (float)a.scale);
+    }
+    unpack<P>(
+        k_grad, (int)key_rows, writable<T>(a.key_grad, a.key_grad_strides, a.key_order, h), g.key,
+        (int)keys, channels, nullptr, 1.f);
+    unpack<P>(
+        v_grad, (int)key_rows, writable<T>(a.value_grad, a.value_grad_strides, a.key_order, h),
+        g.key, (int)keys, channels, nullptr, 1.f);
+}
+
+static std::vector<Graph> graphs_of(const Arguments& a) {
+    std::vector<Graph> graphs(a.graphs);
+    int64_t pair = 0;
+    for (int64_t b = 0; b < a.graphs; b++) {
+        const int64_t query = a.query_ptr[b], key = a.key_ptr[b];
+        graphs[b] = {query, key, pair, a.query_ptr[b + 1] - query, a.key_ptr[b + 1] - key};
+        pair += graphs[b].queries * graphs[b].keys;
+    }
+    return graphs;
+}
+
+static int64_t most_keys(const std::vector<Graph>& graphs) {
+    int64_t most = 0;
+    for (const Graph& g : graphs) most = g.keys > most ? g.keys : most;
+    return up(most, WIDTH);
+}
+
+template <class T, int P>
+static bool all_forward(const Arguments& a) {
+    const std::vector<Graph> graphs = graphs_of(a);
+    const PhiloxKeys keys_of_seed(a.seed ? *a.seed : 0);
+    struct Task {
+        int64_t graph, begin, end;
+    };
+    std::vector<Task> tasks;
+    for (int64_t b = 0; b < a.graphs; b++)
+        for (int64_t i = 0; i < graphs[b].queries; i += LONG)
+            tasks.push_back({b, i, i + LONG < graphs[b].queries ? i + LONG : graphs[b].queries});
+    const int64_t wide = padded(a, P);
+    const int64_t room = most_keys(graphs) * (a.channels + wide) + 2 * QUERIES * wide
+        + QUERIES * KEYS + 2 * FACTORS;
+    return parallel(a.threads, (int64_t)tasks.size(), room, [&](int64_t i, float* scratch) {
+        forward<T, P>(a, &keys_of_seed, graphs[tasks[i].graph], tasks[i].begin, tasks[i].end, scratch);
+    });
+}
+
+// The gradient of the table is a sum over graphs. It is taken in at most this many parts, whose
+// number does not depend on the threads, and the parts are added up in their order.
+static constexpr int64_t PARTS = 16, PART_NUMBERS = int64_t(1) << 24;
+
+template <class T, int P>
+static bool all_backward(const Arguments& a) {
+    const std::vector<Graph> graphs = graphs_of(a);
+    const PhiloxKeys keys_of_seed(a.seed ? *a.seed : 0);
+    const int64_t wide = padded(a, P);
+    const int64_t room = most_keys(graphs) * (2 * a.channels + 3 * wide) + 3 * QUERIES * wide
+        + 2 * QUERIES * KEYS + 2 * FACTORS;
+    if (!a.table_grad) {
+        return parallel(a.threads, a.graphs * a.heads, room, [&](int64_t i, float* scratch) {
+            backward<T, P>(a, &keys_of_seed, graphs[i / a.heads], (int)(i % a.heads), nullptr, scratch);
+        });
+    }
+    const int64_t numbers = a.table_rows * a.heads;
+    int64_t parts = PART_NUMBERS / (numbers > 0 ? numbers : 1);
+    parts = parts < 1 ? 1 : parts > PARTS ? PARTS : parts;
+    parts = parts > a.graphs ? a.graphs : parts;
+    std::vector<double> sums(parts * numbers);
+    const bool done = parallel(a.threads, parts * a.heads, room, [&](int64_t i, float* scratch) {
+        const int64_t part = i / a.heads, h = i % a.heads;
+        double* sum = sums.data() + i * a.table_rows;
+        const int64_t stop = (part + 1) * a.graphs / parts;
+        for (int64_t b = part * a.graphs / parts; b < stop; b++)
+            backward<T, P>(a, &keys_of_seed, graphs[b], (int)h, sum, scratch);
+    });
+    for (int64_t row = 0; row < a.table_rows; row++)
+        for (int64_t h = 0; h < a.heads; h++) {
+            double sum = 0;
+            for (int64_t part = 0; part < parts; part++)
+                sum += sums[(part * a.heads + h) * a.table_rows + row];
+            a.table_grad[row * a.heads + h] = (float)sum;
+        }
+    return done;
+}
+
+constexpr int NARROW = LANES < 16 ? 8 : 16;
+
+template <class T>
+static bool run(const Arguments& a, bool back) {
+    if (a.channels <= NARROW)
+        return back ? all_backward<T, NARROW>(a) : all_forward<T, NARROW>(a);
+    return back ? all_backward<T, 16>(a) : all_forward<T, 16>(a);
+}
+
+static int run(const Arguments& a, bool back) {
+    try {
+        return (a.half ? run<bfloat16>(a, back) : run<float>(a, back)) ? 0 : 1;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
+// Both return 0, or 1 where there is no memory left.
+extern "C" {
+__attribute__((visibility("default"))) int full_forward(const Arguments* a) {
+    return run(*a, false);
+}
+__attribute__((visibility("default"))) int full_backward(const Arguments* a) {
+    return run(*a, true);
+}
+}

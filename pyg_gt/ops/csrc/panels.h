@@ -1,0 +1,165 @@
+// Small matrix products on panels.
+//
+// A matrix of R rows and X columns is kept as panels of 'width' columns, each with all its rows:
+// element (r, x) lies at (x / width) * R * width + r * width + x % width. So a product reads both of
+// its operands in the order in which they lie, whatever their size.
+#pragma once
+#include "vec.h"
+#include <cmath>
+#include <utility>
+
+constexpr int WIDTH = 16;  // of a panel of keys
+// Rows, or columns, of a block whose sums stay in registers.
+constexpr int MAX_ROWS = LANES == 16 ? 8 : LANES == 8 ? 6 : 4;
+constexpr int MAX_COLUMNS = LANES == 16 ? 8 : 4;
+
+// Keeps GCC from reading a vector from memory again for each of its products.
+ALWAYS_INLINE void in_register(vf& x) {
+#if defined(__AVX__)
+    __asm__("" : "+x"(x));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(x));
+#endif
+}
+
+ALWAYS_INLINE int64_t up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// out[r, :] (+)= sum over k of a[r, k] * b[k, :] for ROWS rows and VECTORS vectors of one panel.
+// Element (r, k) of 'a' lies at r * A_ROW + k * A_STEP; behind every DEPTH of k, 'a' jumps.
+template <int ROWS, int VECTORS, int A_ROW, int A_STEP, int A_DEPTH>
+ALWAYS_INLINE void block_product(
+    const float* a, int64_t a_jump, const float* b, int b_row, int depth, float* out, int out_row,
+    bool add
+) {
+    vf sums[ROWS][VECTORS];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 16
+        for (int v = 0; v < VECTORS; v++)
+            sums[r][v] = add ? load(out + r * out_row + v * LANES) : vf{};
+    for (int start = 0; start < depth; start += A_DEPTH, a += a_jump) {
+        const int stop = depth - start < A_DEPTH ? depth - start : A_DEPTH;
+        for (int k = 0; k < stop; k++, b += b_row) {
+            vf x[VECTORS];
+#pragma GCC unroll 16
+            for (int v = 0; v < VECTORS; v++) {
+                x[v] = load(b + v * LANES);
+                in_register(x[v]);
+            }
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; r++) {
+                const vf y = all(a[r * A_ROW + k * A_STEP]);
+#pragma GCC unroll 16
+                for (int v = 0; v < VECTORS; v++) sums[r][v] += y * x[v];
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 16
+        for (int v = 0; v < VECTORS; v++) store(out + r * out_row + v * LANES, sums[r][v]);
+}
+
+// out[r, :] (+)= sum over k of a[r, k] * b[k, :]; 'a' in panels of A_WIDTH columns. The rows are
+// shared out evenly: a block of one row would take as long as one of MAX_ROWS.
+template <int VECTORS, int A_WIDTH>
+static void rows_product(
+    const float* a, int64_t a_jump, const float* b, int b_row, int depth, float* out, int out_row,
+    int rows, bool add
+) {
+    const int blocks = (rows + MAX_ROWS - 1) / MAX_ROWS;
+    for (int i = 0, r = 0; i < blocks; i++) {
+        const int here = (rows - r + blocks - i - 1) / (blocks - i);
+        const float* x = a + r * A_WIDTH;
+        float* y = out + r * out_row;
+        switch (here) {
+#define PYG_GT_BLOCK(ROWS)                                                             \
+    case ROWS:                                                                         \
+        if constexpr (ROWS <= MAX_ROWS)                                                \
+            block_product<ROWS, VECTORS, A_WIDTH, 1, A_WIDTH>(                         \
+                x, a_jump, b, b_row, depth, y, out_row, add);                          \
+        break;
+            PYG_GT_BLOCK(1)
+            PYG_GT_BLOCK(2)
+            PYG_GT_BLOCK(3)
+            PYG_GT_BLOCK(4)
+            PYG_GT_BLOCK(5)
+            PYG_GT_BLOCK(6)
+            PYG_GT_BLOCK(7)
+            PYG_GT_BLOCK(8)
+#undef PYG_GT_BLOCK
+        }
+        r += here;
+    }
+}
+
+// out[k, :] += sum over r of a[r, k] * b[r, :] for the columns k of panels of WIDTH.
+template <int VECTORS>
+static void columns_product(
+    const float* a, int64_t a_jump, const float* b, int b_row, int rows, float* out, int out_row,
+    int columns
+) {
+    for (int k = 0; k < columns; k += MAX_COLUMNS)
+        block_product<MAX_COLUMNS, VECTORS, 1, WIDTH, 1 << 30>(
+            a + (k / WIDTH) * a_jump + k % WIDTH, 0, b, b_row, rows, out + k * out_row, out_row,
+            true);
+}
+
+template <int STEP, bool SECOND, int... I>
+ALWAYS_INLINE vf mixed(vf a, vf b, std::integer_sequence<int, I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(
+        a, b, (SECOND ? (I & STEP ? LANES + I : I + STEP) : (I & STEP ? LANES + I - STEP : I))...);
+#else
+    return __builtin_shuffle(
+        a, b, vi{(SECOND ? (I & STEP ? LANES + I : I + STEP) : (I & STEP ? LANES + I - STEP : I))...});
+#endif
+}
+
+template <int STEP>
+ALWAYS_INLINE void exchange(vf& a, vf& b) {
+    const auto lanes = std::make_integer_sequence<int, LANES>{};
+    const vf first = mixed<STEP, false>(a, b, lanes), second = mixed<STEP, true>(a, b, lanes);
+    a = first;
+    b = second;
+}
+
+template <int STEP, int SIZE>
+ALWAYS_INLINE void transpose_steps(vf* x) {
+    if constexpr (STEP < SIZE) {
+#pragma GCC unroll 16
+        for (int i = 0; i < SIZE; i++)
+            if (!(i & STEP)) exchange<STEP>(x[i], x[i + STEP]);
+        transpose_steps<STEP * 2, SIZE>(x);
+    }
+}
+
+// In every group of SIZE lanes, x[i] lane j and x[j] lane i change places.
+template <int SIZE>
+ALWAYS_INLINE void transpose(vf* x) {
+    transpose_steps<1, SIZE>(x);
+}
+
+template <int STEP, int... I>
+ALWAYS_INLINE vf swapped(vf x, std::integer_sequence<int, I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(x, x, (I ^ STEP)...);
+#else
+    return __builtin_shuffle(x, vi{(I ^ STEP)...});
+#endif
+}
+
+// The sum, or the largest, of all lanes in every lane.
+template <int STEP = LANES / 2>
+ALWAYS_INLINE vf sum_in_all(vf x) {
+    if constexpr (STEP == 0) return x;
+    else return sum_in_all<STEP / 2>(x + swapped<STEP>(x, std::make_integer_sequence<int, LANES>{}));
+}
+template <int STEP = LANES / 2>
+ALWAYS_INLINE vf max_in_all(vf x) {
+    if constexpr (STEP == 0) return x;
+    else {
+        const vf y = swapped<STEP>(x, std::make_integer_sequence<int, LANES>{});
+        return max_in_all<STEP / 2>(max_keeping(x, y));
+    }
+}
