@@ -43,6 +43,7 @@ class Library:
         source: the C++ file; every header beside it counts as part of it.
         declare: sets the argument types of the functions of the loaded library.
         check: runs them once on something known; returns what is wrong, or None.
+        flags: for the compiler, behind the usual ones.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Library:
         source: Path,
         declare: Callable[[ctypes.CDLL], None],
         check: Callable[[ctypes.CDLL], str | None],
+        flags: tuple[str, ...] = (),
     ) -> None:
         self._source = source
+        self._flags = flags
         self._declare = declare
         self._check = check
         self._lock = threading.Lock()
@@ -60,10 +63,10 @@ class Library:
 
     def why_not(self) -> str | None:
         """Why it cannot be used, or None; the first call compiles, and warns once if it fails."""
-        if self._loaded is not None:
-            return None
         if os.environ.get(SWITCH, "1") in ("0", "off", "false"):
             return f"compiled code is switched off by {SWITCH}={os.environ[SWITCH]}"
+        if self._loaded is not None:
+            return None
         with self._lock:
             if self._loaded is None and self._reason is None:
                 try:
@@ -90,13 +93,21 @@ class Library:
         return self._loaded
 
     def _load(self) -> ctypes.CDLL:
-        path = compiled(self._source)
+        try:
+            path = compiled(self._source, self._flags)
+        except OSError as error:  # a full disk, a source that is not there
+            raise Unavailable(
+                f"'{self._source}' cannot be compiled ({error}); set {CACHE} to another folder, "
+                f"or {SWITCH}=0"
+            ) from error
         try:
             library = ctypes.CDLL(str(path))
             self._declare(library)
             wrong = self._check(library)
         except (OSError, AttributeError) as error:
-            raise Unavailable(f"'{path}' cannot be loaded ({error}); delete it") from error
+            raise Unavailable(
+                f"'{path}' cannot be loaded ({error}); delete it, or set {CACHE} to another folder"
+            ) from error
         if wrong is not None:
             raise Unavailable(
                 f"the self-test of '{path}' failed ({wrong}); set {SWITCH}=0 and report it with "
@@ -107,10 +118,11 @@ class Library:
 
 def cache_folder() -> Path:
     """Where compiled files are kept: ``PYG_GT_CACHE``, or ``pyg_gt`` in the user's cache."""
-    if given := os.environ.get(CACHE):
-        return Path(given)
     base = os.environ.get("XDG_CACHE_HOME")
     try:
+        if given := os.environ.get(CACHE):
+            # 'dlopen' looks elsewhere for a name without a folder
+            return Path(given).expanduser().absolute()
         return (Path(base) if base else Path.home() / ".cache") / "pyg_gt"
     except RuntimeError as error:  # a user without a home
         raise Unavailable(f"there is no home folder ({error}); set {CACHE} to a folder") from error
@@ -122,27 +134,27 @@ def compiler() -> str:
     names = [given] if given else ["g++", "c++", "clang++"]
     for name in names:
         if found := shutil.which(name):
-            return os.path.realpath(found)
+            return os.path.abspath(found)  # as a link: 'clang++' and 'ccache' go by their name
     raise Unavailable(
         f"no C++ compiler was found (looked for {', '.join(names)}); install one, for instance "
         f"'g++', or name yours in CXX"
     )
 
 
-def compiled(source: Path) -> Path:
+def compiled(source: Path, flags: tuple[str, ...] = ()) -> Path:
     """The shared library made from ``source``: an old one if nothing has changed since."""
     if os.name != "posix":
-        raise Unavailable(f"compiling on '{os.name}' is not supported")
+        raise Unavailable(f"compiling on '{os.name}' is not supported; set {SWITCH}=0")
     folder = _checked_folder(cache_folder())
     cxx = compiler()
-    path = folder / f"{source.stem}-{_key(source, cxx)}.so"
+    path = folder / f"{source.stem}-{_key(source, cxx, flags)}.so"
     if path.exists():
         _check_owner(path)
         return path
     handle, name = _temporary(folder, path)
     os.close(handle)
     try:
-        _compile(cxx, source, name)
+        _compile(cxx, source, name, flags)
         os.chmod(name, 0o700)
         os.replace(name, path)  # another process may do the same: either file will do
     finally:
@@ -159,14 +171,19 @@ def _temporary(folder: Path, path: Path) -> tuple[int, str]:
         ) from error
 
 
-def _compile(cxx: str, source: Path, target: str) -> None:
+def _compile(cxx: str, source: Path, target: str, flags: tuple[str, ...]) -> None:
     said = ""
     for threads in THREADS:
-        command = [cxx, *FLAGS, *threads, str(source), "-o", target]
+        command = [cxx, *FLAGS, *flags, *threads, str(source), "-o", target]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise Unavailable(f"'{cxx}' could not be run ({error})") from error
+            raise Unavailable(
+                f"'{cxx}' could not be run ({error}); name another compiler in CXX, or set "
+                f"{SWITCH}=0"
+            ) from error
         if done.returncode == 0:
             return
         said = said or done.stderr.strip()
@@ -204,10 +221,10 @@ def _check_owner(path: Path) -> None:
         )
 
 
-def _key(source: Path, cxx: str) -> str:
-    parts = [repr((FLAGS, THREADS)), _processor()]
+def _key(source: Path, cxx: str, flags: tuple[str, ...]) -> str:
+    parts = [repr((FLAGS, flags, THREADS)), _processor()]
     about = os.stat(cxx)  # its version would cost a process
-    parts += [cxx, str(about.st_size), str(about.st_mtime_ns)]
+    parts += [cxx, os.path.realpath(cxx), str(about.st_size), str(about.st_mtime_ns)]
     digest = hashlib.sha256("\0".join(parts).encode())
     for file in [source, *sorted(source.parent.glob("*.h"))]:
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")

@@ -15,9 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "layout": {"layout"},
     "bias": {"layout"},
-    "shared": {"layout", "bias", "shared"},  # mathematics that several backends use
+    "native": set(),
+    # mathematics that several backends use
+    "shared": {"layout", "bias", "native", "shared"},
     "inputs": {"layout", "bias", "shared"},
-    "backend": {"layout", "bias", "shared", "inputs"},
+    "backend": {"layout", "bias", "native", "shared", "inputs"},
     "dispatch": {"layout", "bias", "shared", "inputs", "backend"},
     "linear": {"layout", "shared"},
     "ops": {"layout", "bias", "inputs", "dispatch", "linear"},
@@ -26,7 +28,7 @@ ALLOWED = {
     "swap": {"layout", "ops", "nn"},
     "testing": {"layout", "bias", "inputs", "dispatch", "linear", "ops", "nn", "swap"},
     "_version": set(),
-    "transforms": {"transforms", "_version"},
+    "transforms": {"transforms", "native", "_version"},
     "datasets": {"datasets"},
     "top": {
         *("_version", "layout", "bias", "dispatch", "ops", "nn", "swap"),
@@ -59,8 +61,8 @@ def group(module: str, tree: ast.Module) -> str:
         return "top"
     if parts[1] in ("_identity", "layout", "edge_layout"):
         return "layout"
-    if parts[1] == "_swap":
-        return "swap"
+    if parts[1] in ("_native", "_swap"):
+        return parts[1][1:]
     if parts[1] != "ops":
         return parts[1]
     if len(parts) == 2:
@@ -201,6 +203,7 @@ BACKEND = "NAME = 'made_up'\n"
 LIBRARY = {
     "pyg_gt": "from pyg_gt.layout import GraphLayout\nfrom pyg_gt.ops import attention\n",
     "pyg_gt.layout": "import torch\n",
+    "pyg_gt._native": "import ctypes\n",
     "pyg_gt.ops": "from pyg_gt.ops._dispatch import attention\n",
     "pyg_gt.ops.bias": "from pyg_gt.layout import GraphLayout\n",
     "pyg_gt.ops._inputs": "from pyg_gt.ops.bias import EdgeMask\n",
@@ -228,6 +231,11 @@ def test_checker_accepts_the_design() -> None:
         ("pyg_gt.layout", "from pyg_gt.ops.bias import EdgeMask"),
         ("pyg_gt.layout", "from .ops import bias"),
         ("pyg_gt.layout", "def late():\n    import pyg_gt.ops.bias"),
+        ("pyg_gt._native", "from pyg_gt.layout import GraphLayout"),
+        ("pyg_gt.layout", "from pyg_gt._native import Library"),
+        ("pyg_gt.ops.bias", "from pyg_gt._native import Library"),
+        ("pyg_gt.ops._dispatch", "from pyg_gt._native import Library"),
+        ("pyg_gt.nn.block", "from .._native import Library"),
         ("pyg_gt.ops.bias", "from pyg_gt.ops._inputs import Inputs"),
         ("pyg_gt.ops._inputs", "from pyg_gt.ops._one import forward"),
         ("pyg_gt.ops._one", "from pyg_gt.ops import _two"),
@@ -268,6 +276,9 @@ def test_checker_finds(module: str, line: str) -> None:
         ("pyg_gt.ops._one", "if TYPE_CHECKING:\n    import triton"),
         ("pyg_gt.datasets", "from __future__ import annotations\nimport os.path"),
         ("pyg_gt.models", "from pyg_gt.transforms import AddRandomWalkPE"),
+        ("pyg_gt.ops._one", "from pyg_gt._native import Library"),
+        ("pyg_gt.ops._philox", "from .._native import Library"),
+        ("pyg_gt.transforms", "from pyg_gt._native import Library"),
         ("benchmarks.attention", "from pyg_gt.ops import _one"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._buckets import Bucket, Plan, Tile, tiles
-from ._philox import keep
+from ._philox import keep_rows
 
 # On a CPU the fused kernel of scaled_dot_product_attention is level with matrix products here and
 # ahead from 64 nodes on, but has neither a bias with gradients nor dropout (measured:
@@ -206,8 +206,10 @@ def _kept(
     assert problem.seed is not None
     if generator is None:
         # reading a seed from a device would stall it, so there the counter-based generator
-        pairs, _ = tile.pairs()
-        kept = keep(problem.seed, pairs, problem.heads, problem.dropout_p, weights.dtype)
+        kept = keep_rows(
+            problem.seed, tile.query_rows(), tile.bucket.cols, problem.heads, problem.dropout_p,
+            weights.dtype,
+        )  # fmt: skip
         return kept.sign().permute(0, 3, 1, 2)
     if problem.dropout_p >= 1:
         return torch.zeros_like(weights)

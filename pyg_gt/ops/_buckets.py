@@ -33,6 +33,7 @@ class Bucket(NamedTuple):
         col_start: the first of its ``b * cols`` key slots.
         num_rows: ``[b]``, queries before padding.
         num_cols: ``[b]``, keys before padding.
+        query_start: ``[b]``, the number of each graph's first query, graph by graph.
         pair_start: ``[b]``, the first flat pair of each graph.
         padding: ``[b, 1, 1, cols]``, minus infinity on padded keys; None where there are none.
         graphs: ``[b]``, which graphs these are.
@@ -45,6 +46,7 @@ class Bucket(NamedTuple):
     col_start: int
     num_rows: Tensor
     num_cols: Tensor
+    query_start: Tensor
     pair_start: Tensor
     padding: Tensor | None
     graphs: Tensor
@@ -96,6 +98,11 @@ class Tile(NamedTuple):
     bucket: Bucket
     graphs: slice
     rows: slice
+
+    def query_rows(self) -> Tensor:
+        """``[b, rows]``, the number of each query, graph by graph; padding runs into the next."""
+        start = self.bucket.query_start[self.graphs, None]
+        return start + torch.arange(self.rows.start, self.rows.stop, device=start.device)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """Flat pair numbers ``[b, rows, cols]``, and where there is a pair.
@@ -153,6 +160,7 @@ def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
     # all small numbers of all buckets cross to the device in one copy
     host = torch.stack([*sizes[:, order], order])
     num_rows, num_cols, graphs = host.to(device, non_blocking=True)
+    query_start = query_layout.ptr[graphs]
     pair_start = pair_ptr(query_layout, layout)[graphs]
     buckets = []
     at = row_at = col_at = 0
@@ -167,7 +175,7 @@ def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
         buckets.append(
             Bucket(
                 count, rows, cols, row_at, col_at, num_rows[here], num_cols[here],
-                pair_start[here], padding, graphs[here],
+                query_start[here], pair_start[here], padding, graphs[here],
             )  # fmt: skip
         )
         starts[0, order[here]] = row_at + rows * torch.arange(count)

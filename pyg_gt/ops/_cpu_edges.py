@@ -1,4 +1,4 @@
-"""Attention along edges by compiled code: the call into ``csrc/edges.cpp``, below autograd and ops.
+"""Attention along edges by compiled code: the calls of ``csrc/edges.cpp``, below autograd.
 
 Nothing of the size ``[E, H, C]`` is made. The backward pass computes the weights anew target by
 target, and hands on two numbers for each edge and head to the pass over the sources.
@@ -7,15 +7,14 @@ target, and hands on two numbers for each edge and head to the pass over the sou
 from __future__ import annotations
 
 import ctypes
-import math
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._native import Library
 from ..edge_layout import EdgeLayout
+from ._cpu_edges_library import EDGES as EDGES
+from ._cpu_edges_library import Call, Rows
 
 TYPES = (torch.float32, torch.bfloat16)
 _MOST = 2**31 - 1  # nodes and edges have 32-bit numbers
@@ -73,9 +72,10 @@ def backward(
     call, held = _call(problem, query, key, value)
     grad = _with_dense_channels(grad.to(query.dtype))
     call.grad = _rows(grad)
+    tensors = query, key, value, problem.values, problem.features
     made: list[Tensor | None] = [
         torch.empty(x.shape, dtype=x.dtype) if need and x is not None else None
-        for x, need in zip((query, key, value, problem.values, problem.features), needs, strict=True)
+        for x, need in zip(tensors, needs, strict=True)
     ]
     dq, dk, dv, dvalues, dfeatures = made
     for name, x in (("dquery", dq), ("dkey", dk), ("dvalue", dv), ("dfeatures", dfeatures)):
@@ -89,7 +89,8 @@ def backward(
         call.most = max(call.most, order.most)
         call.source_ptr, call.target, call.slot = order.addresses
         padded = 1 << (query.size(1) - 1).bit_length()
-        scratch = torch.empty((problem.edges.num_edges + 1) * 2 * padded)  # an address without edges too
+        # one edge more: without any there must be an address all the same
+        scratch = torch.empty((problem.edges.num_edges + 1) * 2 * padded)
         held.append(scratch)
         call.scratch = scratch.data_ptr()
     _check(EDGES.get().edges_backward(ctypes.byref(call)))
@@ -140,9 +141,7 @@ def _by_source(edges: EdgeLayout) -> _Order:
         tensors = _lists(edges, edges.num_src)
         addresses = _addresses(tensors)
         ptr, source, _ = order.addresses
-        most = EDGES.get().edges_by_source(
-            ptr, source, edges.num_edges, edges.num_src, *addresses
-        )
+        most = EDGES.get().edges_by_source(ptr, source, edges.num_edges, edges.num_src, *addresses)
         return _Order(tensors, addresses, most)
 
     return edges.once("cpu_by_source", make)
@@ -167,33 +166,9 @@ def _check_size(edges: EdgeLayout) -> None:
         )
 
 
-class _Rows(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), ("row", ctypes.c_int64), ("head", ctypes.c_int64))
-
-
-def _fields(names: str, kind: Any) -> list[tuple[str, Any]]:
-    return [(name, kind) for name in names.split()]
-
-
-class _Call(ctypes.Structure):
-    """``struct Call`` of ``csrc/edges.cpp``, field by field."""
-
-    _fields_ = (
-        *_fields("queries keys edges heads channels half values_half threads most", ctypes.c_int64),
-        *_fields("ptr source number", ctypes.c_void_p),
-        *_fields("query key value features", _Rows),
-        *_fields("values seed", ctypes.c_void_p),
-        *_fields("scale dropout_p", ctypes.c_double),
-        *_fields("out", _Rows),
-        *_fields("source_ptr target slot scratch", ctypes.c_void_p),
-        *_fields("grad dquery dkey dvalue dfeatures", _Rows),
-        *_fields("dvalues", ctypes.c_void_p),
-    )
-
-
 def _call(
     problem: Problem, query: Tensor, key: Tensor, value: Tensor
-) -> tuple[_Call, list[object]]:
+) -> tuple[Call, list[object]]:
     """What both C functions read, and what must live as long as they do."""
     edges, values, features, seed, scale, dropout_p = problem
     query, key, value = (_with_dense_channels(x) for x in (query, key, value))
@@ -207,11 +182,11 @@ def _call(
     order = _by_target(edges)
     held.append(order)
     heads, channels = query.size(1), query.size(2)
-    call = _Call(
+    call = Call(
         query.size(0), key.size(0), edges.num_edges, heads, channels,
         query.dtype == torch.bfloat16, values is not None and values.dtype == torch.bfloat16,
         torch.get_num_threads(), order.most, *order.addresses,
-        _rows(query), _rows(key), _rows(value), _Rows() if features is None else _rows(features),
+        _rows(query), _rows(key), _rows(value), Rows() if features is None else _rows(features),
         None if values is None else values.data_ptr(), None if seed is None else seed.data_ptr(),
         scale, dropout_p,
     )  # fmt: skip
@@ -222,51 +197,11 @@ def _with_dense_channels(x: Tensor) -> Tensor:
     return x if x.stride(2) == 1 or x.size(2) == 1 else x.contiguous()
 
 
-def _rows(x: Tensor) -> _Rows:
+def _rows(x: Tensor) -> Rows:
     row, head, _ = x.stride()
-    return _Rows(x.data_ptr(), row, head)
+    return Rows(x.data_ptr(), row, head)
 
 
 def _check(code: int) -> None:
     if code != 0:
         raise MemoryError("there is no memory left for the scratch space of an attention")
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    number, address = ctypes.c_int64, ctypes.c_void_p
-    for function in (library.edges_forward, library.edges_backward):
-        function.argtypes = [ctypes.POINTER(_Call)]
-        function.restype = ctypes.c_int
-    library.edges_by_target.argtypes = [*(address,) * 2, *(number,) * 3, *(address,) * 3]
-    library.edges_by_source.argtypes = [*(address,) * 2, *(number,) * 2, *(address,) * 3]
-    for function in (library.edges_by_target, library.edges_by_source):
-        function.restype = number
-    library.edges_spare.argtypes = []
-    library.edges_spare.restype = ctypes.c_int
-
-
-def _self_test(library: ctypes.CDLL) -> str | None:
-    """Three edges, of which two share a target, by hand."""
-    room = 3 + library.edges_spare()
-    ends = (ctypes.c_int64 * 6)(0, 2, 1, 1, 0, 1)
-    ptr, source, number = (ctypes.c_int32 * 3)(), (ctypes.c_int32 * room)(), (ctypes.c_int32 * room)()
-    at = ctypes.addressof
-    most = library.edges_by_target(at(ends), at(ends) + 24, 3, 3, 2, at(ptr), at(source), at(number))
-    if (most, ptr[:], source[:3], number[:3]) != (2, [0, 1, 3], [2, 0, 1], [1, 0, 2]):
-        return f"edges came out in the order {number[:3]}"
-    query, key, value = [0.5, -1.0], [1.0, 2.0, 3.0], [10.0, -20.0, 30.0]
-    rows = [(ctypes.c_float * 3)(*x) for x in (query, key, value)]
-    out = (ctypes.c_float * 2)()
-    call = _Call(
-        2, 3, 3, 1, 1, 0, 0, 1, most, at(ptr), at(source), at(number),
-        *(_Rows(at(x), 1, 1) for x in rows), scale=1.0, out=_Rows(at(out), 1, 1),
-    )  # fmt: skip
-    library.edges_forward(ctypes.byref(call))
-    weights = [math.exp(query[1] * key[j]) for j in range(2)]
-    want = [value[2], sum(w * v for w, v in zip(weights, value, strict=False)) / sum(weights)]
-    if any(abs(a - b) > 1e-4 for a, b in zip(out, want, strict=True)):
-        return f"got {list(out)} where {want} was expected"
-    return None
-
-
-EDGES = Library(Path(__file__).parent / "csrc" / "edges.cpp", _declare, _self_test)

@@ -26,9 +26,12 @@ def forward(
     seed: Tensor | None,
 ) -> Tensor:
     """``[Nq, H, C]``; see :class:`~pyg_gt.ops._cpu_edges.Problem` for the arguments."""
-    edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
+    known: EdgeLayout | DeferredEdges | Tensor
+    known = edges if isinstance(edges, Tensor) else edges.edge_index  # an op takes tensors alone
+    if is_plain(query):
+        known = EdgeLayout.of(edges, key.size(0), query.size(0))
     out: Tensor = EdgeAttention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, values, features, edge_index, seed, scale, dropout_p
+        query, key, value, values, features, known, seed, scale, dropout_p
     )
     return out
 
@@ -44,30 +47,36 @@ class EdgeAttention(torch.autograd.Function):
         value: Tensor,
         values: Tensor | None,
         features: Tensor | None,
-        edge_index: Tensor,
+        edges: EdgeLayout | Tensor,
         seed: Tensor | None,
         scale: float,
         dropout_p: float,
     ) -> Tensor:
         """``[Nq, H, C]``."""
-        tensors = query, key, value, values, features, edge_index, seed
-        run = _forward if is_plain(query) else torch.ops.pyg_gt.cpu_edges
-        out: Tensor = run(*tensors, scale, dropout_p)
-        ctx.save_for_backward(*tensors)
+        run = torch.ops.pyg_gt.cpu_edges if isinstance(edges, Tensor) else _forward
+        out: Tensor = run(query, key, value, values, features, edges, seed, scale, dropout_p)
+        edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
+        ctx.save_for_backward(query, key, value, values, features, edge_index, seed)
+        ctx.edges = None if isinstance(edges, Tensor) else edges
         ctx.numbers = scale, dropout_p
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each argument of ``forward``."""
-        tensors = ctx.saved_tensors
+        *tensors, edges, seed = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:5])
-        plain = is_plain(tensors[0]) and is_plain(grad)
-        run = _backward if plain else torch.ops.pyg_gt.cpu_edges_backward
+        # 'create_graph=True'
+        again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if ctx.edges is not None and not again and is_plain(grad):
+            made = _gradients(grad, *tensors, ctx.edges, seed, *ctx.numbers, needs)
+            return *made, *(None,) * 4
         with torch.no_grad():
-            grads = run(grad, *tensors, *ctx.numbers, needs)
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
-            grads = _DifferentiableOnce.apply(*grads, grad, *tensors[:5])  # type: ignore[no-untyped-call]
+            grads = torch.ops.pyg_gt.cpu_edges_backward(
+                grad, *tensors, edges, seed, *ctx.numbers, needs
+            )
+        if again:
+            grads = _DifferentiableOnce.apply(*grads, grad, *tensors)  # type: ignore[no-untyped-call]
         wanted = (d if need else None for d, need in zip(grads, needs, strict=True))
         return *wanted, *(None,) * 4
 
@@ -90,7 +99,7 @@ class _DifferentiableOnce(torch.autograd.Function):
 
 _ARGUMENTS = (
     "Tensor query, Tensor key, Tensor value, Tensor? values, Tensor? features, "
-    "Tensor edge_index, Tensor? seed, float scale, float dropout_p"
+    "Tensor edges, Tensor? seed, float scale, float dropout_p"
 )
 LIBRARY.define(f"cpu_edges({_ARGUMENTS}) -> Tensor", tags=TAGS)
 LIBRARY.define(
@@ -106,7 +115,7 @@ def _problem(
     value: Tensor,
     values: Tensor | None,
     features: Tensor | None,
-    edge_index: Tensor,
+    edges: EdgeLayout | Tensor,
     seed: Tensor | None,
     scale: float,
     dropout_p: float,
@@ -116,19 +125,19 @@ def _problem(
     keys = key.size(0)
     _check("key", key, (keys, heads, channels), query.dtype)
     _check("value", value, (keys, heads, channels), query.dtype)
-    edges = EdgeLayout.of(edge_index, keys, queries)
-    assert isinstance(edges, EdgeLayout)
+    layout = EdgeLayout.of(edges, keys, queries)
+    assert isinstance(layout, EdgeLayout)
     if query.dtype not in _cpu_edges.TYPES:
         raise NotImplementedError(f"'query' must be float32 or bfloat16 (got {query.dtype})")
     if heads == 0 or channels == 0:
         raise ValueError(f"'query' must have heads and channels (got {list(query.shape)})")
     if values is not None:
-        _check("values", values, (edges.num_edges, heads), query.dtype, torch.float32)
+        _check("values", values, (layout.num_edges, heads), query.dtype, torch.float32)
     if features is not None:
-        _check("features", features, (edges.num_edges, heads, channels), query.dtype)
+        _check("features", features, (layout.num_edges, heads, channels), query.dtype)
     if seed is not None:
         _check("seed", seed, (1,), torch.int64)
-    return Problem(edges, values, features, seed, scale, dropout_p)
+    return Problem(layout, values, features, seed, scale, dropout_p)
 
 
 def _check(name: str, x: Tensor, shape: tuple[int, ...], *dtypes: torch.dtype) -> None:
@@ -143,16 +152,19 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Tensor:
     return _cpu_edges.forward(_problem(query, key, value, *rest), query, key, value)
 
 
-def _backward(
+def _gradients(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     *problem, needs = rest
     _check("grad", grad, query.shape, *_cpu_edges.TYPES)
-    made = _cpu_edges.backward(
+    return _cpu_edges.backward(
         _problem(query, key, value, *problem), grad, query, key, value, tuple(needs)
     )
+
+
+def _backward(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     # an op returns tensors, and no tensor twice
-    return tuple(query.new_empty(0) if x is None else x for x in made)
+    return tuple(grad.new_empty(0) if x is None else x for x in _gradients(grad, *rest))
 
 
 LIBRARY.impl("cpu_edges", _forward, "CPU")

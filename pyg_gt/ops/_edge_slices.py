@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..edge_layout import EdgeLayout
-from ._philox import keep
+from ._philox import keep_edges
 
 # Edges of one slice, unless a single target has more.
 _MAX_EDGES = {"cpu": 2**12, "other": 2**20}
@@ -171,7 +171,7 @@ def _scores(problem: Problem, part: Slice, q: Tensor, k: Tensor, values: Tensor 
 def _factors(problem: Problem, part: Slice, weights: Tensor) -> Tensor | None:
     if problem.seed is None:
         return None
-    return keep(problem.seed, part.number, weights.size(1), problem.dropout_p, weights.dtype)
+    return keep_edges(problem.seed, part.number, weights.size(1), problem.dropout_p, weights.dtype)
 
 
 def _add(target: Tensor, index: Tensor, rows: Tensor) -> None:

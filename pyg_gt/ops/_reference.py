@@ -10,7 +10,7 @@ from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
 from ._checked import resolved
 from ._inputs import Inputs
-from ._philox import keep
+from ._philox import keep_edges, keep_pairs
 from .bias import EdgeMask, checked_edges_of, num_pairs
 
 NAME = "reference"
@@ -55,7 +55,10 @@ def _by_graph(inputs: Inputs) -> Tensor:
                 scores = mod.apply(scores, rows.new_tensor(graph), rows[:, None], cols[None, :])
             weights = _softmax(scores, dim=1)
             if inputs.seed is not None:
-                weights = weights * keep(inputs.seed, pairs, inputs.heads, inputs.dropout_p, wide)
+                number = torch.arange(query_at, query_at + n, device=query.device)[:, None]
+                weights = weights * keep_pairs(
+                    inputs.seed, number, layout.pos[cols], inputs.heads, inputs.dropout_p, wide
+                )
             result = torch.einsum("ijh,jhc->ihc", weights, v)
         else:
             result = _along_edges(inputs, graph, query_layout, layout, rows, q, key, value, added)
@@ -95,7 +98,7 @@ def _along_edges(
     table = torch.where(belongs, scores, float("-inf"))  # [n, e, H]
     weights = _softmax(table, dim=1)
     if inputs.seed is not None:
-        factors = keep(inputs.seed, numbers, inputs.heads, inputs.dropout_p, weights.dtype)
+        factors = keep_edges(inputs.seed, numbers, inputs.heads, inputs.dropout_p, weights.dtype)
         weights = weights * factors
     return torch.einsum("neh,ehc->nhc", weights, v)
 

@@ -14,7 +14,7 @@ from . import _edge_slices
 from ._checked import checked_edges
 from ._edge_slices import Problem
 from ._inputs import Inputs
-from ._philox import keep
+from ._philox import keep_edges
 from .bias import EdgeBias, EdgeMask, checked_edges_of
 
 NAME = "sparse"
@@ -114,7 +114,7 @@ def _at_once(
     weights = segment_softmax(scores, target, query.size(0))
     if seed is not None:
         numbers = torch.arange(target.size(0), device=target.device)
-        weights = weights * keep(seed, numbers, query.size(1), dropout_p, wide)
+        weights = weights * keep_edges(seed, numbers, query.size(1), dropout_p, wide)
     messages = weights.to(value.dtype).unsqueeze(-1) * value
     out: Tensor = scatter(messages, target, 0, query.size(0), reduce="sum")
     return out

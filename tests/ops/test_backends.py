@@ -13,7 +13,7 @@ from pyg_gt.testing import assert_same_attention
 from .cases import BIASES, INF, Case, by_hand, layout_of, make_case, unsupported
 
 OTHERS = [name for name in BACKENDS if name != "reference"]
-DTYPES = {"flex": torch.float32, "varlen": torch.bfloat16}
+DTYPES = {"flex": torch.float32, "varlen": torch.bfloat16, "cpu": torch.float32}
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 LAYOUTS = list(product(["sorted", "unsorted"], ["self", "cross"]))
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from pyg_gt import EdgeMask, GraphLayout, ScoreMod, attention, explain_choice
-from pyg_gt.ops._philox import draw_seed, keep
-from pyg_gt.ops.bias import num_pairs
+from pyg_gt.ops import _bucketed, _buckets
+from pyg_gt.ops._philox import draw_seed, keep_edges, keep_pairs
 
-from .cases import QUERY_SIZES, SIZES, Case, layout_of, make_case, unsupported
+from .cases import BIASES, QUERY_SIZES, SIZES, Case, layout_of, make_case, unsupported
 
 BACKENDS = ["reference", "sdpa", "sparse"]
 P = 0.4
@@ -42,18 +42,16 @@ def test_reference_drops_pair_by_pair_what_philox_says(order: str, kind: str) ->
     torch.manual_seed(5)
     dropped = weights_of(case, "reference", P)
     torch.manual_seed(5)
-    numbers = torch.arange(num_pairs(case.query_layout, case.layout))
-    factors = keep(draw_seed(torch.device("cpu")), numbers, 2, P, torch.float64)
-    pair = 0
-    for graph in range(case.layout.num_graphs):
-        keys = case.layout.pos[case.layout.batch == graph].tolist()
-        for query in (case.query_layout.batch == graph).nonzero().flatten().tolist():
-            for key in keys:
-                want = plain[query, :, key] * factors[pair]
-                torch.testing.assert_close(dropped[query, :, key], want)
-                pair += 1
-    assert pair == len(factors) > 20
-    assert 0 < (factors == 0).sum() < factors.numel()
+    seed = draw_seed(torch.device("cpu"))
+    # queries are numbered graph by graph, keys inside their graph
+    queries = case.query_layout.batch.argsort(stable=True)
+    rows, positions = torch.arange(len(queries))[:, None], torch.arange(case.channels)
+    factors = keep_pairs(seed, rows, positions, 2, P, torch.float64)  # [Nq, M, H]
+    want = torch.empty_like(plain)
+    want[queries] = plain[queries] * factors.transpose(1, 2)
+    torch.testing.assert_close(dropped, want)
+    real = plain > 0
+    assert 20 < (dropped[real] == 0).sum() < 0.7 * real.sum()
 
 
 @pytest.mark.parametrize("repeats", [False, True])
@@ -72,7 +70,7 @@ def test_edges_are_dropped_one_by_one_as_philox_says(backend: str, repeats: bool
     dropped = weights_of(case, backend, P)
     torch.manual_seed(6)
     seed = draw_seed(torch.device("cpu"))
-    factors = keep(seed, torch.arange(edges.size(1)), 2, P, torch.float64)
+    factors = keep_edges(seed, torch.arange(edges.size(1)), 2, P, torch.float64)
     want = torch.zeros(case.query.size(0), case.channels, 2, dtype=torch.float64)
     want.index_put_((target, case.layout.pos[source]), weights * factors, accumulate=True)
     torch.testing.assert_close(dropped, want.transpose(1, 2).detach())
@@ -229,6 +227,29 @@ def test_on_a_gpu_the_bucketed_mask_is_the_references(bias: str) -> None:
         results.append(case.attention(backend, dropout_p=P))
     torch.testing.assert_close(*results)
     assert not torch.allclose(results[0], case.attention("reference"))
+
+
+@pytest.mark.parametrize("most", [1, 100, 2**20])
+@pytest.mark.parametrize("kind", ["self", "cross"])
+@pytest.mark.parametrize("order", ["sorted", "unsorted"])
+@pytest.mark.parametrize("bias", ["none", "additive"])
+def test_the_branch_for_gpus_drops_what_the_reference_drops(
+    monkeypatch: pytest.MonkeyPatch, bias: str, order: str, kind: str, most: int
+) -> None:
+    monkeypatch.setattr(_bucketed, "_generator", lambda problem: None)
+    monkeypatch.setattr(_buckets, "_MAX_SCORES", dict.fromkeys(_buckets._MAX_SCORES, most))
+    layout = layout_of([12, 3, 0, 20, 1], order)  # buckets of several widths
+    query_layout = layout if kind == "self" else layout_of([2, 14, 5, 17, 4], order)
+    case = Case(query_layout, layout)
+    BIASES[bias](case)
+    results = []
+    for backend in ("reference", "sdpa"):
+        torch.manual_seed(2)
+        # a multiple of 2^-16, to which a CPU rounds
+        out = case.attention(backend, dropout_p=0.25)
+        results.append([out, *torch.autograd.grad(out.square().sum(), list(case.leaves.values()))])
+    torch.testing.assert_close(*results, rtol=0, atol=1e-12)
+    assert not torch.allclose(results[0][0], case.attention("reference"))
 
 
 def test_a_repeated_edge_cannot_be_dropped_in_a_dense_matrix() -> None:

@@ -24,8 +24,6 @@ class Keep {
     static int64_t floats(int64_t most, int padded) {
         return ((most > RUN ? most : RUN) + LANES) * padded + LANES;
     }
-    void forget() { first = last = 0; }
-
     // Of slots [slot, slot + n); no slot from 'end' on will be asked for.
     const float* factors(
         const Dropout& dropout, const int32_t* number, int64_t slot, int64_t n, int64_t end,

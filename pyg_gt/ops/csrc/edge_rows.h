@@ -22,173 +22,220 @@ struct Shape {
     int vectors, tail;  // of one head: whole ones, and the channels left over
     int width;
 
+    Shape(int heads_, int channels_) : heads(heads_), padded(1), channels(channels_) {
+        while (padded < heads) padded *= 2;
+        vectors = channels / LANES, tail = channels % LANES;
+        width = (vectors + (tail > 0)) * LANES;
+    }
     int floats() const { return heads * width; }
 };
 
-// Constants where the number of heads H and of vectors V is compiled in (not 0).
-template <int H, int V>
-struct Sizes {
-    const Shape& shape;
-    ALWAYS_INLINE constexpr int power(int n) { return n <= 1 ? 1 : 2 * power((n + 1) / 2); }
-    int heads() const { return H ? H : shape.heads; }
-    int padded() const { return H ? power(H) : shape.padded; }
-    int vectors() const { return V ? V : shape.vectors; }
-    int tail() const { return V ? 0 : shape.tail; }
-    int width() const { return V ? V * LANES : shape.width; }
+// Weights of edges: numbers [padded], 'step' floats apart, of the edges in 'place' or of all.
+struct Weights {
+    const float* data;
+    int64_t step;
+    const int32_t* place;
+
+    const float* of(int64_t e) const { return data + (place ? place[e] : e) * step; }
+    void ask_for(int64_t e) const {
+        if (place) __builtin_prefetch(of(e));
+    }
 };
 
-template <class T, int H, int V>
-struct Kernels {
-    using In = Sizes<H, V>;
+template <class T>
+ALWAYS_INLINE T* row_of(const Rows& rows, int64_t i) {
+    return (T*)rows.data + i * rows.row;
+}
 
-    ALWAYS_INLINE const T* row_of(const Rows& rows, int64_t i) {
-        return (const T*)rows.data + i * rows.row;
-    }
-    ALWAYS_INLINE void ask_for(In in, const Rows& rows, int64_t i) {
-        const T* row = row_of(rows, i);
-        const int step = 64 / (int)sizeof(T), channels = V ? V * LANES : in.shape.channels;
-        for (int h = 0; h < in.heads(); h++)
-            for (int c = 0; c < channels; c += step)
-                __builtin_prefetch(row + h * rows.head + c);
-    }
-    ALWAYS_INLINE vf product(In in, const T* row, const float* x) {
-        vf sum{};
-        const int vectors = in.vectors();
-        for (int v = 0; v < vectors; v++) sum += load(row + v * LANES) * load(x + v * LANES);
-        if (const int tail = in.tail())
-            sum += load_first(row + vectors * LANES, tail) * load(x + vectors * LANES);
-        return sum;
-    }
+// B heads of V whole vectors, as many as registers hold; any number of such blocks.
+template <class T, int B, int V>
+struct Blocks {
+    static constexpr int WIDTH = V * LANES;
 
-    // x [H, width]: row i.
+    ALWAYS_INLINE void ask_for(const T* row, int64_t head) {
+        constexpr int line = 64 / (int)sizeof(T), together = WIDTH < line ? line / WIDTH : 1;
+        for (int h = 0; h < B; h += together)
+            for (int c = 0; c < WIDTH; c += line) __builtin_prefetch(row + h * head + c);
+    }
     static void unpack(const Shape& shape, const Rows& rows, int64_t i, float* x) {
-        const In in{shape};
-        ask_for(in, rows, i + NEXT);
-        for (int h = 0; h < in.heads(); h++) {
-            const T* row = row_of(rows, i) + h * rows.head;
-            float* y = x + h * in.width();
-            for (int v = 0; v < in.vectors(); v++) store(y + v * LANES, load(row + v * LANES));
-            if (const int tail = in.tail())
-                store(y + in.vectors() * LANES, load_first(row + in.vectors() * LANES, tail));
+        for (int first = 0; first < shape.heads; first += B) {
+            const T* row = row_of<const T>(rows, i) + first * rows.head;
+            ask_for(row + NEXT * rows.row, rows.head);
+            for (int h = 0; h < B; h++)
+                for (int v = 0; v < V; v++, x += LANES) store(x, load(row + h * rows.head + v * LANES));
         }
     }
-    // Row i: x [H, width].
-    static void pack(const Shape& shape, const float* x, const Rows& rows, int64_t i) {
-        const In in{shape};
-        for (int h = 0; h < in.heads(); h++) {
-            T* row = (T*)rows.data + i * rows.row + h * rows.head;
-            const float* y = x + h * in.width();
-            for (int v = 0; v < in.vectors(); v++) store(row + v * LANES, load(y + v * LANES));
-            if (const int tail = in.tail())
-                store_first(row + in.vectors() * LANES, load(y + in.vectors() * LANES), tail);
+    static void pack(
+        const Shape& shape, const float* x, const float* factors, const Rows& rows, int64_t i
+    ) {
+        for (int h = 0; h < shape.heads; h++) {
+            const vf factor = all(factors[h]);
+            T* row = row_of<T>(rows, i) + h * rows.head;
+            for (int v = 0; v < V; v++, x += LANES) store(row + v * LANES, load(x) * factor);
         }
     }
-    // out [n, padded]: products of x [H, width] with n rows; up to LANES more are written.
     static void dots(
         const Shape& shape, const Rows& rows, const int32_t* index, int64_t n, const float* x,
         float* out
     ) {
-        const In in{shape};
-        const int heads = in.heads(), padded = in.padded(), width = in.width();
-        const int block = padded < LANES ? padded : LANES, edges = LANES / block;
-        constexpr bool SMALL = H * V > 0 && H * V <= 8;
-        vf held[SMALL ? H * V : 1];  // x in registers
-        if constexpr (SMALL)
-            for (int i = 0; i < H * V; i++) held[i] = load(x + i * LANES);
-        const auto some = [&](int64_t e, int there) __attribute__((always_inline)) {
-            for (int first = 0; first < padded; first += LANES) {
+        constexpr int edges = LANES / B > 0 ? LANES / B : 1;
+        static_assert(LANES % B == 0, "the products of a block fill a vector");
+        for (int first = 0; first < shape.heads; first += B) {
+            const T* data = (const T*)rows.data + first * rows.head;
+            vf held[B * V];
+            for (int i = 0; i < B * V; i++) held[i] = load(x + first * WIDTH + i * LANES);
+            const auto some = [&](int64_t e, int there) __attribute__((always_inline)) {
                 vf parts[LANES];
                 for (int i = 0; i < edges; i++) {
                     const int64_t at = e + (i < there ? i : 0);
-                    if (first == 0) ask_for(in, rows, index[at + AHEAD]);
-                    const T* row = row_of(rows, index[at]);
-                    for (int b = 0; b < block; b++) {
-                        const int h = first + b;
+                    ask_for(data + index[at + AHEAD] * rows.row, rows.head);
+                    const T* row = data + index[at] * rows.row;
+                    for (int h = 0; h < B; h++) {
                         vf sum{};
-                        if constexpr (SMALL)
-                            for (int v = 0; v < V; v++)
-                                sum += load(row + h * rows.head + v * LANES) * held[h * V + v];
-                        else if (h < heads)
-                            sum = product(in, row + h * rows.head, x + h * width);
-                        parts[i * block + b] = sum;
+                        for (int v = 0; v < V; v++)
+                            sum += load(row + h * rows.head + v * LANES) * held[h * V + v];
+                        parts[i * B + h] = sum;
                     }
                 }
-                store(out + e * padded + first, sums(parts));
-            }
-        };
-        int64_t e = 0;
-        for (; e + edges <= n; e += edges) some(e, edges);
-        if (e < n) some(e, (int)(n - e));
-    }
-    // sum [H, width] += over n rows, each times its weights [padded], 'step' floats apart.
-    static void add_up(
-        const Shape& shape, const Rows& rows, const int32_t* index, int64_t n, const float* weights,
-        int64_t step, float* sum
-    ) {
-        const In in{shape};
-        const int heads = in.heads(), width = in.width(), vectors = in.vectors();
-        if constexpr (H * V > 0 && H * V <= 8) {  // the sum fits in registers
-            vf y[H * V ? H * V : 1];
-            for (int i = 0; i < H * V; i++) y[i] = load(sum + i * LANES);
-            for (int64_t e = 0; e < n; e++) {
-                ask_for(in, rows, index[e + AHEAD]);
-                const T* row = row_of(rows, index[e]);
-                for (int h = 0; h < H; h++)
-                    for (int v = 0; v < V; v++)
-                        y[h * V + v] += weights[e * step + h] * load(row + h * rows.head + v * LANES);
-            }
-            for (int i = 0; i < H * V; i++) store(sum + i * LANES, y[i]);
-            return;
-        }
-        for (int64_t e = 0; e < n; e++) {
-            ask_for(in, rows, index[e + AHEAD]);
-            const T* row = row_of(rows, index[e]);
-            for (int h = 0; h < heads; h++) {
-                const T* r = row + h * rows.head;
-                float* y = sum + h * width;
-                const vf w = all(weights[e * step + h]);
-                for (int v = 0; v < vectors; v++)
-                    store(y + v * LANES, load(y + v * LANES) + w * load(r + v * LANES));
-                if (const int tail = in.tail()) {
-                    y += vectors * LANES, r += vectors * LANES;
-                    store(y, load(y) + w * load_first(r, tail));
+                float* to = out + e * shape.padded + first;
+                const vf y = sums(parts);
+                if (shape.padded == B) {
+                    store(to, y);
+                    return;
                 }
+                float numbers[LANES];
+                store(numbers, y);
+                for (int i = 0; i < there; i++)
+                    memcpy(to + i * shape.padded, numbers + i * B, B * sizeof(float));
+            };
+            int64_t e = 0;
+            for (; e + edges <= n; e += edges) some(e, edges);
+            if (e < n) some(e, (int)(n - e));
+        }
+    }
+    static void add_up(
+        const Shape& shape, const Rows& rows, const int32_t* index, int64_t n,
+        const Weights& weights, float* sum
+    ) {
+        for (int first = 0; first < shape.heads; first += B) {
+            const T* data = (const T*)rows.data + first * rows.head;
+            float* to = sum + first * WIDTH;
+            vf y[B * V] = {};
+            for (int64_t e = 0; e < n; e++) {
+                weights.ask_for(e + AHEAD);
+                ask_for(data + index[e + AHEAD] * rows.row, rows.head);
+                const T* row = data + index[e] * rows.row;
+                const float* w = weights.of(e) + first;
+                for (int h = 0; h < B; h++)
+                    for (int v = 0; v < V; v++)
+                        y[h * V + v] += w[h] * load(row + h * rows.head + v * LANES);
+            }
+            for (int i = 0; i < B * V; i++) store(to + i * LANES, load(to + i * LANES) + y[i]);
+        }
+    }
+};
+
+// Any number of heads and channels.
+template <class T>
+struct AnyShape {
+    ALWAYS_INLINE void ask_for(const Shape& shape, const T* row, int64_t head) {
+        for (int h = 0; h < shape.heads; h++)
+            for (int c = 0; c < shape.channels; c += 64 / (int)sizeof(T))
+                __builtin_prefetch(row + h * head + c);
+    }
+    ALWAYS_INLINE vf product(const Shape& shape, const T* row, const float* x) {
+        vf sum{};
+        int c = 0;
+        for (; c + LANES <= shape.channels; c += LANES) sum += load(row + c) * load(x + c);
+        return shape.tail ? sum + load_first(row + c, shape.tail) * load(x + c) : sum;
+    }
+    static void unpack(const Shape& shape, const Rows& rows, int64_t i, float* x) {
+        ask_for(shape, row_of<const T>(rows, i + NEXT), rows.head);
+        for (int h = 0; h < shape.heads; h++, x += shape.width) {
+            const T* row = row_of<const T>(rows, i) + h * rows.head;
+            int c = 0;
+            for (; c + LANES <= shape.channels; c += LANES) store(x + c, load(row + c));
+            if (shape.tail) store(x + c, load_first(row + c, shape.tail));
+        }
+    }
+    static void pack(
+        const Shape& shape, const float* x, const float* factors, const Rows& rows, int64_t i
+    ) {
+        for (int h = 0; h < shape.heads; h++, x += shape.width) {
+            const vf factor = all(factors[h]);
+            T* row = row_of<T>(rows, i) + h * rows.head;
+            int c = 0;
+            for (; c + LANES <= shape.channels; c += LANES) store(row + c, load(x + c) * factor);
+            if (shape.tail) store_first(row + c, load(x + c) * factor, shape.tail);
+        }
+    }
+    static void dots(
+        const Shape& shape, const Rows& rows, const int32_t* index, int64_t n, const float* x,
+        float* out
+    ) {
+        vf parts[LANES] = {};
+        int filled = 0;
+        for (int64_t e = 0; e < n; e++) {
+            ask_for(shape, row_of<const T>(rows, index[e + AHEAD]), rows.head);
+            const T* row = row_of<const T>(rows, index[e]);
+            for (int h = 0; h < shape.padded; h++) {
+                parts[filled++] = h < shape.heads
+                                      ? product(shape, row + h * rows.head, x + h * shape.width)
+                                      : vf{};
+                if (filled == LANES) {
+                    store(out, sums(parts));
+                    out += LANES, filled = 0;
+                }
+            }
+        }
+        if (filled) store(out, sums(parts));
+    }
+    static void add_up(
+        const Shape& shape, const Rows& rows, const int32_t* index, int64_t n,
+        const Weights& weights, float* sum
+    ) {
+        for (int64_t e = 0; e < n; e++) {
+            weights.ask_for(e + AHEAD);
+            ask_for(shape, row_of<const T>(rows, index[e + AHEAD]), rows.head);
+            const T* row = row_of<const T>(rows, index[e]);
+            const float* w = weights.of(e);
+            float* y = sum;
+            for (int h = 0; h < shape.heads; h++, row += rows.head, y += shape.width) {
+                int c = 0;
+                for (; c + LANES <= shape.channels; c += LANES)
+                    store(y + c, load(y + c) + w[h] * load(row + c));
+                if (shape.tail) store(y + c, load(y + c) + w[h] * load_first(row + c, shape.tail));
             }
         }
     }
 };
 
-// The kernels of one shape and type.
+// What can be done with rows of one shape and type.
 struct RowOps {
-    void (*unpack)(const Shape&, const Rows&, int64_t, float*);
-    void (*pack)(const Shape&, const float*, const Rows&, int64_t);
-    void (*dots)(const Shape&, const Rows&, const int32_t*, int64_t, const float*, float*);
+    // x [H, width]: row i
+    void (*unpack)(const Shape&, const Rows&, int64_t i, float* x);
+    // row i: x [H, width], each head times its factor
+    void (*pack)(const Shape&, const float* x, const float* factors, const Rows&, int64_t i);
+    // out [n, padded]: products of x [H, width] with n rows; up to a vector more is written
+    void (*dots)(
+        const Shape&, const Rows&, const int32_t* index, int64_t n, const float* x, float* out
+    );
+    // sum [H, width] += over n rows, each times its weights
     void (*add_up)(
-        const Shape&, const Rows&, const int32_t*, int64_t, const float*, int64_t, float*
+        const Shape&, const Rows&, const int32_t* index, int64_t n, const Weights&, float* sum
     );
 
-    template <class T, int H, int V>
+    template <class K>
     static RowOps with() {
-        using K = Kernels<T, H, V>;
         return {K::unpack, K::pack, K::dots, K::add_up};
     }
     template <class T>
     static RowOps of(const Shape& shape) {
         const int heads = shape.heads, vectors = shape.tail ? 0 : shape.vectors;
-        if (heads == 4 && vectors == 1) return with<T, 4, 1>();
-        if (heads == 4 && vectors == 2) return with<T, 4, 2>();
-        if (heads == 8 && vectors == 1) return with<T, 8, 1>();
-        if (heads == 8 && vectors == 2) return with<T, 8, 2>();
-        if (vectors == 1) return with<T, 0, 1>();
-        if (vectors == 2) return with<T, 0, 2>();
-        if (vectors == 4) return with<T, 0, 4>();
-        return with<T, 0, 0>();
+        if (vectors == 1 && heads % 4 == 0) return with<Blocks<T, 4, 1>>();
+        if (vectors == 2 && heads % 4 == 0) return with<Blocks<T, 4, 2>>();
+        if (vectors == 4 && heads % 2 == 0) return with<Blocks<T, 2, 4>>();
+        if (vectors == 8) return with<Blocks<T, 1, 8>>();
+        return with<AnyShape<T>>();
     }
 };
-
-inline Shape shape_of(int heads, int channels) {
-    int padded = 1;
-    while (padded < heads) padded *= 2;
-    const int vectors = channels / LANES, tail = channels % LANES;
-    return {heads, padded, channels, vectors, tail, (vectors + (tail > 0)) * LANES};
-}

@@ -4,52 +4,58 @@
 
 constexpr float NOTHING = -__builtin_inff();
 
-// 'f(i, lanes)' for every vector of numbers [n, padded] at offset i; 'lanes' is where its heads
-// begin in a table of heads that repeats itself up to a whole vector.
-template <class F>
-ALWAYS_INLINE void each_vector(int64_t n, int padded, F f) {
-    const int64_t count = n * padded;
-    const int heads = padded > LANES ? padded : LANES;
-    for (int64_t i = 0; i < count; i += heads)
-        for (int lanes = 0; lanes < heads; lanes += LANES) f(i + lanes, lanes);
-}
+// Numbers of heads, repeated up to a whole vector.
+ALWAYS_INLINE int repeated(int padded) { return padded > LANES ? padded : LANES; }
 
 // Behind the last number, up to a whole vector.
 ALWAYS_INLINE void fill_end(float* numbers, int64_t n, int padded, float x) {
-    for (int64_t i = n * padded; i % LANES; i++) numbers[i] = x;
+    const int left = (int)(n * padded % LANES);
+    if (left == 0) return;
+    vi lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    float* end = numbers + n * padded - left;
+    store(end, lane < left ? load(end) : all(x));  // single numbers would wait for the last store
 }
+ALWAYS_INLINE vf add(vf a, vf b) { return a + b; }
 
-// Where every score is minus infinity: zeros.
-inline void softmax(float* scores, int64_t n, int padded) {
-    fill_end(scores, n, padded, NOTHING);
+// Products become exponentials of scores, scale * product, and factors [repeated] make weights of
+// them. Where every score is minus infinity the factor is zero.
+ALWAYS_INLINE void softmax(float* products, int64_t n, int padded, float scale, float* factors) {
     const int64_t count = n * padded;
-    const int step = padded > LANES ? padded : LANES;
+    const int step = repeated(padded);
+    fill_end(products, n, padded, NOTHING);
     for (int lanes = 0; lanes < step; lanes += LANES) {
         vf top = all(NOTHING), total{};
-        for (int64_t i = lanes; i < count; i += step) top = max_keeping(top, load(scores + i));
-        top = fold(top, padded, [](vf a, vf b) { return max_keeping(a, b); });
+        for (int64_t i = lanes; i < count; i += step)
+            top = max_keeping(top, load(products + i) * scale);
+        top = fold(top, padded, max_keeping);
         top = top == NOTHING ? vf{} : top;
         for (int64_t i = lanes; i < count; i += step) {
-            const vf e = exp_of(load(scores + i) - top);
-            store(scores + i, e);
+            const vf e = exp_of(load(products + i) * scale - top);
+            store(products + i, e);
             total += e;
         }
-        total = fold(total, padded, [](vf a, vf b) { return a + b; });
-        const vf factor = total == 0.f ? vf{} : 1.f / total;
-        for (int64_t i = lanes; i < count; i += step) store(scores + i, load(scores + i) * factor);
+        total = fold(total, padded, add);
+        store(factors + lanes, total == 0.f ? vf{} : 1.f / total);
     }
 }
 
-// dweights become the gradients of the scores that gave 'weights'.
-inline void softmax_backward(const float* weights, float* dweights, int64_t n, int padded) {
-    fill_end(dweights, n, padded, 0.f);  // and the weights there are zeros
+// Exponentials become weights, and gradients of weights those of scores.
+ALWAYS_INLINE void softmax_backward(
+    float* weights, float* gradients, int64_t n, int padded, const float* factors
+) {
     const int64_t count = n * padded;
-    const int step = padded > LANES ? padded : LANES;
+    const int step = repeated(padded);
+    fill_end(gradients, n, padded, 0.f);  // and the exponentials there are zeros
     for (int lanes = 0; lanes < step; lanes += LANES) {
+        const vf factor = load(factors + lanes);
         vf total{};
-        for (int64_t i = lanes; i < count; i += step) total += load(weights + i) * load(dweights + i);
-        total = fold(total, padded, [](vf a, vf b) { return a + b; });
-        for (int64_t i = lanes; i < count; i += step)
-            store(dweights + i, load(weights + i) * (load(dweights + i) - total));
+        for (int64_t i = lanes; i < count; i += step) total += load(weights + i) * load(gradients + i);
+        total = fold(total, padded, add) * factor;
+        for (int64_t i = lanes; i < count; i += step) {
+            const vf w = load(weights + i) * factor;
+            store(weights + i, w);
+            store(gradients + i, w * (load(gradients + i) - total));
+        }
     }
 }

@@ -2,16 +2,15 @@
 //
 // Every target is worked on by one thread in one order, and so is every source: results are the
 // same bits for any number of threads, without atomic additions.
-#include <cstdlib>
-#include <memory>
 #include "edge_keep.h"
 #include "edge_order.h"
 #include "edge_rows.h"
 #include "edge_softmax.h"
+#include "parallel.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// Mirrored by '_cpu_edges._Call'. A pointer that is null: not there, or not asked for.
+// Mirrored by 'Call' of '_cpu_edges_library.py'. A pointer that is null: not there, or not asked for.
 struct Call {
     int64_t queries, keys, edges, heads, channels;
     int64_t half, values_half;  // bfloat16 in place of float32
@@ -39,60 +38,35 @@ struct Problem {
     const Dropout dropout;
 
     explicit Problem(const Call& c)
-        : call(c), shape(shape_of((int)c.heads, (int)c.channels)),
+        : call(c), shape((int)c.heads, (int)c.channels),
           ops(c.half ? RowOps::of<bf16>(shape) : RowOps::of<float>(shape)),
           dropout(c.seed, c.dropout_p) {}
 };
 
-// What one thread needs for one target.
-class Worker {
-  public:
-    float *x, *y, *z;               // [H, width]
-    float *scores, *dscores, *extra;  // [most, padded]
+// What one thread needs for one node.
+struct Worker {
+    float *x, *y, *z;                    // [H, width]
+    float *factors, *ones, *scales;      // of heads
+    float *weights, *gradients, *extra;  // [most, padded]
     Keep keep;
 
-    explicit Worker(const Problem& p) {
-        const int64_t row = p.shape.floats(), list = (p.call.most + LANES) * p.shape.padded + LANES;
-        const int64_t kept = p.dropout.on() ? Keep::floats(p.call.most, p.shape.padded) : 0;
-        memory.reset((float*)malloc((3 * row + 3 * list + kept) * sizeof(float)));
-        float* const at = memory.get();
-        x = at, y = x + row, z = y + row;
-        scores = z + row, dscores = scores + list, extra = dscores + list;
-        keep = Keep(extra + list);
+    static int64_t floats(const Problem& p) {
+        return 3 * p.shape.floats() + 3 * repeated(p.shape.padded) + 3 * list(p) +
+               (p.dropout.on() ? Keep::floats(p.call.most, p.shape.padded) : 0);
     }
-    bool ready() const { return memory != nullptr; }
+    Worker(const Problem& p, float* at) {
+        const auto take = [&](int64_t count) { return at += count, at - count; };
+        const int heads = repeated(p.shape.padded);
+        x = take(p.shape.floats()), y = take(p.shape.floats()), z = take(p.shape.floats());
+        factors = take(heads), ones = take(heads), scales = take(heads);
+        weights = take(list(p)), gradients = take(list(p)), extra = take(list(p));
+        keep = Keep(at);
+        for (int h = 0; h < heads; h++) ones[h] = 1.f, scales[h] = (float)p.call.scale;
+    }
 
   private:
-    struct Free {
-        void operator()(float* p) const { free(p); }
-    };
-    std::unique_ptr<float, Free> memory;
+    static int64_t list(const Problem& p) { return (p.call.most + LANES) * p.shape.padded + LANES; }
 };
-
-void add_values(const Problem& p, const int32_t* number, int64_t n, float* scores) {
-    const int heads = p.shape.heads, padded = p.shape.padded;
-    for (int64_t e = 0; e < n; e++) {
-        const int64_t row = (int64_t)number[e] * heads;
-        float* s = scores + e * padded;
-        for (int h = 0; h < heads; h++)
-            s[h] += p.call.values_half ? to_float(((const bf16*)p.call.values)[row + h])
-                                                   : ((const float*)p.call.values)[row + h];
-    }
-}
-
-void store_dvalues(const Problem& p, const int32_t* number, int64_t n, const float* dscores) {
-    const int heads = p.shape.heads, padded = p.shape.padded;
-    for (int64_t e = 0; e < n; e++) {
-        const int64_t row = (int64_t)number[e] * heads;
-        for (int h = 0; h < heads; h++) {
-            const float x = dscores[e * padded + h];
-            if (p.call.values_half)
-                ((bf16*)p.call.dvalues)[row + h] = to_bf16(x);
-            else
-                ((float*)p.call.dvalues)[row + h] = x;
-        }
-    }
-}
 
 // out [n, padded]: products of x with the rows of the target's edges and with their features
 void products(
@@ -109,34 +83,47 @@ void products(
 void sum_of_rows(
     const Problem& p, const Rows& rows, int64_t slot, int64_t n, const float* weights, float* sum
 ) {
-    memset(sum, 0, p.shape.floats() * sizeof(float));
-    p.ops.add_up(p.shape, rows, p.call.source + slot, n, weights, p.shape.padded, sum);
+    const Weights each{weights, p.shape.padded, nullptr};
+    for (int i = 0; i < p.shape.floats(); i += LANES) store(sum + i, vf{});
+    p.ops.add_up(p.shape, rows, p.call.source + slot, n, each, sum);
     if (p.call.features.data)
-        p.ops.add_up(
-            p.shape, p.call.features, p.call.number + slot, n, weights, p.shape.padded, sum
-        );
+        p.ops.add_up(p.shape, p.call.features, p.call.number + slot, n, each, sum);
 }
 
-// w.x and w.scores: the query and, before dropout, the weights of a target. Forward and backward
-// run these very instructions, so that their weights are the same bits.
-__attribute__((noinline)) void weights_of(
+// Products become scores.
+void add_values(const Problem& p, const int32_t* number, int64_t n, float* products) {
+    const int heads = p.shape.heads, padded = p.shape.padded;
+    const float scale = (float)p.call.scale;
+    for (int64_t e = 0; e < n; e++)
+        for (int h = 0; h < heads; h++) {
+            const int64_t at = (int64_t)number[e] * heads + h;
+            float& x = products[e * padded + h];
+            x = x * scale + (p.call.values_half ? to_float(((const bf16*)p.call.values)[at])
+                                                : ((const float*)p.call.values)[at]);
+        }
+}
+
+void store_dvalues(const Problem& p, const int32_t* number, int64_t n, const float* gradients) {
+    const int heads = p.shape.heads, padded = p.shape.padded;
+    for (int64_t e = 0; e < n; e++)
+        for (int h = 0; h < heads; h++) {
+            const int64_t at = (int64_t)number[e] * heads + h;
+            const float x = gradients[e * padded + h];
+            if (p.call.values_half) ((bf16*)p.call.dvalues)[at] = to_bf16(x);
+            else ((float*)p.call.dvalues)[at] = x;
+        }
+}
+
+// w.x: the query of a target; w.weights and w.factors: its weights before dropout. Forward and
+// backward run these very instructions, so that their exponentials are the same bits.
+__attribute__((noinline)) void weigh(
     const Problem& p, Worker& w, int64_t target, int64_t slot, int64_t n
 ) {
     p.ops.unpack(p.shape, p.call.query, target, w.x);
-    products(p, w, p.call.key, slot, n, w.x, w.scores);
-    const vf scale = all((float)p.call.scale);
-    for (int64_t i = 0; i < n * p.shape.padded; i += LANES)
-        store(w.scores + i, load(w.scores + i) * scale);
-    if (p.call.values) add_values(p, p.call.number + slot, n, w.scores);
-    softmax(w.scores, n, p.shape.padded);
-}
-
-// One edge's; a call of memcpy costs more than the copy.
-ALWAYS_INLINE void copy_numbers(const float* from, int padded, float* to) {
-    if (padded < 4)
-        for (int h = 0; h < padded; h++) to[h] = from[h];
-    else
-        for (int h = 0; h < padded; h += 4) memcpy(to + h, from + h, 4 * sizeof(float));
+    products(p, w, p.call.key, slot, n, w.x, w.weights);
+    if (p.call.values) add_values(p, p.call.number + slot, n, w.weights);
+    const float scale = p.call.values ? 1.f : (float)p.call.scale;
+    softmax(w.weights, n, p.shape.padded, scale, w.factors);
 }
 
 void multiply(const float* factors, int64_t count, float* x) {
@@ -147,105 +134,102 @@ void forward_targets(const Problem& p, Worker& w, int64_t first, int64_t last) {
     const int32_t* ptr = p.call.ptr;
     for (int64_t t = first; t < last; t++) {
         const int64_t slot = ptr[t], n = ptr[t + 1] - slot;
-        weights_of(p, w, t, slot, n);
+        weigh(p, w, t, slot, n);
         if (p.dropout.on())
             multiply(
                 w.keep.factors(p.dropout, p.call.number, slot, n, ptr[last], p.shape),
-                n * p.shape.padded, w.scores
+                n * p.shape.padded, w.weights
             );
-        sum_of_rows(p, p.call.value, slot, n, w.scores, w.y);
-        p.ops.pack(p.shape, w.y, p.call.out, t);
+        sum_of_rows(p, p.call.value, slot, n, w.weights, w.y);
+        p.ops.pack(p.shape, w.y, w.factors, p.call.out, t);
     }
 }
 
-// gradients of a feature: of the products times x, the query, and the weight times y
-void store_dfeatures(
-    const Problem& p, Worker& w, int64_t slot, int64_t n, const float* dproducts,
-    const float* weights
-) {
+// Of an edge's features: w.x, the query, times gradients of scores, and w.y times weights.
+void store_dfeatures(const Problem& p, Worker& w, int64_t slot, int64_t n) {
     const int padded = p.shape.padded, width = p.shape.width;
     for (int64_t e = 0; e < n; e++) {
         for (int h = 0; h < p.shape.heads; h++) {
-            const vf a = all(dproducts[e * padded + h]), b = all(weights[e * padded + h]);
+            const vf a = all(w.gradients[e * padded + h] * w.scales[h]);
+            const vf b = all(w.weights[e * padded + h]);
             for (int c = h * width; c < (h + 1) * width; c += LANES)
                 store(w.z + c, a * load(w.x + c) + b * load(w.y + c));
         }
-        p.ops.pack(p.shape, w.z, p.call.dfeatures, p.call.number[slot + e]);
+        p.ops.pack(p.shape, w.z, w.ones, p.call.dfeatures, p.call.number[slot + e]);
     }
+}
+
+// What the sources will ask for: of each edge its gradients of scores and its weights.
+void store_pairs(const Problem& p, const Worker& w, int64_t slot, int64_t n) {
+    const int padded = p.shape.padded;
+    float* to = p.call.scratch + slot * 2 * padded;
+    if (padded < 4) {
+        for (int64_t i = 0; i < n * padded; i++) {
+            to[i / padded * 2 * padded + i % padded] = w.gradients[i];
+            to[i / padded * 2 * padded + i % padded + padded] = w.weights[i];
+        }
+        return;
+    }
+    for (int64_t i = 0; i < n * padded; i += padded, to += 2 * padded)
+        for (int h = 0; h < padded; h += 4) {
+            memcpy(to + h, w.gradients + i + h, 4 * sizeof(float));
+            memcpy(to + padded + h, w.weights + i + h, 4 * sizeof(float));
+        }
 }
 
 void backward_targets(const Problem& p, Worker& w, int64_t first, int64_t last) {
     const Call& call = p.call;
     const int32_t* ptr = call.ptr;
-    const int padded = p.shape.padded;
-    const vf scale = all((float)call.scale);
     for (int64_t t = first; t < last; t++) {
-        const int64_t slot = ptr[t], n = ptr[t + 1] - slot, count = n * padded;
-        weights_of(p, w, t, slot, n);
+        const int64_t slot = ptr[t], n = ptr[t + 1] - slot, count = n * p.shape.padded;
+        weigh(p, w, t, slot, n);
         p.ops.unpack(p.shape, call.grad, t, w.y);
-        products(p, w, call.value, slot, n, w.y, w.dscores);
-        const float* factors = nullptr;
+        products(p, w, call.value, slot, n, w.y, w.gradients);
+        const float* kept = nullptr;
         if (p.dropout.on()) {
-            factors = w.keep.factors(p.dropout, call.number, slot, n, ptr[last], p.shape);
-            multiply(factors, count, w.dscores);
+            kept = w.keep.factors(p.dropout, call.number, slot, n, ptr[last], p.shape);
+            multiply(kept, count, w.gradients);
         }
-        softmax_backward(w.scores, w.dscores, n, padded);
-        if (call.dvalues) store_dvalues(p, call.number + slot, n, w.dscores);
-        for (int64_t i = 0; i < count; i += LANES)
-            store(w.dscores + i, load(w.dscores + i) * scale);
-        if (factors) multiply(factors, count, w.scores);
-        if (call.dfeatures.data) store_dfeatures(p, w, slot, n, w.dscores, w.scores);
-        if (call.scratch)
-            for (int64_t e = 0; e < n; e++) {
-                float* pair = call.scratch + (slot + e) * 2 * padded;
-                copy_numbers(w.dscores + e * padded, padded, pair);
-                copy_numbers(w.scores + e * padded, padded, pair + padded);
-            }
+        softmax_backward(w.weights, w.gradients, n, p.shape.padded, w.factors);
+        if (kept) multiply(kept, count, w.weights);
+        if (call.dvalues) store_dvalues(p, call.number + slot, n, w.gradients);
+        if (call.dfeatures.data) store_dfeatures(p, w, slot, n);
+        if (call.scratch) store_pairs(p, w, slot, n);
         if (call.dquery.data) {
-            sum_of_rows(p, call.key, slot, n, w.dscores, w.z);
-            p.ops.pack(p.shape, w.z, call.dquery, t);
+            sum_of_rows(p, call.key, slot, n, w.gradients, w.z);
+            p.ops.pack(p.shape, w.z, w.scales, call.dquery, t);
         }
     }
+}
+
+// Row s of 'to': over the edges of a source, rows of their targets times their weights.
+void sum_of_targets(
+    const Problem& p, Worker& w, int64_t s, const Rows& from, const float* weights,
+    const float* factors, const Rows& to
+) {
+    if (!to.data) return;
+    const int64_t at = p.call.source_ptr[s], n = p.call.source_ptr[s + 1] - at;
+    for (int i = 0; i < p.shape.floats(); i += LANES) store(w.x + i, vf{});
+    const Weights each{weights, 2 * p.shape.padded, p.call.slot + at};
+    p.ops.add_up(p.shape, from, p.call.target + at, n, each, w.x);
+    p.ops.pack(p.shape, w.x, factors, to, s);
 }
 
 void backward_sources(const Problem& p, Worker& w, int64_t first, int64_t last) {
     const Call& call = p.call;
-    const int padded = p.shape.padded;
     for (int64_t s = first; s < last; s++) {
-        const int64_t at = call.source_ptr[s], n = call.source_ptr[s + 1] - at;
-        for (int64_t e = 0; e < n; e++) {
-            const int64_t slot = call.slot[at + e];
-            __builtin_prefetch(call.scratch + (int64_t)call.slot[at + e + AHEAD] * 2 * padded);
-            const float* pair = call.scratch + slot * 2 * padded;
-            copy_numbers(pair, padded, w.dscores + e * padded);
-            copy_numbers(pair + padded, padded, w.scores + e * padded);
-        }
-        const struct {
-            const Rows &from, &to;
-            const float* weights;
-        } both[] = {{call.query, call.dkey, w.dscores}, {call.grad, call.dvalue, w.scores}};
-        for (const auto& one : both)
-            if (one.to.data) {
-                memset(w.x, 0, p.shape.floats() * sizeof(float));
-                p.ops.add_up(p.shape, one.from, call.target + at, n, one.weights, padded, w.x);
-                p.ops.pack(p.shape, w.x, one.to, s);
-            }
+        sum_of_targets(p, w, s, call.query, call.scratch, w.scales, call.dkey);
+        sum_of_targets(p, w, s, call.grad, call.scratch + p.shape.padded, w.ones, call.dvalue);
     }
 }
 
-// 'work' on all rows, split where the edges are; a row costs about as much as an edge.
+// 'work' on all nodes, split where the edges are; a node costs about as much as an edge.
 template <class Work>
-bool in_chunks(const Problem& p, const int32_t* ptr, int64_t rows, Work work) {
-    const int64_t cost = ptr[rows] + rows;
-    const int threads = (int)p.call.threads;
-    if (threads <= 1 || cost < 1024) {
-        Worker worker(p);
-        if (worker.ready()) work(p, worker, 0, rows);
-        return worker.ready();
-    }
-    const int64_t chunks = cost / 512 < 64 * threads ? cost / 512 : 64 * threads;
+bool in_chunks(const Problem& p, const int32_t* ptr, int64_t nodes, Work work) {
+    const int64_t cost = ptr[nodes] + nodes, most = 64 * p.call.threads;
+    const int64_t chunks = p.call.threads <= 1 || cost < 1024 ? 1 : cost / 512 < most ? cost / 512 : most;
     const auto bound = [&](int64_t chunk) {
-        int64_t low = 0, high = rows;
+        int64_t low = 0, high = nodes;
         while (low < high) {
             const int64_t middle = (low + high) / 2;
             if (ptr[middle] + middle < chunk * cost / chunks) low = middle + 1;
@@ -253,19 +237,10 @@ bool in_chunks(const Problem& p, const int32_t* ptr, int64_t rows, Work work) {
         }
         return low;
     };
-    bool ready = true;
-#pragma omp parallel num_threads(threads) reduction(&& : ready)
-    {
-        Worker worker(p);
-        ready = worker.ready();
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t chunk = 0; chunk < chunks; chunk++)
-            if (ready) {
-                worker.keep.forget();
-                work(p, worker, bound(chunk), bound(chunk + 1));
-            }
-    }
-    return ready;
+    return parallel(p.call.threads, chunks, Worker::floats(p), [&](int64_t chunk, float* room) {
+        Worker worker(p, room);
+        work(p, worker, bound(chunk), bound(chunk + 1));
+    });
 }
 
 }  // namespace

@@ -12,14 +12,45 @@
 static constexpr int64_t LONG = 504;  // queries of one task of the forward pass
 static constexpr int FACTORS = KEYS + 4 * LANES;
 
-template <class T>
-static Rows<const T> rows(const void* data, Strides strides, const int64_t* order, int head) {
-    return {(const T*)data + head * strides.head, strides.row, order};
-}
-template <class T>
-static Rows<T> writable(void* data, Strides strides, const int64_t* order, int head) {
-    return {(T*)data + head * strides.head, strides.row, order};
-}
+// One head of a tensor [N, H, C] of either type.
+struct Head {
+    void* data;
+    int64_t offset, row;
+    const int64_t* order;
+    bool half;
+
+    Head(const Arguments& a, const void* data, Strides strides, const int64_t* order, int head)
+        : data((void*)data), offset(head * strides.head), row(strides.row), order(order),
+          half(a.half) {}
+    template <class T>
+    Rows<T> as() const {
+        return {(T*)data + offset, row, order};
+    }
+    template <int P>
+    void pack(int64_t first, int count, int channels, float factor, float* to, int rows) const {
+        half ? ::pack<P>(as<const bfloat16>(), first, count, channels, factor, to, rows)
+             : ::pack<P>(as<const float>(), first, count, channels, factor, to, rows);
+    }
+    void pack_transposed(int64_t first, int64_t count, int channels, float* to) const {
+        half ? ::pack_transposed(as<const bfloat16>(), first, count, channels, to)
+             : ::pack_transposed(as<const float>(), first, count, channels, to);
+    }
+    template <int P>
+    void unpack(
+        const float* from, int64_t rows, int64_t first, int64_t count, int channels,
+        const float* factors, float factor
+    ) const {
+        half ? ::unpack<P>(from, rows, as<bfloat16>(), first, count, channels, factors, factor)
+             : ::unpack<P>(from, rows, as<float>(), first, count, channels, factors, factor);
+    }
+    template <int P>
+    float dot(int64_t node, const float* panels, int rows, int i, int channels) const {
+        return half ? ::dot<P>(as<const bfloat16>().at(node), panels, rows, i, channels)
+                    : ::dot<P>(as<const float>().at(node), panels, rows, i, channels);
+    }
+};
+
+ALWAYS_INLINE int64_t node_of(const int64_t* order, int64_t i) { return order ? order[i] : i; }
 
 ALWAYS_INLINE int64_t padded(const Arguments& a, int panel) { return up(a.channels, panel); }
 
@@ -35,7 +66,7 @@ static void hide_tail(Tile tile, int rows, int keys) {
     }
 }
 
-template <class T, int P>
+template <int P>
 static void forward(
     const Arguments& a, const PhiloxKeys* keys_of_seed, const Graph& g, int64_t begin, int64_t end,
     float* room
@@ -51,15 +82,15 @@ static void forward(
         tile.data + QUERIES * KEYS, tile.data + QUERIES * KEYS + FACTORS};
     const Strides own{a.heads * a.channels, a.channels};
     for (int h = 0; h < a.heads; h++) {
-        pack_transposed(rows<T>(a.key, a.key_strides, a.key_order, h), g.key, keys, channels, k);
-        pack<P>(
-            rows<T>(a.value, a.value_strides, a.key_order, h), g.key, (int)keys, channels, 1.f, v,
-            (int)key_rows);
+        const Head query(a, a.query, a.query_strides, a.query_order, h);
+        const Head key_head(a, a.key, a.key_strides, a.key_order, h);
+        const Head value(a, a.value, a.value_strides, a.key_order, h);
+        const Head out(a, a.out, own, a.query_order, h);
+        key_head.pack_transposed(g.key, keys, channels, k);
+        value.pack<P>(g.key, (int)keys, channels, 1.f, v, (int)key_rows);
         for (int64_t first = begin; first < end; first += QUERIES) {
             const int count = (int)(end - first < QUERIES ? end - first : QUERIES);
-            pack<P>(
-                rows<T>(a.query, a.query_strides, a.query_order, h), g.query + first, count,
-                channels, (float)a.scale, q, QUERIES);
+            query.pack<P>(g.query + first, count, channels, (float)a.scale, q, QUERIES);
             float top[QUERIES], total[QUERIES];
             for (int r = 0; r < count; r++) top[r] = -INF, total[r] = 0;
             if (keys == 0) memset(sums, 0, sizeof(float) * QUERIES * wide);
@@ -108,19 +139,17 @@ static void forward(
             float inverse[QUERIES];
             for (int r = 0; r < count; r++) {
                 inverse[r] = total[r] == 0 ? 0.f : 1 / total[r];
-                float* stats = a.stats + 2 * h
-                    + 2 * a.heads * (a.query_order ? a.query_order[g.query + first + r] : g.query + first + r);
+                const int64_t node = node_of(a.query_order, g.query + first + r);
+                float* stats = a.stats + 2 * (node * a.heads + h);
                 stats[0] = top[r] == -INF ? 0.f : top[r];
                 stats[1] = inverse[r];
             }
-            unpack<P>(
-                sums, QUERIES, writable<T>(a.out, own, a.query_order, h), g.query + first, count,
-                channels, inverse, 1.f);
+            out.unpack<P>(sums, QUERIES, g.query + first, count, channels, inverse, 1.f);
         }
     }
 }
 
-template <class T, int P>
+template <int P>
 static void backward(
     const Arguments& a, const PhiloxKeys* keys_of_seed, const Graph& g, int h, double* table,
     float* room
@@ -139,27 +168,29 @@ static void backward(
     float* const factors[2] = {
         slopes.data + QUERIES * KEYS, slopes.data + QUERIES * KEYS + FACTORS};
     const Strides own{a.heads * a.channels, a.channels};
-    const auto keys_at = rows<T>(a.key, a.key_strides, a.key_order, h);
-    const auto out_at = rows<T>(a.out, own, a.query_order, h);
-    const auto grad_at = rows<T>(a.grad, a.grad_strides, a.query_order, h);
-    pack_transposed(keys_at, g.key, keys, channels, k);
-    pack_transposed(
-        rows<T>(a.value, a.value_strides, a.key_order, h), g.key, keys, channels, v);
-    pack<P>(keys_at, g.key, (int)keys, channels, 1.f, k_rows, (int)key_rows);
+    const Head query(a, a.query, a.query_strides, a.query_order, h);
+    const Head key_head(a, a.key, a.key_strides, a.key_order, h);
+    const Head value(a, a.value, a.value_strides, a.key_order, h);
+    const Head out(a, a.out, own, a.query_order, h);
+    const Head out_grad(a, a.grad, a.grad_strides, a.query_order, h);
+    const Head query_grad(a, a.query_grad, a.query_grad_strides, a.query_order, h);
+    const Head key_grad(a, a.key_grad, a.key_grad_strides, a.key_order, h);
+    const Head value_grad(a, a.value_grad, a.value_grad_strides, a.key_order, h);
+    key_head.pack_transposed(g.key, keys, channels, k);
+    value.pack_transposed(g.key, keys, channels, v);
+    key_head.pack<P>(g.key, (int)keys, channels, 1.f, k_rows, (int)key_rows);
     memset(k_grad, 0, sizeof(float) * 2 * key_rows * wide);
     for (int64_t first = 0; first < g.queries; first += QUERIES) {
         const int count = (int)(g.queries - first < QUERIES ? g.queries - first : QUERIES);
-        pack<P>(
-            rows<T>(a.query, a.query_strides, a.query_order, h), g.query + first, count, channels,
-            (float)a.scale, q, QUERIES);
-        pack<P>(grad_at, g.query + first, count, channels, 1.f, o_grad, QUERIES);
+        query.pack<P>(g.query + first, count, channels, (float)a.scale, q, QUERIES);
+        out_grad.pack<P>(g.query + first, count, channels, 1.f, o_grad, QUERIES);
         if (keys == 0) memset(q_grad, 0, sizeof(float) * QUERIES * wide);
         float top[QUERIES], inverse[QUERIES], delta[QUERIES];
         for (int r = 0; r < count; r++) {
-            const int64_t node = a.query_order ? a.query_order[g.query + first + r] : g.query + first + r;
+            const int64_t node = node_of(a.query_order, g.query + first + r);
             const float* stats = a.stats + 2 * (node * a.heads + h);
             top[r] = stats[0], inverse[r] = stats[1];
-            delta[r] = dot<P>(out_at.at(g.query + first + r), o_grad, QUERIES, r, channels);
+            delta[r] = out.dot<P>(g.query + first + r, o_grad, QUERIES, r, channels);
         }
         for (int64_t key = 0; key < keys; key += KEYS) {
             const int here = (int)(keys - key < KEYS ? keys - key : KEYS);
@@ -207,16 +238,11 @@ static void backward(
             scatter<P>(weights, o_grad, channels, count, here, v_grad + key * P, key_rows);
             scatter<P>(slopes, q, channels, count, here, k_grad + key * P, key_rows);
         }
-        unpack<P>(
-            q_grad, QUERIES, writable<T>(a.query_grad, a.query_grad_strides, a.query_order, h),
-            g.query + first, count, channels, nullptr, (float)a.scale);
+        query_grad.unpack<P>(
+            q_grad, QUERIES, g.query + first, count, channels, nullptr, (float)a.scale);
     }
-    unpack<P>(
-        k_grad, (int)key_rows, writable<T>(a.key_grad, a.key_grad_strides, a.key_order, h), g.key,
-        (int)keys, channels, nullptr, 1.f);
-    unpack<P>(
-        v_grad, (int)key_rows, writable<T>(a.value_grad, a.value_grad_strides, a.key_order, h),
-        g.key, (int)keys, channels, nullptr, 1.f);
+    key_grad.unpack<P>(k_grad, key_rows, g.key, keys, channels, nullptr, 1.f);
+    value_grad.unpack<P>(v_grad, key_rows, g.key, keys, channels, nullptr, 1.f);
 }
 
 static std::vector<Graph> graphs_of(const Arguments& a) {
@@ -236,7 +262,7 @@ static int64_t most_keys(const std::vector<Graph>& graphs) {
     return up(most, WIDTH);
 }
 
-template <class T, int P>
+template <int P>
 static bool all_forward(const Arguments& a) {
     const std::vector<Graph> graphs = graphs_of(a);
     const PhiloxKeys keys_of_seed(a.seed ? *a.seed : 0);
@@ -251,7 +277,7 @@ static bool all_forward(const Arguments& a) {
     const int64_t room = most_keys(graphs) * (a.channels + wide) + 2 * QUERIES * wide
         + QUERIES * KEYS + 2 * FACTORS;
     return parallel(a.threads, (int64_t)tasks.size(), room, [&](int64_t i, float* scratch) {
-        forward<T, P>(a, &keys_of_seed, graphs[tasks[i].graph], tasks[i].begin, tasks[i].end, scratch);
+        forward<P>(a, &keys_of_seed, graphs[tasks[i].graph], tasks[i].begin, tasks[i].end, scratch);
     });
 }
 
@@ -259,7 +285,7 @@ static bool all_forward(const Arguments& a) {
 // number does not depend on the threads, and the parts are added up in their order.
 static constexpr int64_t PARTS = 16, PART_NUMBERS = int64_t(1) << 24;
 
-template <class T, int P>
+template <int P>
 static bool all_backward(const Arguments& a) {
     const std::vector<Graph> graphs = graphs_of(a);
     const PhiloxKeys keys_of_seed(a.seed ? *a.seed : 0);
@@ -268,7 +294,7 @@ static bool all_backward(const Arguments& a) {
         + 2 * QUERIES * KEYS + 2 * FACTORS;
     if (!a.table_grad) {
         return parallel(a.threads, a.graphs * a.heads, room, [&](int64_t i, float* scratch) {
-            backward<T, P>(a, &keys_of_seed, graphs[i / a.heads], (int)(i % a.heads), nullptr, scratch);
+            backward<P>(a, &keys_of_seed, graphs[i / a.heads], (int)(i % a.heads), nullptr, scratch);
         });
     }
     const int64_t numbers = a.table_rows * a.heads;
@@ -281,7 +307,7 @@ static bool all_backward(const Arguments& a) {
         double* sum = sums.data() + i * a.table_rows;
         const int64_t stop = (part + 1) * a.graphs / parts;
         for (int64_t b = part * a.graphs / parts; b < stop; b++)
-            backward<T, P>(a, &keys_of_seed, graphs[b], (int)h, sum, scratch);
+            backward<P>(a, &keys_of_seed, graphs[b], (int)h, sum, scratch);
     });
     for (int64_t row = 0; row < a.table_rows; row++)
         for (int64_t h = 0; h < a.heads; h++) {
@@ -295,16 +321,12 @@ static bool all_backward(const Arguments& a) {
 
 constexpr int NARROW = LANES < 16 ? 8 : 16;
 
-template <class T>
-static bool run(const Arguments& a, bool back) {
-    if (a.channels <= NARROW)
-        return back ? all_backward<T, NARROW>(a) : all_forward<T, NARROW>(a);
-    return back ? all_backward<T, 16>(a) : all_forward<T, 16>(a);
-}
-
 static int run(const Arguments& a, bool back) {
     try {
-        return (a.half ? run<bfloat16>(a, back) : run<float>(a, back)) ? 0 : 1;
+        const bool done = a.channels <= NARROW
+            ? (back ? all_backward<NARROW>(a) : all_forward<NARROW>(a))
+            : (back ? all_backward<16>(a) : all_forward<16>(a));
+        return done ? 0 : 1;
     } catch (const std::bad_alloc&) {
         return 1;
     }

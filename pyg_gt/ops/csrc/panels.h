@@ -60,37 +60,37 @@ ALWAYS_INLINE void block_product(
         for (int v = 0; v < VECTORS; v++) store(out + r * out_row + v * LANES, sums[r][v]);
 }
 
-// out[r, :] (+)= sum over k of a[r, k] * b[k, :]; 'a' in panels of A_WIDTH columns. The rows are
-// shared out evenly: a block of one row would take as long as one of MAX_ROWS.
+// Shares 'count' rows out evenly to blocks, and calls use(first, rows as a constant): a block of one
+// row would take as long as one of MAX_ROWS.
+template <class F>
+ALWAYS_INLINE void each_block(int count, F&& use) {
+    const int blocks = (count + MAX_ROWS - 1) / MAX_ROWS;
+    for (int i = 0, first = 0; i < blocks; i++) {
+        const int here = (count - first + blocks - i - 1) / (blocks - i);
+        switch (here) {
+            case 1: use(first, std::integral_constant<int, 1>{}); break;
+            case 2: use(first, std::integral_constant<int, 2>{}); break;
+            case 3: use(first, std::integral_constant<int, 3>{}); break;
+            case 4: use(first, std::integral_constant<int, 4>{}); break;
+            case 5: use(first, std::integral_constant<int, (MAX_ROWS < 5 ? MAX_ROWS : 5)>{}); break;
+            case 6: use(first, std::integral_constant<int, (MAX_ROWS < 6 ? MAX_ROWS : 6)>{}); break;
+            case 7: use(first, std::integral_constant<int, (MAX_ROWS < 7 ? MAX_ROWS : 7)>{}); break;
+            default: use(first, std::integral_constant<int, MAX_ROWS>{});
+        }
+        first += here;
+    }
+}
+
+// out[r, :] (+)= sum over k of a[r, k] * b[k, :]; 'a' in panels of A_WIDTH columns.
 template <int VECTORS, int A_WIDTH>
 static void rows_product(
     const float* a, int64_t a_jump, const float* b, int b_row, int depth, float* out, int out_row,
     int rows, bool add
 ) {
-    const int blocks = (rows + MAX_ROWS - 1) / MAX_ROWS;
-    for (int i = 0, r = 0; i < blocks; i++) {
-        const int here = (rows - r + blocks - i - 1) / (blocks - i);
-        const float* x = a + r * A_WIDTH;
-        float* y = out + r * out_row;
-        switch (here) {
-#define PYG_GT_BLOCK(ROWS)                                                             \
-    case ROWS:                                                                         \
-        if constexpr (ROWS <= MAX_ROWS)                                                \
-            block_product<ROWS, VECTORS, A_WIDTH, 1, A_WIDTH>(                         \
-                x, a_jump, b, b_row, depth, y, out_row, add);                          \
-        break;
-            PYG_GT_BLOCK(1)
-            PYG_GT_BLOCK(2)
-            PYG_GT_BLOCK(3)
-            PYG_GT_BLOCK(4)
-            PYG_GT_BLOCK(5)
-            PYG_GT_BLOCK(6)
-            PYG_GT_BLOCK(7)
-            PYG_GT_BLOCK(8)
-#undef PYG_GT_BLOCK
-        }
-        r += here;
-    }
+    each_block(rows, [&](int r, auto count) {
+        block_product<decltype(count)::value, VECTORS, A_WIDTH, 1, A_WIDTH>(
+            a + r * A_WIDTH, a_jump, b, b_row, depth, out + r * out_row, out_row, add);
+    });
 }
 
 // out[k, :] += sum over r of a[r, k] * b[r, :] for the columns k of panels of WIDTH.
