@@ -90,7 +90,7 @@ def assert_is_the_reference(
         )  # fmt: skip
         wave = torch.arange(out.numel()).view(out.shape).cos().to(out.dtype)
         leaves = [*inputs, *tensors_of(added)]
-        results.append([out, *torch.autograd.grad(out, leaves, wave)])
+        results.append([out.detach(), *torch.autograd.grad(out, leaves, wave)])
     for got, want in zip(*results, strict=True):
         assert got.shape == want.shape
         if want.numel():
@@ -181,8 +181,8 @@ def test_a_graph_of_ten_thousand_nodes() -> None:
 def test_scores_of_ten_thousand_keep_their_weights_in_the_backward_pass() -> None:
     """A log-sum-exp in float32 would be off by 1e-3 there."""
     layout = GraphLayout.from_sizes([40])
-    query, key = torch.full((40, 1, 1), 100.0), torch.full((40, 1, 1), 100.0)
-    key[::2] += 1e-2  # two kinds of keys, whose scores are 10,000 and 10,001
+    query, key = torch.full((40, 1, 1), 128.0), torch.full((40, 1, 1), 80.0)
+    key[::2] += 1 / 128  # two kinds of keys, whose scores are 10,240 and 10,241 exactly
     qkv = [query.requires_grad_(), key.requires_grad_(), torch.randn(40, 1, 1, requires_grad=True)]
     assert_is_the_reference(qkv, layout, layout)
 
@@ -308,7 +308,7 @@ def test_one_edge_set_with_two_biases() -> None:
     assert_is_the_reference(random_inputs(layout, layout, 2, 8), layout, layout, biases)
 
 
-@pytest.mark.parametrize("sizes", [[], [0], [0, 0], [1]])
+@pytest.mark.parametrize("sizes", [[0], [0, 0], [1]])
 def test_hardly_any_nodes(sizes: list[int]) -> None:
     layout = GraphLayout.from_sizes(sizes)
     qkv = random_inputs(layout, layout, 2, 8)
