@@ -1,7 +1,9 @@
 """PyG's layers and ours with the same weights, in one run: ``python benchmarks/layer.py``.
 
-One thread; medians of ratios over interleaved rounds; outputs and input gradients are checked
-equal (without dropout) before anything is timed. Peak memory is what tensors hold at once.
+Medians of ratios over interleaved rounds; outputs and input gradients are checked equal (without
+dropout) before anything is timed. Peak memory is what tensors hold at once. In the same rounds run
+the dense products of the layer alone and the attention kernel alone: their sum is a limit that no
+layer of these parts can pass, and ``share`` is what is reached of it.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from timing import environment, interleaved, median_ms, peak_mib, ratio, write
 
 import pyg_gt
 
-# Graphs of a batch, and nodes of a graph at these quantiles: of ogbg-molhiv as they are (PyG pads to
-# the largest of a batch), of peptides-func from 80 nodes on, of PascalVOC-SP.
+# Graphs of a batch, and nodes of a graph at these quantiles: those of ogbg-molhiv (PyG pads to the
+# largest graph of a batch), of peptides-func from 80 nodes on, of PascalVOC-SP.
 SHAPES = {
     "molecules": (
         128,
@@ -94,13 +96,66 @@ def train_step(model: torch.nn.Module, *inputs: Any) -> None:
     model(*inputs).sum().backward()
 
 
+def products(model: torch.nn.Module, nodes: int, train: bool) -> Callable[[], None]:
+    """The linear maps of a layer on inputs of their own, one after the other."""
+    weights = [
+        w.detach().clone().requires_grad_(train)
+        for w in model.parameters()
+        if w.dim() == 2 and min(w.shape) > 1
+    ]
+    inputs = {w.size(1): torch.randn(nodes, w.size(1), requires_grad=train) for w in weights}
+    grads = {w.size(0): torch.randn(nodes, w.size(0)) for w in weights}
+
+    def run() -> None:
+        with torch.set_grad_enabled(train):
+            for weight in weights:
+                out = torch.nn.functional.linear(inputs[weight.size(1)], weight)
+                if train:
+                    torch.autograd.grad(out, (weight, inputs[weight.size(1)]), grads[out.size(1)])
+
+    return run
+
+
+def kernel(
+    call: Callable[..., torch.Tensor], shape: Sequence[int], train: bool
+) -> Callable[[], None]:
+    """Attention alone, on parts of a joined projection."""
+    joined = torch.randn(shape[0], 3, *shape[1:], requires_grad=train)
+    grad = torch.randn(tuple(shape))
+
+    def run() -> None:
+        with torch.set_grad_enabled(train):
+            parts = joined.unbind(1)
+            out = call(*parts)
+            if train:
+                torch.autograd.grad(out, parts, grad)
+
+    return run
+
+
+def measured(
+    calls: dict[str, Callable[[], None]], bare: dict[str, Callable[[], None]], rounds: int
+) -> dict[str, Any]:
+    """Times, the ratio of PyG's to ours, the limit of that ratio, and the share of it reached."""
+    times = interleaved(calls | bare, rounds)
+    times["least"] = [sum(parts) for parts in zip(*(times[name] for name in bare), strict=True)]
+    gain, limit = ratio(times, "pyg", "pyg_gt"), ratio(times, "pyg", "least")
+    return {
+        "ms": median_ms(times),
+        "ratio": round(gain, 2),
+        "limit": round(limit, 2),
+        "share": round(ratio(times, "least", "pyg_gt"), 2),
+        "peak_mib": {name: peak_mib(call) for name, call in calls.items()},
+    }
+
+
 def report(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
     """Keeps a row and prints it."""
     rows.append(row)
     ms, mib = row["ms"], row["peak_mib"]
     print(
-        f"{row['shape']:<10} {row['mode']:<30} {ms['pyg']:>9} {ms['pyg_gt']:>9} "
-        f"{row['ratio']:>6}  {mib['pyg']} / {mib['pyg_gt']}",
+        f"{row['shape']:<10} {row['mode']:<30} {ms['pyg']:>9} {ms['pyg_gt']:>9} {row['ratio']:>6} "
+        f"{row['limit']:>6} {row['share']:>6}  {mib['pyg']} / {mib['pyg_gt']}",
         flush=True,
     )
 
@@ -118,12 +173,16 @@ def along_edges(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
         checked(models, (x.detach(), edge_index))
         forward = {n: torch.no_grad()(partial(m, x, edge_index)) for n, m in models.items()}
         train = {n: partial(train_step, m, x, edge_index) for n, m in models.items()}
+        edges_of = pyg_gt.EdgeLayout.of(edge_index, nodes)
+        one = pyg_gt.GraphLayout.of(None, nodes)
+        call = partial(pyg_gt.attention, layout=one, biases=(pyg_gt.EdgeMask(edges_of),))
         for mode, calls in (("train", train), ("eval forward", forward)):
-            times = interleaved(calls, args.rounds)
+            bare = {
+                "products": products(ours, nodes, mode == "train"),
+                "kernel": kernel(call, (nodes, args.heads, shape[1]), mode == "train"),
+            }
             row = {"shape": f"E={edges}", "nodes": nodes, "edges": edges, "mode": mode}
-            row |= {"ms": median_ms(times), "ratio": round(ratio(times, "pyg", "pyg_gt"), 2)}
-            row["peak_mib"] = {name: peak_mib(call) for name, call in calls.items()}
-            report(rows, row)
+            report(rows, row | measured(calls, bare, args.rounds))
 
 
 def main() -> None:
@@ -132,13 +191,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     results = Path(__file__).parent / "results"
     parser.add_argument("--out", type=Path, default=results / "layer_cpu.json")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     rows: list[dict[str, Any]] = []
-    print(f"{'shape':<10} {'mode':<30} {'pyg ms':>9} {'pyg_gt ms':>9} {'ratio':>6}  peak MiB")
+    print(
+        f"{'shape':<10} {'mode':<30} {'pyg ms':>9} {'pyg_gt ms':>9} {'ratio':>6} {'limit':>6} "
+        f"{'share':>6}  peak MiB"
+    )
     for shape in args.shapes:
         torch.manual_seed(0)
         batch, edge_index = batch_of(*SHAPES[shape])
@@ -153,12 +216,16 @@ def main() -> None:
             for model in models.values():
                 model.train("train" in mode)
             calls = {name: step(m, inputs, "train" in mode) for name, m in models.items()}
-            times = interleaved(calls, args.rounds)
-            ms = median_ms(times)
-            gain = round(ratio(times, "pyg", "pyg_gt"), 2)
-            mib = {name: peak_mib(call) for name, call in calls.items()}
-            report(rows, {"shape": shape, "nodes": batch.numel(), "mode": mode, "ms": ms,
-                          "ratio": gain, "peak_mib": mib})  # fmt: skip
+            layout = pyg_gt.GraphLayout.of(batch, batch.numel())
+            dropout_p = 0.5 if "0.5" in mode else 0.0
+            call = partial(pyg_gt.attention, layout=layout, dropout_p=dropout_p)
+            sizes = (batch.numel(), args.heads, args.channels // args.heads)
+            bare = {
+                "products": products(models["pyg_gt"], batch.numel(), "train" in mode),
+                "kernel": kernel(call, sizes, "train" in mode),
+            }
+            row = {"shape": shape, "nodes": batch.numel(), "mode": mode}
+            report(rows, row | measured(calls, bare, args.rounds))
     along_edges(rows, args)
     config = {"channels": args.channels, "heads": args.heads, "rounds": args.rounds}
     write(args.out, {"environment": environment(), "config": config, "rows": rows})
