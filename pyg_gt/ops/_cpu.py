@@ -10,9 +10,11 @@ from torch import Tensor
 from ..edge_layout import DeferredEdges, EdgeLayout
 from ..layout import GraphLayout
 from . import _cpu_edges_op
+from ._addresses import is_plain
 from ._checked import checked_edges
 from ._cpu_edges import EDGES
-from ._cpu_full import FULL, TYPES
+from ._cpu_full import FULL, TYPES, Problem
+from ._cpu_full_eager import attend
 from ._cpu_full_op import SAME, FullAttention
 from ._inputs import Inputs
 from .bias import (
@@ -62,7 +64,7 @@ def _along_edges(inputs: Inputs, mask: EdgeMask) -> str | None:
             if own is not edges and own.edge_index is not edges.edge_index:
                 return "an 'EdgeBias' must lie on the very edges of the 'EdgeMask'"
             if not isinstance(edges, EdgeLayout) or edges.has_repeats:
-                return "an 'EdgeBias' adds up over repeated edges, which edge by edge it cannot see"
+                return "an 'EdgeBias' adds up over repeated edges, and it goes edge by edge"
         elif not _is_known(inputs) or not isinstance(edges, EdgeLayout):
             return f"a '{type(bias).__name__}' is read along edges outside of traced code only"
     return None
@@ -95,7 +97,7 @@ def _full(inputs: Inputs) -> Tensor:
     for bias in inputs.additive:
         if isinstance(bias, TableBias) and table is None:
             table = bias
-        elif isinstance(bias, EdgeBias) and edges in (None, bias.edges):
+        elif isinstance(bias, EdgeBias) and (edges is None or edges is bias.edges):
             edges, edge_values = bias.edges, _sum(edge_values, bias.values)
         elif isinstance(bias, PairBias):
             pairs = _sum(pairs, bias.values)
@@ -105,14 +107,26 @@ def _full(inputs: Inputs) -> Tensor:
             assert isinstance(inputs.layout, GraphLayout)
             assert isinstance(inputs.query_layout, GraphLayout)
             pairs = _sum(pairs, bias.pair_values(inputs.query_layout, inputs.layout))
+    index = None if table is None else table.index
+    rows = None if table is None else table.table.float()
+    query_layout, layout = inputs.query_layout, inputs.layout
+    if (
+        isinstance(query_layout, GraphLayout)
+        and isinstance(layout, GraphLayout)
+        and is_plain(inputs.query)
+    ):
+        problem = Problem(
+            query_layout, layout, pairs, rows, index, edges, edge_values,
+            inputs.seed, inputs.scale, inputs.dropout_p,
+        )  # fmt: skip
+        return attend(problem, inputs.query, inputs.key, inputs.value)
     query_batch, query_graphs = inputs.query_layout.batch, inputs.query_layout.num_graphs
     if inputs.query_layout is inputs.layout:
         query_batch, query_graphs = None, SAME
     tensors = [
-        inputs.query, inputs.key, inputs.value, pairs,
-        None if table is None else table.table.float(), edge_values,
-        None if table is None else table.index, None if edges is None else edges.edge_index,
-        inputs.seed, query_batch, inputs.layout.batch,
+        inputs.query, inputs.key, inputs.value, pairs, rows, edge_values, index,
+        None if edges is None else edges.edge_index, inputs.seed, query_batch,
+        inputs.layout.batch,
     ]  # fmt: skip
     *first, query_batch, batch = _distinct(tensors)
     out: Tensor = FullAttention.apply(  # type: ignore[no-untyped-call]

@@ -88,11 +88,6 @@ def backward(
         held.append(order)
         call.most = max(call.most, order.most)
         call.source_ptr, call.target, call.slot = order.addresses
-        padded = 1 << (query.size(1) - 1).bit_length()
-        # one edge more: without any there must be an address all the same
-        scratch = torch.empty((problem.edges.num_edges + 1) * 2 * padded)
-        held.append(scratch)
-        call.scratch = scratch.data_ptr()
     _check(EDGES.get().edges_backward(ctypes.byref(call)))
     del held
     return Gradients(*made)

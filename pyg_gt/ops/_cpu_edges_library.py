@@ -31,7 +31,7 @@ class Call(ctypes.Structure):
         *_fields("values seed", ctypes.c_void_p),
         *_fields("scale dropout_p", ctypes.c_double),
         *_fields("out", Rows),
-        *_fields("source_ptr target slot scratch", ctypes.c_void_p),
+        *_fields("source_ptr target slot", ctypes.c_void_p),
         *_fields("grad dquery dkey dvalue dfeatures", Rows),
         *_fields("dvalues", ctypes.c_void_p),
     )

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..edge_layout import DeferredEdges, EdgeLayout
 from . import _cpu_edges
+from ._addresses import is_plain
 from ._checked import LIBRARY, TAGS
 from ._cpu_edges import Problem
-from ._cpu_full_op import is_plain
 
 
 def forward(

@@ -13,6 +13,7 @@ from torch import Tensor
 from .._native import Library
 from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
+from ._addresses import in_memory, with_dense_channels
 from ._philox import threshold
 
 TYPES = (torch.float32, torch.bfloat16)
@@ -26,7 +27,7 @@ class Problem(NamedTuple):
         layout: how the keys are.
         pairs: ``[P, H]``, or None.
         table: ``[K, H]``, or None.
-        index: ``[P]``, rows of ``table``.
+        table_index: ``[P]``, rows of ``table``.
         edges: where ``edge_values`` are added, or None.
         edge_values: ``[E, H]``.
         seed: ``[1]``, or None without dropout.
@@ -38,7 +39,7 @@ class Problem(NamedTuple):
     layout: GraphLayout
     pairs: Tensor | None
     table: Tensor | None
-    index: Tensor | None
+    table_index: Tensor | None
     edges: EdgeLayout | None
     edge_values: Tensor | None
     seed: Tensor | None
@@ -50,7 +51,7 @@ def forward(
     problem: Problem, query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
-    query, key, value = (_with_dense_channels(x) for x in (query, key, value))
+    query, key, value = (with_dense_channels(x) for x in (query, key, value))
     out = torch.empty(query.shape, dtype=query.dtype)
     stats = torch.empty((*query.shape[:2], 2), dtype=torch.float32)
     arguments, held = _arguments(problem, query, key, value, out, stats)
@@ -85,8 +86,8 @@ def backward(
 
     With ``joined``, those of query, key and value that lie side by side in one tensor lie so too.
     """
-    query, key, value = (_with_dense_channels(x) for x in (query, key, value))
-    grad = _with_dense_channels(grad.to(query.dtype))
+    query, key, value = (with_dense_channels(x) for x in (query, key, value))
+    grad = with_dense_channels(grad.to(query.dtype))
     if joined and _side_by_side(query, key, value):
         together = torch.empty((query.size(0), 3, *query.shape[1:]), dtype=query.dtype)
         dq, dk, dv = together.unbind(1)
@@ -107,10 +108,6 @@ def backward(
     _check(FULL.get().full_backward(ctypes.byref(arguments)))
     del held
     return Gradients(dq, dk, dv, dpairs, dtable, dedges)
-
-
-def _with_dense_channels(x: Tensor) -> Tensor:
-    return x if x.stride(2) == 1 or x.size(2) == 1 else x.contiguous()
 
 
 def _side_by_side(query: Tensor, key: Tensor, value: Tensor) -> bool:
@@ -164,14 +161,16 @@ def _arguments(
     def at(tensor: Tensor | None) -> int:
         if tensor is None:
             return 0
-        if not tensor.is_contiguous():
-            tensor = tensor.contiguous()
-            held.append(tensor)
-        return tensor.data_ptr()
+        found = in_memory(tensor) if tensor.is_floating_point() else tensor
+        if not found.is_contiguous():
+            found = found.contiguous()
+        if found is not tensor:
+            held.append(found)
+        return found.data_ptr()
 
-    index, edges, p = problem.index, problem.edges, problem.dropout_p
+    index, edges, p = problem.table_index, problem.edges, problem.dropout_p
     by_target = (0, 0, 0, 0) if edges is None else (
-        *(at(x) for x in edges.by_target), at(edges.source), at(layout.pos),
+        *(at(x) for x in _by_target(edges)), at(layout.pos),
     )  # fmt: skip
     arguments = _Arguments(
         query_layout.num_graphs, query.size(1), query.size(2),
@@ -187,6 +186,21 @@ def _arguments(
         at(problem.table), *by_target, at(problem.edge_values),
     )  # fmt: skip
     return arguments, held
+
+
+def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:
+    """``ptr [Nq + 1]``, and of the edges by target their numbers and, by number, sources ``[E]``.
+
+    ``edges.edge_index`` may be the caller's memory, which can change unseen.
+    """
+
+    def make() -> tuple[Tensor, Tensor, Tensor]:
+        source = edges.source.clone()
+        if source.numel() and not (0 <= source.min() and source.max() < edges.num_src):
+            raise IndexError(f"a source index does not lie in [0, {edges.num_src})")
+        return *edges.by_target, source
+
+    return edges.once("cpu_full", make)
 
 
 def _strides(x: Tensor) -> _Strides:

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._identity import is_readable
 from ..edge_layout import EdgeLayout
 from ..layout import DeferredLayout, GraphLayout
 from . import _cpu_full
+from ._addresses import check
 from ._checked import LIBRARY, TAGS, checked_table_index, resolved
 from ._cpu_full import Problem
+from ._cpu_full_eager import DifferentiableOnce
 from .bias import num_pairs
 
 # in place of the number of graphs: the queries' layout is the keys'
@@ -24,7 +25,7 @@ SAME = -2
 
 
 class FullAttention(torch.autograd.Function):
-    """Two ops, or in eager code what stands behind them."""
+    """Two ops; eager code goes by ``_cpu_full_eager``."""
 
     @staticmethod
     def forward(
@@ -50,8 +51,7 @@ class FullAttention(torch.autograd.Function):
             pairs, table, edge_values, index, edges, seed, query_batch, query_graphs, batch,
             graphs, scale, dropout_p,
         )  # fmt: skip
-        run = _forward_op if is_plain(query) else torch.ops.pyg_gt.cpu_full
-        out, stats = run(query, key, value, *rest)
+        out, stats = torch.ops.pyg_gt.cpu_full(query, key, value, *rest)
         ctx.save_for_backward(
             query, key, value, pairs, table, edge_values, index, edges, seed, query_batch, batch,
             out, stats,
@@ -73,46 +73,16 @@ class FullAttention(torch.autograd.Function):
             graphs, scale, dropout_p,
         )  # fmt: skip
         with torch.no_grad():
-            if is_plain(query) and is_plain(grad):
-                grads = _gradients(grad, query, key, value, out, stats, *rest, needs, joined=True)
-            else:
-                grads = torch.ops.pyg_gt.cpu_full_backward(
-                    grad, query, key, value, out, stats, *rest, needs
-                )
+            grads = torch.ops.pyg_gt.cpu_full_backward(
+                grad, query, key, value, out, stats, *rest, needs
+            )
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
-            grads = _DifferentiableOnce.apply(  # type: ignore[no-untyped-call]
+            grads = DifferentiableOnce.apply(  # type: ignore[no-untyped-call]
                 *grads, grad, query, key, value, pairs, table, edge_values
             )
         dq, dk, dv, *rest_of = grads
         wanted = (d if need else None for d, need in zip(rest_of, needs, strict=True))
         return dq, dk, dv, *wanted, *(None,) * 9
-
-
-class _DifferentiableOnce(torch.autograd.Function):
-    """Gradients that refuse to be differentiated, as in ``_bucketed_op``."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """The first six: the gradients, without what they were made from."""
-        return tensors[:6]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        """Nothing."""
-        raise NotImplementedError(
-            "the 'cpu' backend has no second derivative; pass backend='reference' (all pairs) or "
-            "'sparse' (along edges)"
-        )
-
-
-def is_plain(x: Tensor) -> bool:
-    """Whether nothing but autograd looks on, so that an op is not needed."""
-    if not is_readable(x) or type(x) not in (Tensor, torch.nn.Parameter):
-        return False
-    return (
-        torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-    )
 
 
 _PROBLEM = (
@@ -134,6 +104,7 @@ LIBRARY.define(
 def _problem(
     query: Tensor,
     key: Tensor,
+    value: Tensor,
     pairs: Tensor | None,
     table: Tensor | None,
     edge_values: Tensor | None,
@@ -148,43 +119,58 @@ def _problem(
     dropout_p: float,
 ) -> Problem:
     """Everything is checked here: behind it are addresses."""
-    key_side = DeferredLayout(batch, key.size(0), graphs)
-    query_side = key_side
+    _check_tensors(query, key, value)
+    key_side = query_side = DeferredLayout(batch, key.size(0), graphs)
     if query_graphs != SAME:
         query_side = DeferredLayout(query_batch, query.size(0), query_graphs)
+    elif query.size(0) != key.size(0):
+        raise ValueError(f"there are {query.size(0)} queries, but their layout is the keys'")
     query_layout, layout = resolved(query_side, key_side, query.device)
     heads = query.size(1)
-    for name, bias, size in (("pairs", pairs, None), ("table", table, None)):
-        if bias is not None and (bias.dtype != torch.float32 or bias.shape[1:] != (heads,)):
-            raise ValueError(
-                f"'{name}' must be float32 of shape [*, {heads}] (got {list(bias.shape)}, "
-                f"{bias.dtype})"
-            )
-    for bias in (pairs, index):
-        size = num_pairs(query_layout, layout)
-        if bias is not None and bias.size(0) != size:
-            raise ValueError(f"a bias describes {bias.size(0)} pairs, but the layout has {size}")
-    if index is not None:
-        assert table is not None
+    if pairs is not None:
+        _check_pairs(pairs, query_layout, layout)
+        check("pairs", pairs, (pairs.size(0), heads), torch.float32)
+    if (table is None) != (index is None) or (edge_values is None) != (edges is None):
+        raise ValueError("'table' needs an 'index', 'edge_values' need 'edges', and vice versa")
+    if table is not None and index is not None:
+        check("table", table, (table.size(0), heads), torch.float32)
         checked_table_index(index, table.size(0))
-    edge_layout = None
-    if edges is not None:
+        _check_pairs(index, query_layout, layout)
+        check("index", index, index.shape, index.dtype)
+    edge_layout: EdgeLayout | None = None
+    if edge_values is not None and edges is not None:
         made = EdgeLayout.of(edges, layout.num_nodes, query_layout.num_nodes)
-        assert isinstance(made, EdgeLayout) and edge_values is not None
-        made.check_within_graphs(query_layout, layout)
-        if edge_values.dtype != torch.float32 or edge_values.shape != (made.num_edges, heads):
-            raise ValueError(
-                f"'edge_values' must be float32 of shape [{made.num_edges}, {heads}] (got "
-                f"{list(edge_values.shape)}, {edge_values.dtype})"
-            )
+        assert isinstance(made, EdgeLayout)
         edge_layout = made
+        edge_layout.check_within_graphs(query_layout, layout)
+        check("edge_values", edge_values, (edge_layout.num_edges, heads), torch.float32)
+    if seed is not None:
+        check("seed", seed, (1,), torch.int64)
+    if not 0.0 <= dropout_p <= 1.0:
+        raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
     return Problem(
         query_layout, layout, pairs, table, index, edge_layout, edge_values, seed, scale, dropout_p
     )
 
 
+def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+    if query.dtype not in _cpu_full.TYPES:
+        raise NotImplementedError(f"'query' must be float32 or bfloat16 (got {query.dtype})")
+    if query.dim() != 3 or query.size(2) == 0:
+        raise ValueError(f"'query' must have shape [Nq, H, C] and channels (got {query.shape})")
+    check("query", query, query.shape, query.dtype)
+    for name, x in (("key", key), ("value", value)):
+        check(name, x, (key.size(0), *query.shape[1:]), query.dtype)
+
+
+def _check_pairs(bias: Tensor, query_layout: GraphLayout, layout: GraphLayout) -> None:
+    pairs = num_pairs(query_layout, layout)
+    if bias.size(0) != pairs:
+        raise ValueError(f"a bias describes {bias.size(0)} pairs, but the layout has {pairs}")
+
+
 def _forward_op(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return _cpu_full.forward(_problem(query, key, *rest), query, key, value)
+    return _cpu_full.forward(_problem(query, key, value, *rest), query, key, value)
 
 
 def _gradients(
@@ -195,11 +181,14 @@ def _gradients(
     out: Tensor,
     stats: Tensor,
     *rest: Any,
-    joined: bool = False,
 ) -> tuple[Tensor, ...]:
-    *problem, needs = rest
+    *numbers, needs = rest
+    problem = _problem(query, key, value, *numbers)
+    check("grad", grad, query.shape, query.dtype, *_cpu_full.TYPES)
+    check("out", out, query.shape, query.dtype)
+    check("stats", stats, (*query.shape[:2], 2), torch.float32)
     made = _cpu_full.backward(
-        _problem(query, key, *problem), grad, query, key, value, out, stats, tuple(needs), joined
+        problem, grad, query, key, value, out, stats, tuple(needs)
     )
     # an op returns tensors, and no tensor twice
     return tuple(query.new_empty(0) if x is None else x for x in made)

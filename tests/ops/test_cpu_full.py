@@ -251,7 +251,7 @@ def test_parts_of_a_joined_projection_are_read_where_they_lie() -> None:
     layout = layout_of([25, 40], "unsorted")
     joined = torch.randn(65, 3, 4, 16, requires_grad=True)
     parts = joined.unbind(1)
-    assert all(_cpu_full._with_dense_channels(x) is x for x in parts)
+    assert all(_cpu_full.with_dense_channels(x) is x for x in parts)
     apart = [x.detach().clone().requires_grad_() for x in parts]
     outs = [attention(*x, layout, backend="cpu") for x in (parts, apart)]
     assert torch.equal(*outs)

@@ -20,7 +20,8 @@ int64_t count_ends(const Index* end, int64_t edges, int64_t size, int32_t* ptr) 
     return most;
 }
 
-// place(e, slot) for every edge in its order; edges of one node keep it. 'ptr' comes out as it was.
+// place(e, slot) for every edge in its order, which edges of one node keep. 'ptr' comes out as it
+// was.
 template <class Index, class Place>
 void place_by(const Index* end, int64_t edges, int64_t size, int32_t* ptr, Place place) {
     for (int64_t e = 0; e < edges; e++) place(e, ptr[end[e]]++);

@@ -62,7 +62,8 @@ struct Blocks {
             const T* row = row_of<const T>(rows, i) + first * rows.head;
             ask_for(row + NEXT * rows.row, rows.head);
             for (int h = 0; h < B; h++)
-                for (int v = 0; v < V; v++, x += LANES) store(x, load(row + h * rows.head + v * LANES));
+                for (int v = 0; v < V; v++, x += LANES)
+                    store(x, load(row + h * rows.head + v * LANES));
         }
     }
     static void pack(

@@ -26,12 +26,15 @@ ALWAYS_INLINE void softmax(float* products, int64_t n, int padded, float scale, 
     fill_end(products, n, padded, NOTHING);
     for (int lanes = 0; lanes < step; lanes += LANES) {
         vf top = all(NOTHING), total{};
-        for (int64_t i = lanes; i < count; i += step)
-            top = max_keeping(top, load(products + i) * scale);
+        for (int64_t i = lanes; i < count; i += step) {
+            const vf score = load(products + i) * scale;
+            store(products + i, score);  // rounded now: the largest minus itself must be zero
+            top = max_keeping(top, score);
+        }
         top = fold(top, padded, max_keeping);
         top = top == NOTHING ? vf{} : top;
         for (int64_t i = lanes; i < count; i += step) {
-            const vf e = exp_of(load(products + i) * scale - top);
+            const vf e = exp_of(load(products + i) - top);
             store(products + i, e);
             total += e;
         }
@@ -50,7 +53,8 @@ ALWAYS_INLINE void softmax_backward(
     for (int lanes = 0; lanes < step; lanes += LANES) {
         const vf factor = load(factors + lanes);
         vf total{};
-        for (int64_t i = lanes; i < count; i += step) total += load(weights + i) * load(gradients + i);
+        for (int64_t i = lanes; i < count; i += step)
+            total += load(weights + i) * load(gradients + i);
         total = fold(total, padded, add) * factor;
         for (int64_t i = lanes; i < count; i += step) {
             const vf w = load(weights + i) * factor;

@@ -10,7 +10,8 @@
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// Mirrored by 'Call' of '_cpu_edges_library.py'. A pointer that is null: not there, or not asked for.
+// Mirrored by 'Call' of '_cpu_edges_library.py'. Where a pointer is null, a tensor is not there or
+// not asked for.
 struct Call {
     int64_t queries, keys, edges, heads, channels;
     int64_t half, values_half;  // bfloat16 in place of float32
@@ -24,7 +25,6 @@ struct Call {
     Rows out;
     // sorted by source: where those of a source begin, targets, places in the first order
     const int32_t *source_ptr, *target, *slot;
-    float* scratch;  // [E, 2, padded]: gradients of products, weights
     Rows grad, dquery, dkey, dvalue, dfeatures;
     void* dvalues;
 };
@@ -36,11 +36,12 @@ struct Problem {
     const Shape shape;
     const RowOps ops;
     const Dropout dropout;
+    float* const pairs;  // [E, 2, padded]: gradients of scores, weights; or null
 
-    explicit Problem(const Call& c)
+    explicit Problem(const Call& c, float* pairs_ = nullptr)
         : call(c), shape((int)c.heads, (int)c.channels),
           ops(c.half ? RowOps::of<bf16>(shape) : RowOps::of<float>(shape)),
-          dropout(c.seed, c.dropout_p) {}
+          dropout(c.seed, c.dropout_p), pairs(pairs_) {}
 };
 
 // What one thread needs for one node.
@@ -65,7 +66,9 @@ struct Worker {
     }
 
   private:
-    static int64_t list(const Problem& p) { return (p.call.most + LANES) * p.shape.padded + LANES; }
+    static int64_t list(const Problem& p) {
+        return (p.call.most + LANES) * p.shape.padded + LANES;
+    }
 };
 
 // out [n, padded]: products of x with the rows of the target's edges and with their features
@@ -162,7 +165,7 @@ void store_dfeatures(const Problem& p, Worker& w, int64_t slot, int64_t n) {
 // What the sources will ask for: of each edge its gradients of scores and its weights.
 void store_pairs(const Problem& p, const Worker& w, int64_t slot, int64_t n) {
     const int padded = p.shape.padded;
-    float* to = p.call.scratch + slot * 2 * padded;
+    float* to = p.pairs + slot * 2 * padded;
     if (padded < 4) {
         for (int64_t i = 0; i < n * padded; i++) {
             to[i / padded * 2 * padded + i % padded] = w.gradients[i];
@@ -194,7 +197,7 @@ void backward_targets(const Problem& p, Worker& w, int64_t first, int64_t last) 
         if (kept) multiply(kept, count, w.weights);
         if (call.dvalues) store_dvalues(p, call.number + slot, n, w.gradients);
         if (call.dfeatures.data) store_dfeatures(p, w, slot, n);
-        if (call.scratch) store_pairs(p, w, slot, n);
+        if (p.pairs) store_pairs(p, w, slot, n);
         if (call.dquery.data) {
             sum_of_rows(p, call.key, slot, n, w.gradients, w.z);
             p.ops.pack(p.shape, w.z, w.scales, call.dquery, t);
@@ -218,8 +221,8 @@ void sum_of_targets(
 void backward_sources(const Problem& p, Worker& w, int64_t first, int64_t last) {
     const Call& call = p.call;
     for (int64_t s = first; s < last; s++) {
-        sum_of_targets(p, w, s, call.query, call.scratch, w.scales, call.dkey);
-        sum_of_targets(p, w, s, call.grad, call.scratch + p.shape.padded, w.ones, call.dvalue);
+        sum_of_targets(p, w, s, call.query, p.pairs, w.scales, call.dkey);
+        sum_of_targets(p, w, s, call.grad, p.pairs + p.shape.padded, w.ones, call.dvalue);
     }
 }
 
@@ -227,7 +230,8 @@ void backward_sources(const Problem& p, Worker& w, int64_t first, int64_t last) 
 template <class Work>
 bool in_chunks(const Problem& p, const int32_t* ptr, int64_t nodes, Work work) {
     const int64_t cost = ptr[nodes] + nodes, most = 64 * p.call.threads;
-    const int64_t chunks = p.call.threads <= 1 || cost < 1024 ? 1 : cost / 512 < most ? cost / 512 : most;
+    const int64_t many = cost / 512 < most ? cost / 512 : most;
+    const int64_t chunks = p.call.threads <= 1 || cost < 1024 ? 1 : many;
     const auto bound = [&](int64_t chunk) {
         int64_t low = 0, high = nodes;
         while (low < high) {
@@ -243,6 +247,9 @@ bool in_chunks(const Problem& p, const int32_t* ptr, int64_t nodes, Work work) {
     });
 }
 
+// Kept from call to call unless it is large: fresh memory of the system is slow at first.
+thread_local Scratch pairs_of_thread;
+
 }  // namespace
 
 // 0, or 1 where memory ran out.
@@ -252,10 +259,18 @@ EXPORT int edges_forward(const Call* call) {
 }
 
 EXPORT int edges_backward(const Call* call) {
-    const Problem problem(*call);
-    if (!in_chunks(problem, call->ptr, call->queries, backward_targets)) return 1;
-    if (!call->scratch) return 0;
-    return !in_chunks(problem, call->source_ptr, call->keys, backward_sources);
+    float* pairs = nullptr;
+    const bool sources = call->dkey.data || call->dvalue.data;
+    if (sources) {
+        const int padded = Shape((int)call->heads, (int)call->channels).padded;
+        pairs = pairs_of_thread.get((call->edges + 1) * 2 * padded);
+        if (!pairs) return 1;
+    }
+    const Problem problem(*call, pairs);
+    bool done = in_chunks(problem, call->ptr, call->queries, backward_targets);
+    if (done && sources) done = in_chunks(problem, call->source_ptr, call->keys, backward_sources);
+    pairs_of_thread.trim();
+    return !done;
 }
 
 // Sorts edges by target. Returns the largest number of edges of a target, -1 for a source and -2

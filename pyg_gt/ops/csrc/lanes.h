@@ -8,12 +8,21 @@
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, vi{__VA_ARGS__})
 #endif
 
-// Lane i + lane i ^ DISTANCE, and so on down to neighbours: see 'fold'.
+// swapN: lanes N apart change places. joinN: half as many numbers of 'a' and of 'b', each the sum of
+// two; 'sums' puts them together.
 #if defined(__AVX512F__)
-ALWAYS_INLINE vf swap1(vf x) { return SHUFFLE(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14); }
-ALWAYS_INLINE vf swap2(vf x) { return SHUFFLE(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13); }
-ALWAYS_INLINE vf swap4(vf x) { return SHUFFLE(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11); }
-ALWAYS_INLINE vf swap8(vf x) { return SHUFFLE(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7); }
+ALWAYS_INLINE vf swap1(vf x) {
+    return SHUFFLE(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+}
+ALWAYS_INLINE vf swap2(vf x) {
+    return SHUFFLE(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+}
+ALWAYS_INLINE vf swap4(vf x) {
+    return SHUFFLE(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+}
+ALWAYS_INLINE vf swap8(vf x) {
+    return SHUFFLE(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+}
 ALWAYS_INLINE vf join1(vf a, vf b) {
     return SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
            SHUFFLE(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
@@ -46,8 +55,12 @@ ALWAYS_INLINE vf join4(vf a, vf b) {
 #else
 ALWAYS_INLINE vf swap1(vf x) { return SHUFFLE(x, x, 1, 0, 3, 2); }
 ALWAYS_INLINE vf swap2(vf x) { return SHUFFLE(x, x, 2, 3, 0, 1); }
-ALWAYS_INLINE vf join1(vf a, vf b) { return SHUFFLE(a, b, 0, 4, 1, 5) + SHUFFLE(a, b, 2, 6, 3, 7); }
-ALWAYS_INLINE vf join2(vf a, vf b) { return SHUFFLE(a, b, 0, 1, 4, 5) + SHUFFLE(a, b, 2, 3, 6, 7); }
+ALWAYS_INLINE vf join1(vf a, vf b) {
+    return SHUFFLE(a, b, 0, 4, 1, 5) + SHUFFLE(a, b, 2, 6, 3, 7);
+}
+ALWAYS_INLINE vf join2(vf a, vf b) {
+    return SHUFFLE(a, b, 0, 1, 4, 5) + SHUFFLE(a, b, 2, 3, 6, 7);
+}
 #endif
 
 // Lane i: the sum over 'parts[i]'. A shuffle that stays inside 16 bytes is the cheap one, so the
@@ -55,7 +68,9 @@ ALWAYS_INLINE vf join2(vf a, vf b) { return SHUFFLE(a, b, 0, 1, 4, 5) + SHUFFLE(
 ALWAYS_INLINE vf sums(const vf parts[LANES]) {
     vf x[LANES / 4];
     for (int i = 0; i < LANES / 4; i++)
-        x[i] = join2(join1(parts[4 * i], parts[4 * i + 1]), join1(parts[4 * i + 2], parts[4 * i + 3]));
+        x[i] = join2(
+            join1(parts[4 * i], parts[4 * i + 1]), join1(parts[4 * i + 2], parts[4 * i + 3])
+        );
 #if defined(__AVX512F__)
     return join8(join4(x[0], x[1]), join4(x[2], x[3]));
 #elif defined(__AVX__)

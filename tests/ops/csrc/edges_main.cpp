@@ -32,7 +32,9 @@ static void near(const char* what, double got, double want, double tolerance) {
 }
 
 template <class T>
-static void run(int queries, int keys, int edges, int H, int C, bool extras, double p, int threads) {
+static void run(
+    int queries, int keys, int edges, int H, int C, bool extras, double p, int threads
+) {
     if (queries == 0 || keys == 0) edges = 0;
     std::vector<int64_t> from(edges), to(edges);
     for (int e = 0; e < edges; e++) from[e] = below(keys), to[e] = below(queries);
@@ -49,20 +51,18 @@ static void run(int queries, int keys, int edges, int H, int C, bool extras, dou
     Numbers<T> f(edges * H * C), out(queries * H * C, false), dq(queries * H * C, false);
     Numbers<T> dk(keys * H * C, false), dv(keys * H * C, false), df(edges * H * C, false);
     Numbers<float> b(edges * H), db(edges * H, false);
-    int padded = 1;
-    while (padded < H) padded *= 2;
-    std::vector<float> scratch(edges * 2 * padded + 1);
     const int64_t seed = 77;
     Call call{};
-    call.queries = queries, call.keys = keys, call.edges = edges, call.heads = H, call.channels = C;
-    call.half = sizeof(T) == 2, call.threads = threads;
+    call.queries = queries, call.keys = keys, call.edges = edges;
+    call.heads = H, call.channels = C, call.half = sizeof(T) == 2;
+    call.threads = threads;
     call.most = most > most_back ? most : most_back;
     call.ptr = ptr.data(), call.source = source.data(), call.number = number.data();
     call.source_ptr = source_ptr.data(), call.target = target.data(), call.slot = slot.data();
     call.query = q.rows(H, C), call.key = k.rows(H, C), call.value = v.rows(H, C);
     call.out = out.rows(H, C), call.grad = g.rows(H, C), call.dquery = dq.rows(H, C);
     call.dkey = dk.rows(H, C), call.dvalue = dv.rows(H, C);
-    call.scale = 0.5, call.scratch = scratch.data();
+    call.scale = 0.5;
     if (extras) {
         call.features = f.rows(H, C), call.dfeatures = df.rows(H, C);
         call.values = b.held.data(), call.dvalues = db.held.data();

@@ -1,0 +1,43 @@
+"""What must hold of a tensor before compiled code is given its address."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._identity import is_readable
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether nothing but autograd looks on, so that an op is not needed."""
+    if not is_readable(x) or type(x) not in (Tensor, torch.nn.Parameter):
+        return False
+    return (
+        torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
+def check(name: str, x: Tensor, shape: tuple[int, ...], *dtypes: torch.dtype) -> None:
+    """Compiled code takes a tensor to be what it is said to be.
+
+    Raises:
+        ValueError: for another shape, type or device.
+    """
+    if x.shape != shape or x.dtype not in dtypes or not x.is_cpu:
+        raise ValueError(
+            f"'{name}' must have shape {list(shape)} and type {dtypes[0]} on the CPU (got "
+            f"{list(x.shape)}, {x.dtype} on '{x.device}')"
+        )
+
+
+def in_memory(x: Tensor) -> Tensor:
+    """``x``, or a copy if its numbers are not those in memory."""
+    # '.imag' of a conjugate is negated when it is read; torch's zeros may have no memory at all
+    return x.clone() if x.is_neg() or x._is_zerotensor() else x
+
+
+def with_dense_channels(x: Tensor) -> Tensor:
+    """``x [N, H, C]``, or a copy if its channels do not lie side by side in memory."""
+    x = in_memory(x)
+    return x if x.stride(2) == 1 or x.size(2) == 1 else x.contiguous()

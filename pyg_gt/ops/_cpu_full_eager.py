@@ -1,0 +1,80 @@
+"""Full attention by compiled code in eager mode: no op, since nobody but autograd looks on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _cpu_full
+from ._cpu_full import Problem
+
+
+def attend(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """``[Nq, H, C]``; what the door of ``attention`` has checked is not checked again."""
+    biases = problem.pairs, problem.table, problem.edge_values
+    tensors = query, key, value, *biases
+    if not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in tensors):
+        return _cpu_full.forward(problem, query, key, value)[0]
+    out: Tensor = _Attention.apply(*tensors, problem)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        pairs: Tensor | None,
+        table: Tensor | None,
+        edge_values: Tensor | None,
+        problem: Problem,
+    ) -> Tensor:
+        """``[Nq, H, C]``."""
+        out, stats = _cpu_full.forward(problem, query, key, value)
+        # tensors go through autograd, which sees edits and lets checkpoints drop them
+        ctx.save_for_backward(
+            query, key, value, pairs, table, edge_values, problem.table_index,
+            problem.seed, out, stats,
+        )  # fmt: skip
+        ctx.problem = problem._replace(
+            pairs=None, table=None, edge_values=None, table_index=None, seed=None
+        )
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """One gradient for each argument of ``forward``."""
+        query, key, value, pairs, table, edge_values, index, seed, out, stats = ctx.saved_tensors
+        problem = ctx.problem._replace(
+            pairs=pairs, table=table, edge_values=edge_values, table_index=index, seed=seed
+        )
+        needs = ctx.needs_input_grad[3:6]
+        with torch.no_grad():
+            grads: Any = _cpu_full.backward(
+                problem, grad, query, key, value, out, stats, needs, joined=True
+            )
+        if torch.is_grad_enabled():  # 'create_graph=True'
+            tensors = grad, query, key, value, pairs, table, edge_values
+            grads = DifferentiableOnce.apply(*grads, *tensors)  # type: ignore[no-untyped-call]
+        return *grads, None
+
+
+class DifferentiableOnce(torch.autograd.Function):
+    """Gradients that refuse to be differentiated, as in ``_bucketed_op``."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The first six: the gradients, without what they were made from."""
+        return tensors[:6]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        """Nothing."""
+        raise NotImplementedError(
+            "the 'cpu' backend has no second derivative; pass backend='reference' (all pairs) or "
+            "'sparse' (along edges)"
+        )
