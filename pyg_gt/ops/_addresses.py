@@ -15,6 +15,8 @@ def is_plain(x: Tensor) -> bool:
     return (
         torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
+        # a wrapper outlives its transform, and comes into the backward pass without it
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
     )
 
 

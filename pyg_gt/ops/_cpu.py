@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._identity import is_readable
 from ..edge_layout import DeferredEdges, EdgeLayout
 from ..layout import GraphLayout
 from . import _cpu_edges_op
@@ -57,6 +58,13 @@ def _edge_biases(inputs: Inputs) -> str | None:
 
 
 def _along_edges(inputs: Inputs, mask: EdgeMask) -> str | None:
+    if inputs.heads == 0:
+        return "it needs heads to attend along edges (got none)"
+    if mask.features is not None and mask.features.dtype != inputs.query.dtype:
+        return (
+            f"'features' must be of the type of 'query' (got {mask.features.dtype} and "
+            f"{inputs.query.dtype})"
+        )
     edges = checked_edges_of(mask)
     for bias in inputs.additive:
         if isinstance(bias, EdgeBias):
@@ -71,7 +79,8 @@ def _along_edges(inputs: Inputs, mask: EdgeMask) -> str | None:
 
 
 def _is_known(inputs: Inputs) -> bool:
-    return isinstance(inputs.layout, GraphLayout) and isinstance(inputs.query_layout, GraphLayout)
+    layouts = inputs.layout, inputs.query_layout
+    return is_readable(inputs.query) and all(isinstance(x, GraphLayout) for x in layouts)
 
 
 def forward(inputs: Inputs) -> Tensor:
@@ -79,12 +88,11 @@ def forward(inputs: Inputs) -> Tensor:
     if inputs.mask is None:
         return _full(inputs)
     values = _values_on_edges(inputs, inputs.mask)
-    edges = checked_edges_of(inputs.mask)
-    index = edges.edge_index
+    edges: EdgeLayout | DeferredEdges | Tensor = checked_edges_of(inputs.mask)
     if isinstance(edges, DeferredEdges) and inputs.layout.num_graphs != 1:
-        index = checked_edges(edges, inputs.query_layout, inputs.layout)  # inside graphs
+        edges = checked_edges(edges, inputs.query_layout, inputs.layout)  # inside graphs
     return _cpu_edges_op.forward(
-        inputs.query, inputs.key, inputs.value, index, values, inputs.mask.features, inputs.scale,
+        inputs.query, inputs.key, inputs.value, edges, values, inputs.mask.features, inputs.scale,
         inputs.dropout_p, inputs.seed,
     )  # fmt: skip
 
@@ -113,6 +121,7 @@ def _full(inputs: Inputs) -> Tensor:
     if (
         isinstance(query_layout, GraphLayout)
         and isinstance(layout, GraphLayout)
+        and not isinstance(edges, DeferredEdges)
         and is_plain(inputs.query)
     ):
         problem = Problem(
@@ -149,7 +158,9 @@ def _distinct(tensors: list[Tensor | None]) -> list[Tensor | None]:
 
 def _values_on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor | None:
     """``[E, H]``: what all biases together add to the score of each edge."""
-    values = None if mask.values is None else mask.values
+    values = mask.values
+    if values is not None and values.dtype != inputs.query.dtype:
+        values = values.float()
     pairs: Tensor | None = None
     for bias in inputs.additive:
         if isinstance(bias, EdgeBias):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _cpu_full
+from ._addresses import is_plain
 from ._cpu_full import Problem
 
 
@@ -53,6 +54,11 @@ class _Attention(torch.autograd.Function):
             pairs=pairs, table=table, edge_values=edge_values, table_index=index, seed=seed
         )
         needs = ctx.needs_input_grad[3:6]
+        if not torch.compiler.is_compiling() and not is_plain(grad):
+            raise NotImplementedError(
+                "the 'cpu' backend has no batched gradients ('is_grads_batched'); pass "
+                "backend='reference'"
+            )
         with torch.no_grad():
             grads: Any = _cpu_full.backward(
                 problem, grad, query, key, value, out, stats, needs, joined=True

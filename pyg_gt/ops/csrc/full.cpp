@@ -23,16 +23,16 @@ struct Head {
         : data((void*)data), offset(head * strides.head), row(strides.row), order(order),
           half(a.half) {}
     template <class T>
-    Rows<T> as() const {
+    NodeRows<T> as() const {
         return {(T*)data + offset, row, order};
     }
     template <int P>
     void pack(int64_t first, int count, int channels, float factor, float* to, int rows) const {
-        half ? ::pack<P>(as<const bfloat16>(), first, count, channels, factor, to, rows)
+        half ? ::pack<P>(as<const bf16>(), first, count, channels, factor, to, rows)
              : ::pack<P>(as<const float>(), first, count, channels, factor, to, rows);
     }
     void pack_transposed(int64_t first, int64_t count, int channels, float* to) const {
-        half ? ::pack_transposed(as<const bfloat16>(), first, count, channels, to)
+        half ? ::pack_transposed(as<const bf16>(), first, count, channels, to)
              : ::pack_transposed(as<const float>(), first, count, channels, to);
     }
     template <int P>
@@ -40,12 +40,12 @@ struct Head {
         const float* from, int64_t rows, int64_t first, int64_t count, int channels,
         const float* factors, float factor
     ) const {
-        half ? ::unpack<P>(from, rows, as<bfloat16>(), first, count, channels, factors, factor)
+        half ? ::unpack<P>(from, rows, as<bf16>(), first, count, channels, factors, factor)
              : ::unpack<P>(from, rows, as<float>(), first, count, channels, factors, factor);
     }
     template <int P>
     float dot(int64_t node, const float* panels, int rows, int i, int channels) const {
-        return half ? ::dot<P>(as<const bfloat16>().at(node), panels, rows, i, channels)
+        return half ? ::dot<P>(as<const bf16>().at(node), panels, rows, i, channels)
                     : ::dot<P>(as<const float>().at(node), panels, rows, i, channels);
     }
 };
@@ -108,7 +108,7 @@ static void forward(
                     each_vector(tile, r, here, [&](const float* x, int) {
                         best = max_keeping(best, load(x));
                     });
-                    const float before = top[r], now = max_in_all(best)[0];
+                    const float before = top[r], now = max_of_lanes(best);
                     top[r] = before > now ? before : now;
                     const vf shift = all(top[r] == -INF ? 0.f : top[r]);
                     vf sum{};
@@ -132,7 +132,7 @@ static void forward(
                             for (int d = 0; d < P; d++) x[d] *= less;
                         }
                     }
-                    total[r] += sum_in_all(sum)[0];
+                    total[r] += sum_of_lanes(sum);
                 }
                 gather<P>(tile, v + key * P, key_rows, channels, count, here, sums, key > 0);
             }

@@ -7,7 +7,7 @@ struct Strides {
 };
 
 struct Arguments {
-    int64_t graphs, heads, channels, half, threads;  // half: bfloat16 instead of float32
+    int64_t graphs, heads, channels, half, threads;  // half: bfloat16 in place of float32
     double scale, dropout_factor;
     int64_t dropout_threshold;
     const uint64_t* seed;  // null without dropout

@@ -2,45 +2,11 @@
 // order of the nodes.
 #pragma once
 #include "panels.h"
-
-struct bfloat16 {
-    uint16_t bits;
-};
-
-ALWAYS_INLINE float wide(float x) { return x; }
-ALWAYS_INLINE float wide(bfloat16 x) {
-    const uint32_t bits = (uint32_t)x.bits << 16;
-    float y;
-    memcpy(&y, &bits, 4);
-    return y;
-}
-ALWAYS_INLINE void narrow(float x, float& y) { y = x; }
-ALWAYS_INLINE void narrow(float x, bfloat16& y) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    const uint32_t nan = 0x7FC0u, even = (bits >> 16) & 1u;
-    y.bits = (uint16_t)(x != x ? nan : (bits + 0x7FFFu + even) >> 16);
-}
-
-ALWAYS_INLINE vf load_wide(const float* p) { return load(p); }
-ALWAYS_INLINE void store_narrow(float* p, vf x) { store(p, x); }
-ALWAYS_INLINE vf load_wide(const bfloat16* p) {
-    typedef uint16_t halves __attribute__((vector_size(LANES * 2)));
-    halves x;
-    memcpy(&x, p, sizeof x);
-    return (vf)(__builtin_convertvector(x, vu) << 16);
-}
-ALWAYS_INLINE void store_narrow(bfloat16* p, vf x) {
-    typedef uint16_t halves __attribute__((vector_size(LANES * 2)));
-    const vu y = (vu)x;
-    const vu rounded = (y + 0x7FFFu + ((y >> 16) & 1u)) >> 16;
-    const halves z = __builtin_convertvector(x == x ? rounded : vu{} + 0x7FC0u, halves);
-    memcpy(p, &z, sizeof z);
-}
+#include "rows.h"
 
 // One head of a tensor [N, H, C]: where each node's channels are.
 template <class T>
-struct Rows {
+struct NodeRows {
     T* data;
     int64_t row;           // elements from one node to the next
     const int64_t* order;  // the nodes graph by graph, or null where they lie so
@@ -50,7 +16,7 @@ struct Rows {
 // 'count' nodes from 'first' on as panels of P columns, times 'factor'; panels have 'rows' rows.
 template <int P, class T>
 static void pack(
-    Rows<const T> from, int64_t first, int count, int channels, float factor, float* to, int rows
+    NodeRows<const T> from, int64_t first, int count, int channels, float factor, float* to, int rows
 ) {
     for (int i = 0; i < count; i++) {
         const T* x = from.at(first + i);
@@ -58,16 +24,16 @@ static void pack(
         int c = 0;
         for (; c + P <= channels; c += P, y += (int64_t)rows * P)
 #pragma GCC unroll 4
-            for (int v = 0; v < P; v += LANES) store(y + v, load_wide(x + c + v) * factor);
+            for (int v = 0; v < P; v += LANES) store(y + v, load(x + c + v) * factor);
         if (c < channels)
-            for (int d = 0; d < P; d++) y[d] = c + d < channels ? wide(x[c + d]) * factor : 0.f;
+            for (int d = 0; d < P; d++) y[d] = c + d < channels ? to_float(x[c + d]) * factor : 0.f;
     }
 }
 
 // The same nodes as the transpose: panels of WIDTH nodes, each with 'channels' rows.
 template <class T>
 static void pack_transposed(
-    Rows<const T> from, int64_t first, int64_t count, int channels, float* to
+    NodeRows<const T> from, int64_t first, int64_t count, int channels, float* to
 ) {
     for (int64_t j = 0; j < count; j += LANES) {
         const int here = count - j < LANES ? (int)(count - j) : LANES;
@@ -78,20 +44,20 @@ static void pack_transposed(
         for (; c + LANES <= channels; c += LANES) {
             vf block[LANES];
 #pragma GCC unroll 16
-            for (int i = 0; i < LANES; i++) block[i] = load_wide(x[i] + c);
+            for (int i = 0; i < LANES; i++) block[i] = load(x[i] + c);
             transpose<LANES>(block);
 #pragma GCC unroll 16
             for (int d = 0; d < LANES; d++) store(y + (c + d) * WIDTH, block[d]);
         }
         for (; c < channels; c++)
-            for (int i = 0; i < LANES; i++) y[c * WIDTH + i] = wide(x[i][c]);
+            for (int i = 0; i < LANES; i++) y[c * WIDTH + i] = to_float(x[i][c]);
     }
 }
 
 // Panels of P columns back into rows of nodes; row i times factors[i], or 'factor' without them.
 template <int P, class T>
 static void unpack(
-    const float* from, int64_t rows, Rows<T> to, int64_t first, int64_t count, int channels,
+    const float* from, int64_t rows, NodeRows<T> to, int64_t first, int64_t count, int channels,
     const float* factors, float factor
 ) {
     for (int64_t i = 0; i < count; i++) {
@@ -101,8 +67,12 @@ static void unpack(
         int c = 0;
         for (; c + P <= channels; c += P, x += rows * P)
 #pragma GCC unroll 4
-            for (int v = 0; v < P; v += LANES) store_narrow(y + c + v, load(x + v) * f);
-        for (int d = 0; c + d < channels; d++) narrow(x[d] * f, y[c + d]);
+            for (int v = 0; v < P; v += LANES) store(y + c + v, load(x + v) * f);
+        for (int v = 0; c + v < channels; v += LANES) {
+            const vf z = load(x + v) * f;
+            const int left = channels - c - v;
+            left < LANES ? store_first(y + c + v, z, left) : store(y + c + v, z);
+        }
     }
 }
 
@@ -115,7 +85,7 @@ ALWAYS_INLINE float dot(const T* x, const float* panels, int rows, int i, int ch
     int c = 0;
     for (; c + P <= channels; c += P, y += rows * P)
 #pragma GCC unroll 4
-        for (int v = 0; v < P; v += LANES) sum += load_wide(x + c + v) * load(y + v);
-    for (int d = 0; c + d < channels; d++) rest += wide(x[c + d]) * y[d];
-    return sum_in_all(sum)[0] + rest;
+        for (int v = 0; v < P; v += LANES) sum += load(x + c + v) * load(y + v);
+    for (int d = 0; c + d < channels; d++) rest += to_float(x[c + d]) * y[d];
+    return sum_of_lanes(sum) + rest;
 }

@@ -4,7 +4,7 @@
 // element (r, x) lies at (x / width) * R * width + r * width + x % width. So a product reads both of
 // its operands in the order in which they lie, whatever their size.
 #pragma once
-#include "vec.h"
+#include "lanes.h"
 #include <cmath>
 #include <utility>
 
@@ -140,26 +140,10 @@ ALWAYS_INLINE void transpose(vf* x) {
     transpose_steps<1, SIZE>(x);
 }
 
-template <int STEP, int... I>
-ALWAYS_INLINE vf swapped(vf x, std::integer_sequence<int, I...>) {
-#if defined(__clang__) || __GNUC__ >= 12
-    return __builtin_shufflevector(x, x, (I ^ STEP)...);
-#else
-    return __builtin_shuffle(x, vi{(I ^ STEP)...});
-#endif
+// The sum, or the largest, of all lanes.
+ALWAYS_INLINE float sum_of_lanes(vf x) {
+    return fold(x, 1, [](vf a, vf b) { return a + b; })[0];
 }
-
-// The sum, or the largest, of all lanes in every lane.
-template <int STEP = LANES / 2>
-ALWAYS_INLINE vf sum_in_all(vf x) {
-    if constexpr (STEP == 0) return x;
-    else return sum_in_all<STEP / 2>(x + swapped<STEP>(x, std::make_integer_sequence<int, LANES>{}));
-}
-template <int STEP = LANES / 2>
-ALWAYS_INLINE vf max_in_all(vf x) {
-    if constexpr (STEP == 0) return x;
-    else {
-        const vf y = swapped<STEP>(x, std::make_integer_sequence<int, LANES>{});
-        return max_in_all<STEP / 2>(max_keeping(x, y));
-    }
+ALWAYS_INLINE float max_of_lanes(vf x) {
+    return fold(x, 1, [](vf a, vf b) { return max_keeping(a, b); })[0];
 }

@@ -31,21 +31,6 @@ ALWAYS_INLINE vf floats(vi x) { return (vf)x; }
 // A NaN in 'b' is kept; one in 'a' gives 'b'.
 ALWAYS_INLINE vf max_keeping(vf a, vf b) { return a > b ? a : b; }
 
-ALWAYS_INLINE float sum_of(vf x) {
-    float parts[LANES];
-    store(parts, x);
-    for (int width = LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) parts[i] += parts[i + width];
-    return parts[0];
-}
-ALWAYS_INLINE float max_of(vf x) {
-    float parts[LANES];
-    store(parts, x);
-    for (int width = LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) parts[i] = parts[i] > parts[i + width] ? parts[i] : parts[i + width];
-    return parts[0];
-}
-
 // exp(x) for x <= 88, to 2 units in the last place near 0; 0 below -87.3, NaN for NaN.
 ALWAYS_INLINE vf exp_of(vf x) {
     const vf low = all(-87.33f);
