@@ -15,8 +15,9 @@ def is_plain(x: Tensor) -> bool:
     return (
         torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
-        # a wrapper outlives its transform, and comes into the backward pass without it
+        # a wrapper may outlive its transform; a batch of gradients comes without any
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and not torch._C._functorch.is_legacy_batchedtensor(x)
     )
 
 

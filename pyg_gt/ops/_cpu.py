@@ -15,8 +15,8 @@ from ._addresses import is_plain
 from ._checked import checked_edges
 from ._cpu_edges import EDGES
 from ._cpu_full import FULL, TYPES, Problem
-from ._cpu_full_eager import attend
-from ._cpu_full_op import SAME, FullAttention
+from ._cpu_full_eager import SAME, attend
+from ._cpu_full_op import FullAttention
 from ._inputs import Inputs
 from .bias import (
     EdgeBias,

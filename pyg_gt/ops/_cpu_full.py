@@ -157,6 +157,8 @@ def _arguments(
     """What the C function reads, and the tensors that must live as long as it does."""
     query_layout, layout = problem.query_layout, problem.layout
     held: list[Tensor] = []
+    query_ptr, query_order = _place(query_layout)
+    key_ptr, key_order = _place(layout)
 
     def at(tensor: Tensor | None) -> int:
         if tensor is None:
@@ -176,16 +178,26 @@ def _arguments(
         query_layout.num_graphs, query.size(1), query.size(2),
         query.dtype == torch.bfloat16, torch.get_num_threads(),
         problem.scale, 0.0 if p >= 1 else 1 / (1 - p), threshold(p),
-        at(problem.seed), at(query_layout.ptr), at(layout.ptr),
-        at(query_layout.order), at(layout.order),
+        _at(problem.seed), query_ptr.data_ptr(), key_ptr.data_ptr(),
+        _at(query_order), _at(key_order),
         query.data_ptr(), key.data_ptr(), value.data_ptr(),
         _strides(query), _strides(key), _strides(value),
-        at(out), at(stats), at(problem.pairs), at(index),
+        out.data_ptr(), stats.data_ptr(), at(problem.pairs), at(index),
         0 if index is None else index.element_size(),
         0 if problem.table is None else problem.table.size(0),
         at(problem.table), *by_target, at(problem.edge_values),
     )  # fmt: skip
     return arguments, held
+
+
+def _place(layout: GraphLayout) -> tuple[Tensor, Tensor | None]:
+    """Where graphs begin and, unless nodes stand graph by graph, their order: dense in memory."""
+
+    def make() -> tuple[Tensor, Tensor | None]:
+        order = layout.order
+        return layout.ptr.contiguous(), None if order is None else order.contiguous()
+
+    return layout.once("cpu_full", make)
 
 
 def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:

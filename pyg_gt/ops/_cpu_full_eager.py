@@ -11,6 +11,9 @@ from . import _cpu_full
 from ._addresses import is_plain
 from ._cpu_full import Problem
 
+# in place of the number of graphs: the queries' layout is the keys'
+SAME = -2
+
 
 def attend(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """``[Nq, H, C]``; what the door of ``attention`` has checked is not checked again."""
@@ -54,19 +57,39 @@ class _Attention(torch.autograd.Function):
             pairs=pairs, table=table, edge_values=edge_values, table_index=index, seed=seed
         )
         needs = ctx.needs_input_grad[3:6]
-        if not torch.compiler.is_compiling() and not is_plain(grad):
-            raise NotImplementedError(
-                "the 'cpu' backend has no batched gradients ('is_grads_batched'); pass "
-                "backend='reference'"
-            )
         with torch.no_grad():
-            grads: Any = _cpu_full.backward(
-                problem, grad, query, key, value, out, stats, needs, joined=True
-            )
-        if torch.is_grad_enabled():  # 'create_graph=True'
+            grads: Any
+            if is_plain(grad):
+                grads = _cpu_full.backward(
+                    problem, grad, query, key, value, out, stats, needs, joined=True
+                )
+            else:  # a batch of gradients, or a compiler at work
+                grads = _by_op(problem, grad, query, key, value, out, stats, needs)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
             tensors = grad, query, key, value, pairs, table, edge_values
             grads = DifferentiableOnce.apply(*grads, *tensors)  # type: ignore[no-untyped-call]
         return *grads, None
+
+
+def _by_op(
+    problem: Problem,
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    stats: Tensor,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    query_layout, layout, pairs, table, index, edges, edge_values, seed, *numbers = problem
+    same = query_layout is layout
+    dq, dk, dv, *rest = torch.ops.pyg_gt.cpu_full_backward(
+        grad, query, key, value, out, stats, pairs, table, edge_values, index,
+        None if edges is None else edges.edge_index, seed,
+        None if same else query_layout.batch, SAME if same else query_layout.num_graphs,
+        layout.batch, layout.num_graphs, *numbers, needs,
+    )  # fmt: skip
+    return dq, dk, dv, *(x if need else None for x, need in zip(rest, needs, strict=True))
 
 
 class DifferentiableOnce(torch.autograd.Function):

@@ -17,11 +17,8 @@ from . import _cpu_full
 from ._addresses import check
 from ._checked import LIBRARY, TAGS, checked_table_index, resolved
 from ._cpu_full import Problem
-from ._cpu_full_eager import DifferentiableOnce
+from ._cpu_full_eager import SAME, DifferentiableOnce
 from .bias import num_pairs
-
-# in place of the number of graphs: the queries' layout is the keys'
-SAME = -2
 
 
 class FullAttention(torch.autograd.Function):

@@ -83,6 +83,8 @@ class Inputs:
             return False
         if torch._C._functorch.peek_interpreter_stack() is not None:
             return True
+        if torch.autograd.forward_ad._current_level < 0:
+            return False
         tangents = (torch.autograd.forward_ad.unpack_dual(x).tangent for x in self._floats())
         return any(tangent is not None for tangent in tangents)
 
