@@ -19,6 +19,13 @@ def is_readable(tensor: Tensor) -> bool:
     return not isinstance(tensor, torch._subclasses.FakeTensor)
 
 
+def unwrapped(tensor: Tensor) -> Tensor:
+    """``tensor`` without the wrappers of ``torch.func``, which have no memory and outlive it."""
+    while torch._C._functorch.is_gradtrackingtensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
 def remember(made: dict[Any, Any], key: Any, make: Callable[[], T]) -> T:
     """What ``make`` gives, made once; what was made for a layout that is dead is dropped."""
     if key not in made:

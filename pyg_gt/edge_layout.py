@@ -13,7 +13,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, to_edge_index
 
-from ._identity import IdentityCache, is_readable, remember
+from ._identity import IdentityCache, is_readable, remember, unwrapped
 from .layout import GraphLayout
 
 T = TypeVar("T")
@@ -225,7 +225,7 @@ def _keys_and_reader(
 
 @torch.inference_mode(False)
 def _made_from(read: Callable[[], Tensor], num_src: int, num_dst: int) -> EdgeLayout:
-    edge_index = read()
+    edge_index = unwrapped(read())
     if edge_index.is_inference():  # training could not save it
         edge_index = edge_index.clone()
     _check_range(edge_index[0], num_src, "source")

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch_geometric.data import Batch, Data
 
-from ._identity import IdentityCache, is_readable, remember
+from ._identity import IdentityCache, is_readable, remember, unwrapped
 
 T = TypeVar("T")
 
@@ -125,14 +125,14 @@ class GraphLayout:
         pos = torch.empty_like(host)
         pos[order] = torch.arange(host.numel()) - starts[host[order]]
         return cls(
-            ptr=starts.to(batch.device),
-            batch=batch.long(),
-            pos=pos.to(batch.device),
+            ptr=unwrapped(starts.to(batch.device)),
+            batch=unwrapped(batch.long()),
+            pos=unwrapped(pos.to(batch.device)),
             num_nodes=host.numel(),
             num_graphs=num_graphs,
             max_nodes=max(sizes, default=0),
             sizes=tuple(sizes),
-            order=order.to(batch.device),
+            order=unwrapped(order.to(batch.device)),
         )
 
     @classmethod
@@ -258,9 +258,9 @@ class GraphLayout:
         if batch is None:
             batch = torch.repeat_interleave(ptr.diff(), output_size=num_nodes)
         return cls(
-            ptr=ptr,
-            batch=batch,
-            pos=torch.arange(num_nodes, device=device) - ptr[batch],
+            ptr=unwrapped(ptr),
+            batch=unwrapped(batch),
+            pos=unwrapped(torch.arange(num_nodes, device=device) - ptr[batch]),
             num_nodes=num_nodes,
             num_graphs=len(sizes),
             max_nodes=max(sizes, default=0),

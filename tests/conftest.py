@@ -1,4 +1,4 @@
-"""What every test shares: one thread, a fixed seed, the data folder, no GPU no `cuda` test."""
+"""What every test shares: one thread, a fixed seed, the data folder; what a machine lacks."""
 
 import os
 import random
@@ -9,6 +9,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from pyg_gt import _native
+from pyg_gt.ops._cpu_edges_library import EDGES
+from pyg_gt.ops._cpu_full import FULL
+
 ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
@@ -18,14 +22,39 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
+def no_compiler() -> str | None:
+    """Why nothing can be compiled on this machine, whatever the code; None if it can."""
+    if os.name != "posix":
+        return "compiling is for POSIX systems"
+    try:
+        _native.compiler()
+    except _native.Unavailable as error:
+        return str(error)
+    return None
+
+
+if no_compiler() is not None:
+    os.environ[_native.SWITCH] = "0"  # 'auto' would warn, and warnings are errors
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `cuda` where there is no CUDA device."""
-    if torch.cuda.is_available():
-        return
-    skip = pytest.mark.skip(reason="needs a CUDA device")
+    """Skip the tests marked `cuda` and `compiled` where there is no device or no compiler."""
+    missing = {
+        "cuda": None if torch.cuda.is_available() else "needs a CUDA device",
+        "compiled": no_compiler(),
+    }
     for item in items:
-        if item.get_closest_marker("cuda"):
-            item.add_marker(skip)
+        for name, reason in missing.items():
+            if reason is not None and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _compiles(request: pytest.FixtureRequest) -> None:
+    """A compiler that is there and fails must fail the tests marked `compiled`, not skip them."""
+    if request.node.get_closest_marker("compiled"):
+        for library in (FULL, EDGES):
+            assert library.why_not() is None, library.why_not()
 
 
 @pytest.fixture(autouse=True)

@@ -98,6 +98,17 @@ def test_marked_as_typed() -> None:
     assert (ROOT / "pyg_gt" / "py.typed").is_file()
 
 
+def test_sources_that_are_compiled_on_first_use_are_part_of_the_package() -> None:
+    sources = [*(ROOT / "pyg_gt").rglob("*.cpp"), *(ROOT / "pyg_gt").rglob("*.h")]
+    assert ROOT / "pyg_gt" / "ops" / "csrc" / "full.cpp" in sources
+    assert all(path.parent.name == "csrc" for path in sources)
+    # hatchling takes all files of the package that git does not ignore
+    assert '[tool.hatch.build.targets.wheel]\npackages = ["pyg_gt"]\n\n' in read("pyproject.toml")
+    names = [str(path.relative_to(ROOT)) for path in sources]
+    done = subprocess.run(["git", "check-ignore", *names], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == ""
+
+
 def test_links_between_documents() -> None:
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text("utf-8")):

@@ -91,10 +91,13 @@ def forward(inputs: Inputs) -> Tensor:
     edges: EdgeLayout | DeferredEdges | Tensor = checked_edges_of(inputs.mask)
     if isinstance(edges, DeferredEdges) and inputs.layout.num_graphs != 1:
         edges = checked_edges(edges, inputs.query_layout, inputs.layout)  # inside graphs
+    query, key, value, values, features = _distinct(
+        [inputs.query, inputs.key, inputs.value, values, inputs.mask.features]
+    )
+    assert query is not None and key is not None and value is not None
     return _cpu_edges_op.forward(
-        inputs.query, inputs.key, inputs.value, edges, values, inputs.mask.features, inputs.scale,
-        inputs.dropout_p, inputs.seed,
-    )  # fmt: skip
+        query, key, value, edges, values, features, inputs.scale, inputs.dropout_p, inputs.seed
+    )
 
 
 def _full(inputs: Inputs) -> Tensor:

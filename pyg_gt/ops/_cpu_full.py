@@ -88,6 +88,7 @@ def backward(
     """
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
     grad = with_dense_channels(grad.to(query.dtype))
+    out, stats = in_memory(out).contiguous(), in_memory(stats).contiguous()
     if joined and _side_by_side(query, key, value):
         together = torch.empty((query.size(0), 3, *query.shape[1:]), dtype=query.dtype)
         dq, dk, dv = together.unbind(1)

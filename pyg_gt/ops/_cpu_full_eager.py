@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _cpu_full
-from ._addresses import is_plain
+from ._addresses import check, is_plain
 from ._cpu_full import Problem
 
 # in place of the number of graphs: the queries' layout is the keys'
@@ -40,10 +40,12 @@ class _Attention(torch.autograd.Function):
         """``[Nq, H, C]``."""
         out, stats = _cpu_full.forward(problem, query, key, value)
         # tensors go through autograd, which sees edits and lets checkpoints drop them
-        ctx.save_for_backward(
-            query, key, value, pairs, table, edge_values, problem.table_index,
-            problem.seed, out, stats,
+        saved = (
+            query, key, value, pairs, table, edge_values, problem.table_index, problem.seed, out,
+            stats,
         )  # fmt: skip
+        ctx.save_for_backward(*saved)
+        ctx.kinds = [None if x is None else (x.shape, x.dtype) for x in saved]
         ctx.problem = problem._replace(
             pairs=None, table=None, edge_values=None, table_index=None, seed=None
         )
@@ -52,7 +54,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each argument of ``forward``."""
-        query, key, value, pairs, table, edge_values, index, seed, out, stats = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        query, key, value, pairs, table, edge_values, index, seed, out, stats = saved
         problem = ctx.problem._replace(
             pairs=pairs, table=table, edge_values=edge_values, table_index=index, seed=seed
         )
@@ -60,6 +63,9 @@ class _Attention(torch.autograd.Function):
         with torch.no_grad():
             grads: Any
             if is_plain(grad):
+                for x, kind in zip(saved, ctx.kinds, strict=True):
+                    if kind is not None:  # hooks on saved tensors may hand back others
+                        check("a saved tensor", x, *kind)
                 grads = _cpu_full.backward(
                     problem, grad, query, key, value, out, stats, needs, joined=True
                 )

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data
 
-from ._graphs import Ints
+from ._graphs import Ints, held_by
+
+_HOST = torch.device("cpu")
 
 
 class Attribute(NamedTuple):
@@ -85,10 +87,16 @@ def column(attribute: Attribute, node_ptr: Ints) -> Column:
 def attach(datas: Sequence[Data], columns: Sequence[Column]) -> list[Data]:
     """Shallow copies of ``datas``, the graphs that ``columns`` are of, with their parts."""
     copies = [copy.copy(data) for data in datas]
-    devices = [device_of(data) for data in datas]
+    held = [held_by(data) for data in copies]
+    devices = [device_of(data) for data in copies]
+    on_host = all(device.type == "cpu" for device in devices)
     for each in columns:
-        for data, value, device in zip(copies, each.parts(), devices, strict=True):
-            put(data, each.name, value, device)
+        if each.name is None or not on_host:
+            for data, value, device in zip(copies, each.parts(), devices, strict=True):
+                put(data, each.name, value, device)
+        else:
+            for attributes, value in zip(held, each.parts(), strict=True):
+                attributes[each.name] = value
     return copies
 
 
@@ -124,7 +132,8 @@ def as_tensor(values: NDArray[Any]) -> Tensor:
 
 def device_of(data: Data) -> torch.device:
     """Where encodings of ``data`` belong: beside its ``edge_index``, else beside its ``x``."""
-    here = data.edge_index
+    held = held_by(data)
+    here = held.get("edge_index")
     if not isinstance(here, Tensor):
-        here = data.x
-    return here.device if isinstance(here, Tensor) else torch.device("cpu")
+        here = held.get("x")
+    return here.device if isinstance(here, Tensor) else _HOST

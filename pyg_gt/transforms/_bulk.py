@@ -12,7 +12,7 @@ from torch_geometric.transforms import Compose
 from ._arguments import Normalization
 from ._attributes import Column, column
 from ._encoding import GraphEncoding
-from ._graphs import Graphs, read_graphs
+from ._graphs import Graphs, held_by, read_graphs
 from ._threads import threads_for
 
 # What one chunk has at most (or one graph): some ten megabytes of node encodings, or a few hundred
@@ -123,5 +123,9 @@ def _pieces(datas: Sequence[Any]) -> Iterator[tuple[range, list[Any]]]:
 
 
 def _size(data: Any) -> int:
-    num_nodes: int | None = data.num_nodes if isinstance(data, Data) else None
+    num_nodes: int | None = None
+    if isinstance(data, Data):
+        num_nodes = held_by(data).get("num_nodes")
+        if num_nodes is None:
+            num_nodes = data.num_nodes
     return read_graphs([data]).num_nodes if num_nodes is None else num_nodes  # says what is wrong

@@ -15,6 +15,8 @@ from ._graphs import Floats
 
 # From SciPy 1.17 on ARPACK draws from this generator when a Krylov space is exhausted.
 SEED: dict[str, Any] = {"rng": 0} if "rng" in signature(eigsh).parameters else {}
+# Eigenvalues that are so close, relatively, are one where columns end.
+_SLACK = 1e-6
 
 
 class NotConvergedError(Exception):
@@ -58,7 +60,9 @@ def smallest_sparse_eigenpairs(
                 usual = {"ncv": max(2 * k + 1, 40), "maxiter": 100}
             usual["tol"] = 1e-11
             usual["ncv"] = min(n, usual["ncv"])
-            return _checked(laplacian, trivial, k, bound, transform, {**usual, **options})
+            return _checked(
+                laplacian, trivial, k, bound, transform, {**usual, **options}, inverse=inverse
+            )
         except (ArpackError, MemoryError, NotConvergedError) as error:
             failure = error
     raise NotConvergedError(str(failure)) from failure
@@ -96,15 +100,19 @@ def _shift_inverted(laplacian: csr_array, bound: float) -> Callable[[Floats], Fl
     The shift is far below the smallest non-trivial eigenvalue of most graphs, which keeps the
     wanted ones apart. The solution is inexact along the null vector only, which is projected out.
     """
-    shifted = (laplacian + 5e-9 * bound * eye_array(laplacian.shape[0])).tocsc()
-    factors = splu(
-        shifted,
+    factors = _factors(laplacian, 5e-9 * bound)
+    solve: Callable[[Floats], Floats] = factors.solve
+    return solve
+
+
+def _factors(laplacian: csr_array, shift: float) -> Any:
+    """Those of ``L + shift``, with pivots on the diagonal."""
+    return splu(
+        (laplacian + shift * eye_array(laplacian.shape[0])).tocsc(),
         permc_spec="MMD_AT_PLUS_A",
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
     )
-    solve: Callable[[Floats], Floats] = factors.solve
-    return solve
 
 
 def _checked(
@@ -114,30 +122,28 @@ def _checked(
     bound: float,
     transform: Callable[[Floats], Floats],
     options: Mapping[str, Any],
+    *,
+    inverse: bool,
 ) -> tuple[Floats, Floats]:
     """Runs Lanczos for the largest eigenvalues of ``transform(L)`` until none can be missing.
 
     One start vector sees one vector of each eigenspace, so a repeated eigenvalue is found only
-    through rounding. Hence another run, orthogonal to all that was found: it ends the search if
-    what it finds lies above the k-th value.
+    through rounding. Hence eigenvalues are counted, if the matrix has sparse factors, as its
+    ``inverse`` needs them. Otherwise there is another run, orthogonal to all that was found: it
+    ends the search if what it finds lies above the k-th value.
     """
     n = trivial.size
     draw = np.random.default_rng(0)
     found = trivial[:, None]  # [n, 1 + number of eigenvectors]
     values = np.empty(0)
     while True:
-        locked = found
+        locked = found[:, 0] if values.size == 0 else found
 
         def deflated(x: Floats, locked: Floats = locked) -> Floats:
-            x = x.ravel()
-            y = transform(x - locked @ (locked.T @ x))
-            return y - locked @ (locked.T @ y)
+            # what ARPACK draws when a Krylov space is exhausted is not orthogonal
+            return _orthogonal(transform(_orthogonal(x.ravel(), locked)), locked)
 
         operator = LinearOperator((n, n), matvec=deflated, dtype=np.float64)
-        if values.size:
-            kth = found[:, 1 + np.argsort(values)[k - 1]]
-            if _all_are_below(operator, float(kth @ transform(kth)), draw.standard_normal(n)):
-                break
         _, vectors = eigsh(
             operator,
             k=1 if values.size else k,
@@ -150,7 +156,10 @@ def _checked(
         found = np.concatenate([found, vectors], axis=1)
         last = np.sort(values)[k - 1] if values.size else np.inf
         values = np.concatenate([values, new])
-        if new.min() > last - max(1e-6, options.get("tol", 0)) * last - 1e-13 * bound:
+        slack = max(_SLACK, options.get("tol", 0))
+        if new.min() > last * (1 - slack) - 1e-13 * bound:
+            break
+        if inverse and _none_is_missing(laplacian, values, k, slack):
             break
     found = found[:, 1:]
     values, rotation = np.linalg.eigh(found.T @ (laplacian @ found))
@@ -161,24 +170,31 @@ def _checked(
     return values, vectors
 
 
-def _all_are_below(operator: LinearOperator, limit: float, start: Floats) -> bool:
-    """Whether a few steps show that the eigenvalues of ``operator`` are clearly below ``limit``.
+def _orthogonal(x: Floats, locked: Floats) -> Floats:
+    """``x [n]`` without its part along ``locked``, one vector ``[n]`` or many ``[n, m]``."""
+    overlap = locked.T @ x
+    rest: Floats = x - (locked * overlap if locked.ndim == 1 else locked @ overlap)
+    return rest
 
-    On the shifted inverse the next eigenvalue mostly is, and then a hundredth of it is exact
-    enough. If not, it has to be computed.
+
+def _none_is_missing(laplacian: csr_array, values: Floats, k: int, slack: float) -> bool:
+    """Whether all eigenvalues clearly below the k-th of ``values`` are among them.
+
+    By Sylvester's law of inertia, as many pivots of ``L - limit`` are negative as eigenvalues are
+    below the limit. That holds for a matrix that differs from it by the rounding of its factors,
+    so nothing is said if they have grown.
     """
+    kth = float(np.sort(values)[k - 1])
+    limit = kth * (1 - slack)
     try:
-        values, vectors = eigsh(
-            operator,
-            k=1,
-            which="LA",
-            v0=start,
-            ncv=min(start.size, 8),
-            tol=1e-2,
-            maxiter=8,
-            **SEED,
-        )
-    except ArpackError:
+        factors = _factors(laplacian, -limit)
+    except (RuntimeError, MemoryError):  # a pivot of zero, or too many entries
         return False
-    error = np.linalg.norm(operator @ vectors[:, 0] - values[0] * vectors[:, 0])
-    return bool(values[0] + error < 0.99 * limit)
+    if not np.array_equal(factors.perm_r, factors.perm_c):
+        return False
+    upper = factors.U
+    pivots = upper.diagonal()
+    rows = abs(upper).max(axis=1).toarray().ravel()
+    rounding = np.finfo(np.float64).eps * float((rows**2 / np.abs(pivots)).max())
+    below = int((values < limit).sum())
+    return bool(rounding < 0.1 * slack * kth and (pivots < 0).sum() == 1 + below)

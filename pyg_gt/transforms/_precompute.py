@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torch_geometric.data import Data, Dataset
 from tqdm import tqdm
@@ -18,8 +17,10 @@ from tqdm import tqdm
 from ._attributes import Column, attach
 from ._bulk import chunks, encode, encodings_of, read
 from ._encoding import GraphEncoding
+from ._handed_over import hand_over, taken_over
 from ._precomputed import PrecomputedDataset
 from ._store import Shards, Store, bar
+from ._threads import load_libraries
 
 
 def precompute(
@@ -45,7 +46,9 @@ def precompute(
     memory stays flat whatever the size. The files are plain arrays; nothing in them is run. Every
     call reads all graphs, to know their folder, and all files of it, to know that they are whole.
     Of a transform of your own the name, arguments and limits (attributes in capitals) are known,
-    not the code: pass ``rebuild=True`` once it has changed.
+    not the code: pass ``rebuild=True`` once it has changed. Nor is it known which machine and
+    linear algebra wrote a folder: others round otherwise and may choose another basis of an
+    eigenspace.
 
     Args:
         data: graphs, or a dataset of them, which is read as it is given, with its ``transform``.
@@ -135,18 +138,14 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Sent:
-    """The same in a process that sends its results, as arrays.
-
-    Tensors would be sent through shared memory, which is small in many containers, and each would
-    hold a file open for as long as it lives.
-    """
+    """The same in a process that sends its results."""
 
     work: _Work
 
-    def __getitem__(self, number: int) -> list[tuple[NDArray[Any], Column]]:
-        return [
-            (each.values.numpy(), replace(each, values=_NOTHING)) for each in self.work[number]
-        ]
+    def __getitem__(self, number: int) -> tuple[Any, list[Column]]:
+        columns = self.work[number]
+        arrays = [each.values.numpy() for each in columns]
+        return hand_over(arrays), [replace(each, values=_NOTHING) for each in columns]
 
 
 def _run(
@@ -164,6 +163,8 @@ def _results(work: _Work, numbers: Sequence[int], num_workers: int) -> Iterator[
     if num_workers == 0 or not numbers:
         yield from (work[number] for number in numbers)
         return
+    if any(encoding.spectra for encoding in work.encodings):
+        load_libraries()  # here, so that processes need not do it again, each of them
     loader: DataLoader[Any] = DataLoader(
         _Sent(work),  # type: ignore[arg-type]
         batch_size=None,
@@ -171,8 +172,11 @@ def _results(work: _Work, numbers: Sequence[int], num_workers: int) -> Iterator[
         num_workers=min(num_workers, len(numbers)),
         collate_fn=_as_it_is,
     )
-    for sent in loader:
-        yield [replace(each, values=torch.from_numpy(array)) for array, each in sent]
+    for sent, columns in loader:
+        yield [
+            replace(each, values=torch.from_numpy(array))
+            for array, each in zip(taken_over(sent), columns, strict=True)
+        ]
 
 
 def _as_it_is(sent: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array
 
+from ._compiled import COMPILED, call
 from ._components import Components, components, dense_stack, runs
 from ._graphs import Floats, Graphs, Ints
 from ._spectral import SMALL, Spectrum, full_spectrum, has_spectrum
@@ -57,6 +58,8 @@ def run_diagonals(run: Components, walk_length: int, dense_limit: int) -> Floats
     if run.num_components == 1 and 16 * walk.nnz >= n * n:
         diagonals: Floats = _dense_diagonals(walk.toarray()[None], walk_length)[0]
         return diagonals
+    if reversible and COMPILED.why_not() is None:
+        return _compiled_diagonals(walk, run.ptr, walk_length)
     local = np.arange(run.nodes.size) - np.repeat(run.ptr[:-1], np.diff(run.ptr))
     return _block_diagonals(walk, local, n, reversible, walk_length)
 
@@ -108,6 +111,15 @@ def _dense_diagonals(transition: Floats, walk_length: int) -> Floats:
         if t % 2:
             power = previous @ transition
         result[..., t - 1] = np.einsum("gij,gji->gi", power, previous)
+    return result
+
+
+def _compiled_diagonals(walk: csr_array, ptr: Ints, walk_length: int) -> Floats:
+    """What :func:`_block_diagonals` gives of a reversible walk with blocks at ``ptr [G + 1]``."""
+    result = np.zeros((walk.shape[0], walk_length))
+    csr = (*(part.astype(np.int32, copy=False) for part in (walk.indptr, walk.indices)), walk.data)
+    blocks, length = (ptr, len(ptr) - 1), walk_length
+    call(COMPILED.get(), "diagonals_of_powers", *blocks, *csr, length, _SHORT_SUM, result)
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array
 
 from ._arguments import Normalization
 from ._components import Components
@@ -30,17 +30,30 @@ class SparseLaplacian(NamedTuple):
 
 def sparse_laplacian(component: Components, normalization: Normalization) -> SparseLaplacian:
     """That of one component of at least two nodes, read as ``(W + W^T) / 2`` without diagonal."""
-    adjacency = component.sparse()
-    adjacency = csr_array((adjacency + adjacency.T) / 2)
-    adjacency.setdiag(0)
-    adjacency.eliminate_zeros()
-    degree = adjacency.sum(axis=1)
-    laplacian = csr_array(diags_array(degree) - adjacency)
+    n = component.width
+    other = component.row != component.col
+    row, col = component.row[other], component.col[other]
+    row, col = np.concatenate([row, col]), np.concatenate([col, row])
+    weight = np.tile(component.weight[other] / 2, 2)
+    adjacency = csr_array((weight, (row, col)), shape=(n, n))
+    degree: Floats = np.bincount(row, weight, minlength=n).astype(np.float64, copy=False)
     if normalization is None:
-        n = degree.size
-        trivial = np.full(n, 1 / np.sqrt(n))
-        return SparseLaplacian(laplacian, adjacency, trivial, float(2 * degree.max()))
+        laplacian = _difference(degree, adjacency)
+        return SparseLaplacian(
+            laplacian, adjacency, np.full(n, 1 / np.sqrt(n)), float(2 * degree.max())
+        )
     root = np.sqrt(degree)
-    scale = diags_array(1 / root)
-    laplacian = csr_array(scale @ laplacian @ scale)
+    scaled = adjacency.copy()
+    scaled.data /= np.repeat(root, np.diff(scaled.indptr))
+    scaled.data /= root[scaled.indices]
+    laplacian = _difference(np.ones(n), scaled)
     return SparseLaplacian(laplacian, adjacency, root / np.linalg.norm(root), 2.0)
+
+
+def _difference(diagonal: Floats, matrix: csr_array) -> csr_array:
+    """``diag(diagonal) - matrix [n, n]``, of a matrix without diagonal entries."""
+    n = diagonal.size
+    row, every = np.repeat(np.arange(n), np.diff(matrix.indptr)), np.arange(n)
+    entries = np.concatenate([-matrix.data, diagonal])
+    places = np.concatenate([row, every]), np.concatenate([matrix.indices, every])
+    return csr_array((entries, places), shape=(n, n))

@@ -14,12 +14,14 @@ from ._components import Components, components
 from ._graphs import Floats, Graphs
 from ._lanczos import NotConvergedError, smallest_sparse_eigenpairs
 from ._sparse_laplacian import sparse_laplacian
+from ._symmetric import symmetric_eigenpairs
 
 # How an encoding reads a spectrum: of all components that are not too large, of small ones only,
 # or only if another encoding has made it.
 SpectrumUse = Literal["whole", "small", "reuse"]
-# Up to here all eigenvectors of a component cost about as much as a few of them.
-SMALL = 64
+# Up to here all eigenvectors of a component cost about as much as a few of them, and walks that
+# are read off them nothing.
+SMALL = 96
 
 
 class Eigenpairs(NamedTuple):
@@ -159,7 +161,7 @@ def _key(group: Components, normalization: Normalization) -> tuple[str, Normaliz
 def _decompose(group: Components, normalization: Normalization) -> Spectrum:
     adjacency, simple = symmetrized(group)
     laplacian, trivial, root = _deflated_laplacian(adjacency, normalization)
-    values, vectors = np.linalg.eigh(laplacian)
+    values, vectors = symmetric_eigenpairs(laplacian)
     return Spectrum(np.maximum(values[:, :-1], 0), vectors[:, :, :-1], trivial, root, simple)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import scipy.linalg  # noqa: F401  loads its library, which is another one than NumPy's
 from threadpoolctl import ThreadpoolController
 
+from ._compiled import COMPILED
 from ._graphs import Graphs
 
 # Number of nodes up to which threads have nothing to share.
@@ -24,6 +25,12 @@ def threads_for(graphs: Graphs) -> AbstractContextManager[Any]:
     """
     sizes = graphs.ptr[1:] - graphs.ptr[:-1]
     return _blas().limit(limits=1) if sizes.max(initial=0) <= _SMALL_GRAPH else nullcontext()
+
+
+def load_libraries() -> None:
+    """Loads what one process at least would load sooner or later."""
+    _blas()
+    COMPILED.why_not()
 
 
 @cache

@@ -42,7 +42,10 @@ class AddLaplacianEigenvectorPE(GraphEncoding):
 
     **Signs** are fixed: the largest entry is positive, of equally large ones the first. Random
     signs belong to training, so to the encoder. The basis of an eigenspace of more than one
-    dimension stays LAPACK's choice; the same graph gets the same one on the same machine.
+    dimension stays the solver's choice; the same graph gets the same one on the same machine.
+    Components of up to 96 nodes have a solver of their own, compiled on first use; without a
+    compiler, or with ``PYG_GT_NATIVE=0`` in the environment, LAPACK solves them, which is slower,
+    rounds otherwise and may choose another basis.
 
     Args:
         k: number of columns.

@@ -116,12 +116,18 @@ def test_no_node_and_one_node(n, route, agree, all_pairs):
     agree(take(ours, route), on_all_pairs(theirs, edge_index), nodes(n), batch=batch)
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize(
+    "backend", ["reference", "sdpa", pytest.param("cpu", marks=pytest.mark.compiled)]
+)
 def test_every_backend_that_runs_here(backend, agree, batch_of, all_pairs):
     batch, _ = batch_of()
     ours, theirs = pair(F, C, heads=H)
     ours.backend = backend
-    agree(ours, on_all_pairs(theirs, all_pairs(batch)), nodes(16), batch=batch)
+    dtype = torch.float32 if backend == "cpu" else torch.float64
+    ours, theirs = ours.to(dtype), theirs.to(dtype)
+    close = {"rtol": 1e-4, "atol": 1e-5} if backend == "cpu" else {}
+    theirs = on_all_pairs(theirs, all_pairs(batch))
+    agree(ours, theirs, nodes(16).to(dtype), batch=batch, **close)
 
 
 @pytest.mark.parametrize("route", ROUTES)

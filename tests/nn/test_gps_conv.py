@@ -507,12 +507,17 @@ def test_unknown_backend(batch_of):
         GPSConv(F, None, backend="varlen")(nodes().float(), edge_index, batch)
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize(
+    "backend", ["reference", "sdpa", pytest.param("cpu", marks=pytest.mark.compiled)]
+)
 def test_every_backend_that_runs_here(backend, agree, batch_of):
     batch, edge_index = batch_of()
     ours, theirs = pair(local("gin"))
     ours.backend = backend
-    agree(ours, theirs, nodes(), edge_index, batch)
+    dtype = torch.float32 if backend == "cpu" else torch.float64
+    ours, theirs = ours.to(dtype), theirs.to(dtype)
+    close = {"rtol": 1e-4, "atol": 1e-5} if backend == "cpu" else {}
+    agree(ours, theirs, nodes().to(dtype), edge_index, batch, **close)
 
 
 @pytest.mark.parametrize("kind", [None, "gin"])

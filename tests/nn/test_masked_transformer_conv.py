@@ -96,11 +96,16 @@ def test_edges_between_the_graphs_of_a_batch_are_followed(agree):
     agree(ours, theirs, nodes(), torch.tensor([[0, 8, 4], [8, 0, 0]]))
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse"])
+@pytest.mark.parametrize(
+    "backend", ["reference", "sdpa", "sparse", pytest.param("cpu", marks=pytest.mark.compiled)]
+)
 def test_every_backend_that_runs_here(backend, agree):
     ours, theirs = pair(F, C, heads=2)
     ours.backend = backend
-    agree(ours, theirs, nodes(), EDGES)
+    dtype = torch.float32 if backend == "cpu" else torch.float64
+    ours, theirs = ours.to(dtype), theirs.to(dtype)
+    close = {"rtol": 1e-4, "atol": 1e-5} if backend == "cpu" else {}
+    agree(ours, theirs, nodes().to(dtype), EDGES, **close)
 
 
 @pytest.mark.parametrize("layout", ["coo", "csr"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -21,11 +22,25 @@ from pyg_gt import (
 from pyg_gt.ops import AttentionBias
 from pyg_gt.ops.bias import num_pairs
 
+CPU = pytest.param("cpu", marks=pytest.mark.compiled)
+
 SIZES = [1, 5, 3, 0, 7]
 # graph 1 has keys but no queries, graph 3 queries but no keys
 QUERY_SIZES = [2, 0, 4, 3, 6]
 HEADS, CHANNELS = 2, 3
 INF = float("inf")
+
+
+def dtype_of(backend: str) -> torch.dtype:
+    """The widest type that a backend takes."""
+    return {"cpu": torch.float32, "flex": torch.float32, "varlen": torch.bfloat16}.get(
+        backend, torch.float64
+    )
+
+
+def tolerance_of(backend: str) -> float:
+    """How far a sum of some hundred numbers of size 1 may lie from another order of summation."""
+    return {torch.float64: 1e-12, torch.float32: 1e-5}[dtype_of(backend)]
 
 
 def layout_of(sizes: Sequence[int], order: str = "sorted", device: str = "cpu") -> GraphLayout:

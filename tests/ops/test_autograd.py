@@ -8,9 +8,19 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from pyg_gt import EdgeMask, GraphLayout, PairBias, ScoreMod, TableBias, attention, explain_choice
+from pyg_gt import (
+    EdgeBias,
+    EdgeLayout,
+    EdgeMask,
+    GraphLayout,
+    PairBias,
+    ScoreMod,
+    TableBias,
+    attention,
+    explain_choice,
+)
 
-from .cases import BIASES, Case, layout_of, make_case, unsupported
+from .cases import BIASES, CPU, Case, dtype_of, layout_of, make_case, unsupported
 
 TWICE = [
     ("reference", "none"),
@@ -20,6 +30,10 @@ TWICE = [
     ("sparse", "mask-values-features-repeats"),
     ("sparse", "edge-on-mask"),
     ("sdpa", "mods"),
+]
+NO_SECOND = [
+    pytest.param("cpu", bias, marks=pytest.mark.compiled)
+    for bias in ("none", "additive", "mask", "mask-values-features-repeats")
 ]
 
 
@@ -55,12 +69,24 @@ def test_second_derivatives(backend: str, bias: str) -> None:
     assert torch.autograd.gradgradcheck(run, leaves, fast_mode=True)
 
 
-def test_sdpa_refuses_second_derivatives_in_words() -> None:
-    case = make_case("none")
-    out = case.attention("sdpa").square().sum()
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize(("backend", "bias"), [("sdpa", "none"), *NO_SECOND])
+def test_second_derivatives_are_refused_in_words(backend: str, bias: str, joined: bool) -> None:
+    case = make_case(bias, dtype=dtype_of(backend))
+    if joined:
+        whole = torch.randn(16, 3, 2, 3, dtype=case.dtype, requires_grad=True)
+        case.query, case.key, case.value = whole.unbind(1)
+    for leaf in case.leaves.values():
+        out = case.attention(backend).square().sum()
+        (gradient,) = torch.autograd.grad(out, leaf, create_graph=True)
+        message = f"'{backend}' backend has no second derivative.*('sparse'|'reference')"
+        with pytest.raises(NotImplementedError, match=message):
+            gradient.sum().backward()
+    # nor may a part of it pass for the whole
+    out = case.attention(backend).square().sum() + case.query.pow(3).sum()
     (gradient,) = torch.autograd.grad(out, case.query, create_graph=True)
-    with pytest.raises(RuntimeError, match="'sdpa' backend has no second derivative.*'sparse'"):
-        gradient.sum().backward()
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        torch.autograd.grad(gradient.sum(), case.query)
 
 
 @pytest.mark.parametrize(("backend", "bias"), TWICE)
@@ -105,9 +131,10 @@ def test_forward_mode_finds_a_backend_that_can(bias: str, which: int) -> None:
         leaves[which] = forward_ad.make_dual(leaves[which], tangent)
         got = forward_ad.unpack_dual(run(*leaves)).tangent
         assert got is not None
-        named, _ = function_of(case, "sdpa")
-        with pytest.raises(NotImplementedError, match="'sdpa'.*forward-mode"):
-            named(*leaves)
+        for backend in ("sdpa", "cpu"):
+            named, _ = function_of(case, backend)
+            with pytest.raises(NotImplementedError, match=f"'{backend}'.*forward-mode"):
+                named(*leaves)
         if bias != "pair":
             named, _ = function_of(case, "flex")
             with pytest.raises(NotImplementedError, match="'flex'.*forward-mode"):
@@ -136,7 +163,7 @@ def test_vmap(backend: str, bias: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad, torch.func.jacfwd])
-@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+@pytest.mark.parametrize("backend", ["sdpa", "flex", CPU])
 def test_a_backend_that_is_no_torch_function_says_so(
     backend: str, transform: Callable[..., Callable[..., Tensor]]
 ) -> None:
@@ -147,7 +174,7 @@ def test_a_backend_that_is_no_torch_function_says_so(
         transform(lambda x: run(x, k, v).sum())(query)
 
 
-@pytest.mark.parametrize("bias", ["none", "mods", "mask-values"])
+@pytest.mark.parametrize("bias", ["none", "additive", "mods", "mask-values"])
 def test_torch_func_grad_finds_a_backend_that_can(bias: str) -> None:
     case = make_case(bias, dtype=torch.float32, grad=False)
     run, leaves = function_of(case, "auto")
@@ -196,14 +223,20 @@ def test_meta_tensors_give_shapes_and_gradients(biases: str) -> None:
     assert gradient.shape == (9, 2, 4) and gradient.is_meta
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("biases", ["none", "no batch", "pair", "table", "mask", "features"])
-def test_fake_tensors_give_shapes_and_leave_nothing_behind(biases: str) -> None:
+def test_fake_tensors_give_shapes_and_leave_nothing_behind(
+    biases: str, dtype: torch.dtype
+) -> None:
     with FakeTensorMode():
-        x = arguments("cpu")
+        x = arguments("cpu", dtype)
+        x = {n: t.requires_grad_() if t.is_floating_point() else t for n, t in x.items()}
         out = call(x, biases)
-        assert (out.shape, out.dtype, out.device.type) == ((9, 2, 4), torch.float32, "cpu")
+        assert (out.shape, out.dtype, out.device.type) == ((9, 2, 4), dtype, "cpu")
         assert type(out).__name__ == "FakeTensor"
-    x = arguments("cpu", torch.float64)
+        (gradient,) = torch.autograd.grad(out.sum(), x["key"])
+        assert type(gradient).__name__ == "FakeTensor" and gradient.shape == (9, 2, 4)
+    x = arguments("cpu", dtype)
     out = call(x, biases)
     assert type(out) is Tensor
     torch.testing.assert_close(out, call(x, biases, "reference"))
@@ -228,23 +261,24 @@ def test_what_needs_values_is_refused_in_words(mode: str) -> None:
             check(arguments("cpu"))
 
 
-@pytest.mark.parametrize("bias", ["none", "pair", "mods", "mask-values-repeats"])
+@pytest.mark.parametrize("bias", ["none", "pair", "edge", "mods", "mask-values-repeats"])
 @pytest.mark.parametrize("order", ["sorted", "unsorted", "one graph"])
-@pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse", CPU])
 def test_training_may_follow_an_evaluation_in_inference_mode(
     backend: str, order: str, bias: str
 ) -> None:
     """What an evaluation has made and cached must not be an inference tensor."""
     batch = None if order == "one graph" else layout_of([4, 0, 5], order).batch.clone()
     layout = GraphLayout.of(batch, 9)
-    case = Case(layout, layout)
+    case = Case(layout, layout, dtype_of(backend))
     BIASES[bias](case)
     if (reason := unsupported(case, backend)) is not None:
         pytest.skip(reason)
     wanted = torch.autograd.grad(case.attention(backend).sum(), list(case.leaves.values()))
     batch = None if batch is None else batch.clone()
     case.biases = tuple(
-        EdgeMask(b.edges.int(), b.values) if isinstance(b, EdgeMask) else b for b in case.biases
+        type(b)(b.edges.int(), b.values) if isinstance(b, (EdgeBias, EdgeMask)) else b
+        for b in case.biases
     )
     GraphLayout.of(None, 2)  # puts the last layout of one graph out of the cache
     with torch.inference_mode():
@@ -275,3 +309,30 @@ def test_a_batch_made_in_inference_mode() -> None:
     assert torch.equal(got, want)
     got.sum().backward()  # the layout of an inference tensor can be saved
     assert q.grad is not None and q.grad.any()
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev, torch.func.jacfwd])
+def test_layouts_made_inside_a_transform_hold_plain_tensors(
+    transform: Callable[..., Callable[..., Tensor]],
+) -> None:
+    """Its wrappers have no memory, and die with it; eager code finds the layouts again."""
+    batch, edges = torch.tensor([0, 1, 0, 1, 1]), torch.tensor([[0, 1, 3], [2, 3, 4]])
+    x = torch.randn(5, 2, 4)
+
+    def run(x: Tensor, batch: Tensor, edges: Tensor) -> Tensor:
+        layout = GraphLayout.of(batch, 5)
+        assert isinstance(layout, GraphLayout)
+        found = EdgeLayout.of(edges, 5)
+        made.append((layout, found))
+        return attention(x, x, x, layout, (EdgeMask(found),)).sum()
+
+    made: list[tuple[GraphLayout, EdgeLayout]] = []
+    transform(run)(x, batch, edges)
+    made.clear()
+    transform(lambda x: run(x, batch, edges))(x)
+    for layout, found in made:
+        tensors = layout.ptr, layout.batch, layout.pos, layout.order, found.edge_index
+        assert all(t.data_ptr() for t in tensors)
+    assert GraphLayout.of(batch, 5) is layout and EdgeLayout.of(edges, 5) is found
+    want = attention(x, x, x, layout, (EdgeMask(edges),), backend="reference")
+    torch.testing.assert_close(attention(x, x, x, layout, (EdgeMask(edges),)), want)

@@ -10,10 +10,9 @@ from pyg_gt.ops import _buckets, _edge_slices
 from pyg_gt.ops._dispatch import BACKENDS
 from pyg_gt.testing import assert_same_attention
 
-from .cases import BIASES, INF, Case, by_hand, layout_of, make_case, unsupported
+from .cases import BIASES, CPU, INF, Case, by_hand, dtype_of, layout_of, make_case, unsupported
 
-OTHERS = [name for name in BACKENDS if name != "reference"]
-DTYPES = {"flex": torch.float32, "varlen": torch.bfloat16, "cpu": torch.float32}
+OTHERS = [CPU if name == "cpu" else name for name in BACKENDS if name != "reference"]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 LAYOUTS = list(product(["sorted", "unsorted"], ["self", "cross"]))
 
@@ -55,32 +54,38 @@ def test_reference_is_the_formula(bias: str, order: str, kind: str) -> None:
 @pytest.mark.parametrize("backend", OTHERS)
 def test_backend_is_the_reference(backend: str, bias: str, device: str) -> None:
     for order, kind in LAYOUTS:
-        case = make_case(bias, order, kind, DTYPES.get(backend, torch.float64), device)
+        case = make_case(bias, order, kind, dtype_of(backend), device)
         skip_if_unsupported(case, backend)
         assert_same(case, backend)
 
 
-def test_what_each_backend_takes() -> None:
+MASKS = {name for name in BIASES if name.startswith("mask")}
+FEATURES = {name for name in BIASES if "features" in name}
+TAKES = {
+    "reference": set(BIASES),
+    "sdpa": set(BIASES) - FEATURES,
+    "sparse": MASKS | {"edge-on-mask"},
+    "flex": {name for name in BIASES if name.startswith(("mask", "mod", "table"))} - FEATURES
+    | {"none"},
+    "varlen": set(),
+    "cpu": MASKS
+    | {"none", "pair", "pair-inf", "edge", "edge-repeats", "additive", "edge-on-mask"}
+    | {name for name in BIASES if name.startswith("table")},
+}
+
+
+@pytest.mark.parametrize("backend", ["reference", *OTHERS])
+def test_what_each_backend_takes(backend: str) -> None:
     """So that a backend cannot pass by skipping: the table of the design, on a CPU."""
-    no_masks = {name for name in BIASES if "mask" not in name and name not in ("everything",)}
-    takes = {
-        "reference": set(BIASES),
-        "sdpa": {name for name in BIASES if "features" not in name},
-        "sparse": {name for name in BIASES if name.startswith("mask")} | {"edge-on-mask"},
-        "flex": {name for name in BIASES if name.startswith(("mask", "mod", "table"))} | {"none"},
-        "varlen": set(),
-    }
-    takes["flex"] -= {name for name in BIASES if "features" in name}
-    assert no_masks & takes["sparse"] == {"mods-features"} & takes["sparse"]
-    for backend, wanted in takes.items():
-        cases = {name: make_case(name, dtype=torch.float32, grad=False) for name in BIASES}
-        assert {n for n, case in cases.items() if unsupported(case, backend) is None} == wanted
+    cases = {name: make_case(name, dtype=torch.float32, grad=False) for name in BIASES}
+    taken = {name for name, case in cases.items() if unsupported(case, backend) is None}
+    assert taken == TAKES[backend]
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "sparse"])
+@pytest.mark.parametrize("backend", ["sdpa", "sparse", CPU])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
-    # both sides compute in float32 or wider and round once; 'sparse' also rounds its messages
+    # all sides compute in float32 or wider and round once; 'sparse' also rounds its messages
     [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 4e-3)],
 )
 @pytest.mark.parametrize("bias", ["none", "additive", "everything", "mask-values-repeats"])
@@ -187,7 +192,13 @@ def test_slices_drop_the_same_edges(monkeypatch: pytest.MonkeyPatch, bias: str) 
         torch.testing.assert_close(got, want, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        *("reference", "sdpa", "sparse", CPU),
+        pytest.param("cpu along edges", marks=pytest.mark.compiled),
+    ],
+)
 @pytest.mark.parametrize(
     # the fused kernel stores a log-sum-exp of 1e4, whose last digit in float32 is 1e-3
     ("dtype", "tolerance"),
@@ -201,8 +212,10 @@ def test_scores_of_ten_thousand(backend: str, dtype: torch.dtype, tolerance: flo
         case.query.copy_(case.query.sign() * 100)
         case.key.copy_(torch.randperm(n).view(n, 1, 1) * 2 - n)
     same = layout.batch[:, None] == layout.batch[None, :]
-    if backend == "sparse":
+    if backend in ("sparse", "cpu along edges"):
         case.biases = (EdgeMask(same.nonzero().t().flip(0)),)
+        backend = backend.split()[0]
+    skip_if_unsupported(case, backend)
     # scores lie at least 200 apart: each query takes the value of its best key
     scores = case.query[:, 0] * case.key[:, 0].t()
     best = scores.masked_fill(~same, -INF).argmax(1)
@@ -229,10 +242,10 @@ def test_a_function_sees_pairs_of_one_graph_only(backend: str) -> None:
     assert_same(case, backend)
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse", CPU])
 def test_nothing_to_attend_to_gives_zeros_and_finite_gradients(backend: str) -> None:
     layout = layout_of([3, 2])
-    case = Case(layout, layout)
+    case = Case(layout, layout, dtype_of(backend))
     edges = torch.tensor([[0, 1, 4], [1, 1, 3]])
     case.biases = (EdgeMask(edges, case.leaf(3, 2)),)
     out = case.attention(backend)
@@ -243,10 +256,10 @@ def test_nothing_to_attend_to_gives_zeros_and_finite_gradients(backend: str) -> 
     assert not gradients[0][[0, 2, 4]].any()
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", CPU])
 def test_a_row_of_minus_infinity_gives_zeros(backend: str) -> None:
     layout = GraphLayout.from_sizes([3, 2])
-    case = Case(layout, layout)
+    case = Case(layout, layout, dtype_of(backend))
     values = case.leaf(13, 2).detach()
     values[3:6, 0] = -INF  # query 1, head 0
     values[9:11] = -INF  # query 3
@@ -258,8 +271,8 @@ def test_a_row_of_minus_infinity_gives_zeros(backend: str) -> None:
     assert all(bool(x.isfinite().all()) for x in gradients)
 
 
-@pytest.mark.parametrize("bias", ["none", "mods", "mask-values-repeats", "everything"])
-@pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse"])
+@pytest.mark.parametrize("bias", ["none", "additive", "mods", "mask-values-repeats", "everything"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse", CPU])
 def test_autocast_does_not_lower_the_scores(backend: str, bias: str) -> None:
     case = make_case(bias, dtype=torch.float32)
     skip_if_unsupported(case, backend)
@@ -273,11 +286,11 @@ def test_autocast_does_not_lower_the_scores(backend: str, bias: str) -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", CPU])
 @pytest.mark.parametrize("sizes", [[], [0], [0, 0, 0]])
 def test_no_nodes(backend: str, sizes: list[int]) -> None:
     layout = GraphLayout.from_sizes(sizes)
-    case = Case(layout, layout)
+    case = Case(layout, layout, dtype_of(backend))
     BIASES["pair"](case)
     edges = torch.empty(2, 0, dtype=torch.int64)
     case.biases += (EdgeMask(edges, case.leaf(0, 2)),)
@@ -287,17 +300,37 @@ def test_no_nodes(backend: str, sizes: list[int]) -> None:
     assert [g.shape for g in gradients] == [x.shape for x in case.leaves.values()]
 
 
-def test_sparse_takes_no_nodes() -> None:
+@pytest.mark.parametrize("backend", ["sparse", CPU])
+def test_no_nodes_and_no_edges(backend: str) -> None:
     layout = GraphLayout.from_sizes([0, 0])
-    case = Case(layout, layout)
+    case = Case(layout, layout, dtype_of(backend))
     BIASES["mask-no-edges"](case)
-    assert case.attention("sparse").shape == (0, 2, 3)
+    assert case.attention(backend).shape == (0, 2, 3)
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("bias", [(), PairBias, EdgeMask])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", CPU, "auto"])
+def test_no_heads(backend: str, bias: type) -> None:
+    x = torch.randn(3, 0, 2, requires_grad=True)
+    edges = torch.tensor([[0, 1], [1, 1]])
+    biases = {
+        (): (),
+        PairBias: (PairBias(torch.randn(9, 0)),),
+        EdgeMask: (EdgeMask(edges),),
+    }[bias]
+    if backend == "cpu" and bias is EdgeMask:
+        with pytest.raises(NotImplementedError, match="'cpu' cannot run.*needs heads"):
+            attention(x, x, x, GraphLayout.of(None, 3), biases, backend=backend)
+        return
+    out = attention(x, x, x, GraphLayout.of(None, 3), biases, backend=backend)
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    assert out.shape == gradient.shape == (3, 0, 2)
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", CPU])
 def test_graphs_without_keys_or_without_queries(backend: str) -> None:
     keys, queries = layout_of([0, 4, 0, 2]), layout_of([3, 0, 0, 1])
-    case = Case(queries, keys)
+    case = Case(queries, keys, dtype_of(backend))
     out = case.attention(backend)
     assert (out[:3] == 0).all() and (out[3] != 0).all()
     d_query, d_key, d_value = torch.autograd.grad(out.sum(), [case.query, case.key, case.value])
@@ -305,9 +338,11 @@ def test_graphs_without_keys_or_without_queries(backend: str) -> None:
     assert d_query[3].any() and d_key[4:].any() and d_value[4:].any()
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "sparse", "reference"])
-def test_deterministic_algorithms(backend: str) -> None:
-    case = make_case("mask-values-repeats")
+@pytest.mark.parametrize("bias", ["additive", "mask-values-repeats"])
+@pytest.mark.parametrize("backend", ["sdpa", "sparse", CPU, "reference"])
+def test_deterministic_algorithms(backend: str, bias: str) -> None:
+    case = make_case(bias, dtype=dtype_of(backend))
+    skip_if_unsupported(case, backend)
     want = torch.autograd.grad(case.attention(backend).sum(), list(case.leaves.values()))
     torch.use_deterministic_algorithms(True)
     try:

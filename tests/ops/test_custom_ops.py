@@ -9,6 +9,7 @@ import pyg_gt  # noqa: F401  (defines the ops)
 OPS = torch.ops.pyg_gt
 NAMES = [
     *("bucketed", "bucketed_backward", "checked_edges", "checked_table_index"),
+    *("cpu_full", "cpu_full_backward", "cpu_edges", "cpu_edges_backward"),
     *("component_pairs", "path_rows"),
 ]
 BATCH = torch.tensor([0, 0, 1, 1, 1, 3])  # graph 2 is empty
@@ -89,6 +90,72 @@ def test_bucketed_backward(name: str, dtype: torch.dtype) -> None:
     needs = [given[7] is not None, given[11] is not None, bool(given[9])]
     call = (torch.randn_like(out), *given[:3], out, lse, *given[3:], needs)
     torch.library.opcheck(OPS.bucketed_backward, call)
+
+
+FULL_CALLS = {
+    "self": (BATCH, None, SAME, []),
+    "unsorted": (SHUFFLED, None, SAME, []),
+    "one graph": (None, None, SAME, []),
+    "cross": (BATCH, QUERY_BATCH, -1, []),
+    "known numbers": (BATCH, QUERY_BATCH, 5, []),
+    "pairs": (BATCH, None, SAME, ["pairs"]),
+    "table": (SHUFFLED, None, SAME, ["table"]),
+    "edges": (SHUFFLED, None, SAME, ["edges"]),
+    "everything": (BATCH, None, SAME, ["pairs", "table", "edges", "seed"]),
+    "dropout": (BATCH, None, SAME, ["seed"]),
+}
+
+
+def full_arguments(name: str, dtype: torch.dtype) -> tuple:
+    batch, query_batch, query_graphs, extras = FULL_CALLS[name]
+    loops = torch.tensor([[0, 3, 3, 5]] * 2)  # inside graphs, whatever the order
+    return (
+        *qkv(6 if query_batch is None else 4, 6, dtype),
+        torch.randn(14, 2) if "pairs" in extras else None,
+        torch.randn(3, 2) if "table" in extras else None,
+        torch.randn(4, 2) if "edges" in extras else None,
+        torch.randint(3, (14,)) if "table" in extras else None,
+        loops if "edges" in extras else None,
+        torch.tensor([5]) if "seed" in extras else None,
+        query_batch,
+        query_graphs,
+        batch,
+        query_graphs if query_graphs > 0 else -1,
+        0.5,
+        0.3 if "seed" in extras else 0.0,
+    )
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", FULL_CALLS)
+def test_cpu_full(name: str, dtype: torch.dtype) -> None:
+    given = full_arguments(name, dtype)
+    torch.library.opcheck(OPS.cpu_full, given)
+    out, stats = OPS.cpu_full(*given)
+    for needs in ([x is not None for x in given[3:6]], [False, True, False]):
+        call = (torch.randn_like(out), *given[:3], out, stats, *given[3:], needs)
+        torch.library.opcheck(OPS.cpu_full_backward, call)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("extras", ["", "values", "features", "values features seed"])
+def test_cpu_edges(extras: str, dtype: torch.dtype) -> None:
+    given = (
+        *qkv(4, 6, dtype),
+        torch.randn(5, 2).to(dtype) if "values" in extras else None,
+        torch.randn(5, 2, 3).to(dtype) if "features" in extras else None,
+        EDGES,
+        torch.tensor([5]) if "seed" in extras else None,
+        0.5,
+        0.3 if "seed" in extras else 0.0,
+    )
+    torch.library.opcheck(OPS.cpu_edges, given)
+    out = OPS.cpu_edges(*given)
+    for needs in ([x is not None for x in given[:5]], [False, True, False, True, False]):
+        call = (torch.randn_like(out), *given, needs)
+        torch.library.opcheck(OPS.cpu_edges_backward, call)
 
 
 @pytest.mark.parametrize(

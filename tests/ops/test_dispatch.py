@@ -5,7 +5,15 @@ import re
 import pytest
 import torch
 
-from pyg_gt import EdgeBias, EdgeMask, GraphLayout, attention, explain_choice
+from pyg_gt import (
+    EdgeBias,
+    EdgeMask,
+    GraphLayout,
+    PairBias,
+    TableBias,
+    attention,
+    explain_choice,
+)
 from pyg_gt.ops import _dispatch
 from pyg_gt.ops._dispatch import BACKENDS
 
@@ -35,15 +43,16 @@ def ran(monkeypatch: pytest.MonkeyPatch, case: Case, **kwargs: float) -> list[st
 
 
 def test_the_names_of_the_backends_in_the_order_in_which_they_are_asked() -> None:
-    assert list(BACKENDS) == ["sparse", "varlen", "sdpa", "flex", "reference"]
+    assert list(BACKENDS) == ["cpu", "sparse", "varlen", "sdpa", "flex", "reference"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("p", [0.0, 0.5])
 @pytest.mark.parametrize("bias", BIASES)
 def test_one_line_per_backend_and_the_first_that_can_is_taken(
-    monkeypatch: pytest.MonkeyPatch, bias: str, p: float
+    monkeypatch: pytest.MonkeyPatch, bias: str, p: float, dtype: torch.dtype
 ) -> None:
-    case = make_case(bias)
+    case = make_case(bias, dtype=dtype)
     lines = explained(case, dropout_p=p)
     assert list(lines) == list(BACKENDS)
     can = [name for name in BACKENDS if unsupported(case, name, p) is None]
@@ -70,8 +79,40 @@ def test_one_line_per_backend_and_the_first_that_can_is_taken(
         ("mods-features", "reference"),
     ],
 )
-def test_what_a_cpu_runs(bias: str, chosen: str) -> None:
+def test_what_a_cpu_runs_in_float64(bias: str, chosen: str) -> None:
     assert [n for n, line in explained(make_case(bias)).items() if line == "chosen"] == [chosen]
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("bias", "chosen"),
+    [
+        *((bias, "cpu") for bias in ("none", "pair", "additive", "mask-values-repeats")),
+        *((bias, "cpu") for bias in ("mask-features", "edge-on-mask")),
+        ("mods", "sdpa"),
+        ("edge-on-mask-repeats", "sdpa"),
+        ("additive-mask", "sdpa"),
+        ("mods-features", "reference"),
+    ],
+)
+def test_what_a_cpu_runs(bias: str, chosen: str, dtype: torch.dtype) -> None:
+    lines = explained(make_case(bias, dtype=dtype))
+    assert [name for name, line in lines.items() if line == "chosen"] == [chosen]
+
+
+@pytest.mark.parametrize(("bias", "chosen"), [("none", "sdpa"), ("mask-features", "sparse")])
+def test_what_a_cpu_runs_without_compiled_code(
+    monkeypatch: pytest.MonkeyPatch, bias: str, chosen: str
+) -> None:
+    monkeypatch.setenv("PYG_GT_NATIVE", "0")
+    case = make_case(bias, dtype=torch.float32)
+    lines = explained(case)
+    assert lines["cpu"] == "compiled code is switched off by PYG_GT_NATIVE=0"
+    assert lines[chosen] == "chosen"
+    assert case.attention("auto").shape == case.query.shape
+    with pytest.raises(NotImplementedError, match="'cpu' cannot run.*switched off"):
+        case.attention("cpu")
 
 
 @pytest.mark.cuda
@@ -138,6 +179,7 @@ def test_a_named_backend_never_falls_back(
         ("sparse", "edge-on-mask-repeats", "adds up over repeated edges"),
         ("varlen", "none", "needs a CUDA device .got 'cpu'"),
         ("flex", "none", "no backward on the CPU"),
+        ("cpu", "none", "float32 or bfloat16 .got torch.float64"),
     ],
 )
 def test_reasons(backend: str, bias: str, reason: str) -> None:
@@ -145,17 +187,73 @@ def test_reasons(backend: str, bias: str, reason: str) -> None:
         make_case(bias).attention(backend)
 
 
-def test_sparse_wants_the_biases_edges_to_be_those_of_the_mask() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "bias", "reason"),
+    [
+        (torch.float16, "none", "float32 or bfloat16 .got torch.float16"),
+        (torch.float32, "mod", "cannot call a 'ScoreMod'"),
+        (torch.float32, "edge-on-mask-repeats", "adds up over repeated edges"),
+        (torch.float32, "additive-mask", "very edges of the 'EdgeMask'"),
+    ],
+)
+def test_what_the_compiled_kernel_refuses(dtype: torch.dtype, bias: str, reason: str) -> None:
+    with pytest.raises(NotImplementedError, match=f"'cpu' cannot run.*{reason}"):
+        make_case(bias, dtype=dtype).attention("cpu")
+
+
+def test_the_compiled_kernel_runs_on_cpu_tensors() -> None:
+    x = torch.randn(3, 1, 2, device="meta")
+    with pytest.raises(NotImplementedError, match="'cpu' cannot run.*CPU tensors .got 'meta'"):
+        attention(x, x, x, GraphLayout.of(None, 3, device="meta"), backend="cpu")
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["values", "features", "pairs", "table"])
+def test_a_bias_may_be_of_another_type_than_the_query(name: str, dtype: torch.dtype) -> None:
     layout = layout_of([4])
-    case = Case(layout, layout)
+    case = Case(layout, layout, torch.float32)
+    edges = torch.tensor([[0, 1, 3], [1, 2, 2]])
+    bias = {
+        "values": lambda: EdgeMask(edges, case.leaf(3, 2)),
+        "features": lambda: EdgeMask(edges, None, case.leaf(3, 2, 3)),
+        "pairs": lambda: PairBias(case.leaf(16, 2)),
+        "table": lambda: TableBias(case.leaf(5, 2), torch.arange(16) % 5),
+    }
+    case.dtype = dtype
+    case.biases = (bias[name](),)
+    results = []
+    for backend in ("auto", "reference"):
+        out = case.attention(backend)
+        results.append([out, *torch.autograd.grad(out.sin().sum(), list(case.leaves.values()))])
+    assert results[0][0].dtype == torch.float32 and results[0][-1].dtype == dtype
+    # 'sparse' rounds a key plus its feature to the type that both have in common
+    torch.testing.assert_close(*results, rtol=2e-2, atol=1e-5)
+    if name == "features" and dtype != torch.float32:
+        with pytest.raises(NotImplementedError, match="of the type of 'query' .got torch"):
+            case.attention("cpu")
+    else:
+        assert torch.equal(case.attention("cpu"), results[0][0])
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [
+        ("sparse", torch.float64),
+        pytest.param("cpu", torch.float32, marks=pytest.mark.compiled),
+    ],
+)
+def test_the_biases_edges_are_to_be_those_of_the_mask(backend: str, dtype: torch.dtype) -> None:
+    layout = layout_of([4])
+    case = Case(layout, layout, dtype)
     edges = torch.tensor([[0, 1], [1, 2]])
     values = case.leaf(2, 2)
     case.biases = (EdgeBias(edges.clone(), values), EdgeMask(edges))
     with pytest.raises(NotImplementedError, match="very edges of the 'EdgeMask'"):
-        case.attention("sparse")
+        case.attention(backend)
     want = case.attention("sdpa")
     case.biases = (EdgeBias(edges, values), EdgeMask(edges))
-    torch.testing.assert_close(case.attention("sparse"), want)
+    torch.testing.assert_close(case.attention(backend), want)
 
 
 @pytest.mark.cuda

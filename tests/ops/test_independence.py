@@ -7,9 +7,9 @@ from torch import Tensor
 from pyg_gt import EdgeBias, EdgeLayout, EdgeMask, GraphLayout, PairBias, ScoreMod, TableBias
 from pyg_gt.ops.bias import num_pairs, pair_ptr
 
-from .cases import BIASES, Case, layout_of, make_case, unsupported
+from .cases import BIASES, CPU, Case, dtype_of, layout_of, make_case, tolerance_of, unsupported
 
-BACKENDS = ["reference", "sdpa", "sparse"]
+BACKENDS = ["reference", "sdpa", "sparse", CPU]
 NAMES = ["none", "pair", "table-int32", "edge-repeats", "additive-mask-values"]
 MASKS = ["mask", "mask-values-repeats", "mask-features", "edge-on-mask"]
 SIZES = [6, 5, 11, 0, 40]
@@ -71,7 +71,7 @@ def test_another_graphs_values_change_nothing(backend: str, bias: str, poison: f
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_other_companions_change_nothing(backend: str, bias: str, dtype: torch.dtype) -> None:
-    """Bit for bit on the reference; 4 eps where products come from a library."""
+    """Bit for bit on the reference and on 'cpu'; 4 eps where products come from a library."""
     sizes = [3, 9, 70, 150]
     alone = [layout_of([n]) for n in sizes]
     cases = []
@@ -88,7 +88,7 @@ def test_other_companions_change_nothing(backend: str, bias: str, dtype: torch.d
         cases.append(case)
     if (reason := unsupported(cases[0], backend)) is not None:
         pytest.skip(reason)
-    tolerance = 0.0 if backend == "reference" else 4 * torch.finfo(dtype).eps
+    tolerance = 0.0 if backend in ("reference", "cpu") else 4 * torch.finfo(dtype).eps
     # one of them twice, so that buckets hold other numbers of graphs
     for group in ([0, 1, 2, 3], [3, 0], [2, 2, 1], [1, 0, 0, 1, 3, 2, 3]):
         together = join([cases[i] for i in group])
@@ -145,7 +145,7 @@ def outputs_and_gradients_by_graph(
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_permuting_nodes_permutes_the_result(backend: str, bias: str) -> None:
     """Also across graphs, so that the batch becomes unsorted; pairs move with their nodes."""
-    case = make_case(bias)
+    case = make_case(bias, dtype=dtype_of(backend))
     if (reason := unsupported(case, backend)) is not None:
         pytest.skip(reason)
     old, n = case.layout, case.layout.num_nodes
@@ -153,7 +153,7 @@ def test_permuting_nodes_permutes_the_result(backend: str, bias: str) -> None:
     new_of_old = perm.argsort()
     layout = GraphLayout.from_batch(old.batch[perm], old.num_graphs)
     assert layout.order is not None
-    moved = Case(layout, layout)
+    moved = Case(layout, layout, case.dtype)
     # the pair (i, j) of new nodes is the pair (perm[i], perm[j]) of old ones
     pairs = []
     old_start = pair_ptr(old, old)
@@ -191,35 +191,36 @@ def test_permuting_nodes_permutes_the_result(backend: str, bias: str) -> None:
             ]
             moved.biases += (type(b)(made[id(given)], *rest),)
             rows += [None for x in rest if x is not None]
-    wave = torch.randn(n, 2, 3, dtype=torch.float64)
+    wave = torch.randn(n, 2, 3, dtype=case.dtype)
     want, got = case.attention(backend), moved.attention(backend)
     wanted = [want, *torch.autograd.grad(want, list(case.leaves.values()), wave)]
     results = [got, *torch.autograd.grad(got, list(moved.leaves.values()), wave[perm])]
     for a, b, row in zip(results, wanted, rows, strict=True):
-        torch.testing.assert_close(a, b if row is None else b[row], rtol=0, atol=1e-12)
+        want = b if row is None else b[row]
+        torch.testing.assert_close(a, want, rtol=0, atol=tolerance_of(backend))
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", CPU])
 def test_permuting_graphs_permutes_the_result(backend: str) -> None:
-    case = make_case("none")
+    case = make_case("none", dtype=dtype_of(backend))
     order = [4, 2, 3, 0, 1]
     nodes = torch.cat([(case.layout.batch == g).nonzero().flatten() for g in order])
     layout = GraphLayout.from_sizes([case.layout.sizes[g] for g in order])
-    moved = Case(layout, layout)
+    moved = Case(layout, layout, case.dtype)
     moved.query, moved.key, moved.value = (
         x.detach()[nodes].requires_grad_() for x in (case.query, case.key, case.value)
     )
-    tolerance = 0 if backend == "reference" else 1e-14
+    tolerance = 1e-14 if backend == "sdpa" else 0
     got, want = moved.attention(backend), case.attention(backend)
     torch.testing.assert_close(got, want[nodes], rtol=0, atol=tolerance)
 
 
-def test_one_graph_without_a_batch_vector() -> None:
-    case = Case(GraphLayout.of(None, 9), GraphLayout.of(None, 9))
-    same = Case(layout_of([9]), layout_of([9]))
+@pytest.mark.parametrize("backend", ["reference", "sdpa", CPU])
+def test_one_graph_without_a_batch_vector(backend: str) -> None:
+    case = Case(GraphLayout.of(None, 9), GraphLayout.of(None, 9), dtype_of(backend))
+    same = Case(layout_of([9]), layout_of([9]), case.dtype)
     same.query, same.key, same.value = case.query, case.key, case.value
-    for backend in ("reference", "sdpa"):
-        assert torch.equal(case.attention(backend), same.attention(backend))
+    assert torch.equal(case.attention(backend), same.attention(backend))
 
 
 @pytest.mark.parametrize("backend", ["reference", "sdpa"])

@@ -9,15 +9,15 @@ from torch_geometric.utils import scatter, softmax, to_dense_batch
 
 from pyg_gt import EdgeMask, GraphLayout, PairBias, attention
 
-from .cases import Case, layout_of, make_case
+from .cases import CPU, Case, dtype_of, layout_of, make_case, tolerance_of
 
-FULL = ["reference", "sdpa"]
+FULL = ["reference", "sdpa", CPU]
 
 
-def assert_close(actual: list[Tensor], expected: list[Tensor], atol: float = 1e-12) -> None:
+def assert_close(backend: str, actual: list[Tensor], expected: list[Tensor]) -> None:
     for a, b in zip(actual, expected, strict=True):
         assert b.any()
-        torch.testing.assert_close(a, b, rtol=0, atol=atol)
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance_of(backend))
 
 
 @pytest.mark.parametrize("order", ["sorted", "unsorted"])
@@ -27,7 +27,7 @@ def test_scaled_dot_product_attention_graph_by_graph(
     backend: str, with_bias: bool, order: str
 ) -> None:
     layout = layout_of([1, 5, 3, 0, 7, 110], order)
-    case = Case(layout, layout)
+    case = Case(layout, layout, dtype_of(backend))
     if with_bias:
         case.biases = (PairBias(case.leaf(case.pairs(), case.heads)),)
     leaves = list(case.leaves.values())
@@ -45,6 +45,7 @@ def test_scaled_dot_product_attention_graph_by_graph(
     got = case.attention(backend)
     wave = torch.randn_like(got)
     assert_close(
+        backend,
         [got, *torch.autograd.grad(got, leaves, wave)],
         [want, *torch.autograd.grad(want, leaves, wave)],
     )
@@ -54,8 +55,9 @@ def test_scaled_dot_product_attention_graph_by_graph(
 def test_multihead_attention_with_a_padding_mask(backend: str) -> None:
     """As PyG's ``GPSConv`` calls it, on a dense batch."""
     layout = GraphLayout.from_sizes([4, 9, 2])
-    x = torch.randn(15, 12, dtype=torch.float64, requires_grad=True)
-    module = torch.nn.MultiheadAttention(12, 3, batch_first=True, dtype=torch.float64)
+    dtype = dtype_of(backend)
+    x = torch.randn(15, 12, dtype=dtype, requires_grad=True)
+    module = torch.nn.MultiheadAttention(12, 3, batch_first=True, dtype=dtype)
     dense, mask = to_dense_batch(x, layout.batch)
     want = module(dense, dense, dense, key_padding_mask=~mask, need_weights=False)[0][mask]
 
@@ -64,14 +66,15 @@ def test_multihead_attention_with_a_padding_mask(backend: str) -> None:
     leaves = [x, *module.parameters()]
     wave = torch.randn_like(got)
     assert_close(
+        backend,
         [got, *torch.autograd.grad(got, leaves, wave)],
         [want, *torch.autograd.grad(want, leaves, wave)],
     )
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse"])
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse", CPU])
 def test_pygs_softmax_and_scatter_along_edges(backend: str) -> None:
-    case = make_case("mask-values-repeats", "unsorted", "cross")
+    case = make_case("mask-values-repeats", "unsorted", "cross", dtype_of(backend))
     (mask,) = case.biases
     assert isinstance(mask, EdgeMask)
     source, target = mask.edges
@@ -83,17 +86,19 @@ def test_pygs_softmax_and_scatter_along_edges(backend: str) -> None:
     leaves = list(case.leaves.values())
     wave = torch.randn_like(got)
     assert_close(
+        backend,
         [got, *torch.autograd.grad(got, leaves, wave)],
         [want, *torch.autograd.grad(want, leaves, wave)],
     )
 
 
-@pytest.mark.parametrize("backend", ["reference", "sparse"])
+@pytest.mark.parametrize("backend", ["reference", "sparse", CPU])
 def test_transformer_conv_with_edge_features(backend: str) -> None:
-    conv = TransformerConv(5, 4, heads=2, edge_dim=3, root_weight=False).double()
-    x = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
+    dtype = dtype_of(backend)
+    conv = TransformerConv(5, 4, heads=2, edge_dim=3, root_weight=False).to(dtype)
+    x = torch.randn(9, 5, dtype=dtype, requires_grad=True)
     edge_index = torch.randint(9, (2, 30))  # 30 of 81: some stand twice
-    edge_attr = torch.randn(30, 3, dtype=torch.float64, requires_grad=True)
+    edge_attr = torch.randn(30, 3, dtype=dtype, requires_grad=True)
     want = conv(x, edge_index, edge_attr)
     q, k, v = (lin(x).view(-1, 2, 4) for lin in (conv.lin_query, conv.lin_key, conv.lin_value))
     mask = EdgeMask(edge_index, features=conv.lin_edge(edge_attr).view(-1, 2, 4))
@@ -101,6 +106,7 @@ def test_transformer_conv_with_edge_features(backend: str) -> None:
     leaves = [x, edge_attr]
     wave = torch.randn_like(got)
     assert_close(
+        backend,
         [got, *torch.autograd.grad(got, leaves, wave)],
         [want, *torch.autograd.grad(want, leaves, wave)],
     )

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import networkx as nx
 import numpy as np
@@ -19,6 +20,9 @@ from pyg_gt.transforms import (
     EncodeAndCollate,
     PrecomputedDataset,
     _bulk,
+    _return_probabilities,
+    _spectral,
+    _symmetric,
     precompute,
 )
 from pyg_gt.transforms._attributes import Attribute
@@ -94,15 +98,38 @@ def test_shared_spectrum_gives_what_powers_give() -> None:
             torch.testing.assert_close(a.random_walk_pe, b.random_walk_pe, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_bits_do_not_depend_on_companions(num_workers: int) -> None:
+    graphs = [*zoo(), *(as_data(nx.random_labeled_tree(30, seed=seed)) for seed in range(9))]
+    together = precompute(graphs, BOTH, num_workers=num_workers, progress=False)
+    for graph, a in zip(graphs, together, strict=True):
+        (b,) = precompute([graph], BOTH, progress=False)
+        for name in ("", "_values", "_mask"):
+            name = f"laplacian_eigenvector_pe{name}"
+            assert torch.equal(a[name], b[name])
+
+
+def test_lapack_gives_what_compiled_code_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = zoo()
+    compiled = precompute(graphs, BOTH, progress=False)
+    without = SimpleNamespace(why_not=lambda: "switched off")
+    for module in (_symmetric, _return_probabilities):
+        monkeypatch.setattr(module, "COMPILED", without)
+    for a, b in zip(compiled, precompute(graphs, BOTH, progress=False), strict=True):
+        for name in ("random_walk_pe", "laplacian_eigenvector_pe_values"):
+            torch.testing.assert_close(a[name], b[name], rtol=0, atol=2e-6)
+        assert torch.equal(a.laplacian_eigenvector_pe_mask, b.laplacian_eigenvector_pe_mask)
+
+
 def test_one_decomposition_serves_all(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[tuple[int, ...]] = []
-    eigh = np.linalg.eigh
+    solve = _spectral.symmetric_eigenpairs
 
-    def counted(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        shapes.append(matrix.shape)
-        return eigh(matrix)
+    def counted(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shapes.append(matrices.shape)
+        return solve(matrices)
 
-    monkeypatch.setattr(np.linalg, "eigh", counted)
+    monkeypatch.setattr(_spectral, "symmetric_eigenpairs", counted)
     graphs = [as_data(nx.cycle_graph(n)) for n in (9, 12, 9, 12, 9)]
     encode = [
         AddRandomWalkPE(7),

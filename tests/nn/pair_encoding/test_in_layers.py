@@ -92,6 +92,16 @@ def test_the_bias_is_added_to_the_scores_pair_by_pair(name):
         assert_same_attention(backend, query, key, value, layout, (bias,))
 
 
+@pytest.mark.compiled
+@encoders
+def test_the_compiled_kernel_reads_it(name):
+    data = join()
+    layout = GraphLayout.from_batch(data.batch, len(GRAPHS))
+    qkv = [torch.randn(data.num_nodes, HEADS, 2, requires_grad=True) for _ in range(3)]
+    bias = bias_of(ENCODERS[name](), data, layout)
+    assert_same_attention("cpu", *qkv, layout, (bias,))
+
+
 @encoders
 @pytest.mark.parametrize("layer", LAYERS)
 def test_relabelled_nodes_give_relabelled_outputs(name, layer):

@@ -1,0 +1,198 @@
+"""Full attention by Triton: the kernels' launches, below autograd and ops."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..layout import GraphLayout
+from ._philox import threshold
+from ._triton_programs import programs_of
+from ._triton_tiles import Tiles, power_of_two, tiles_of
+
+TYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_CHANNELS = 256
+# A kernel sums the gradient of a table by going through its rows, tile by tile. For a larger one
+# it writes the slopes of all pairs, and torch sorts them.
+MAX_TABLE_ROWS = 128
+
+
+def interprets() -> bool:
+    """Whether triton runs kernels on the CPU, in numpy; it decides so when it is imported."""
+    switch = os.environ.get("TRITON_INTERPRET", "").lower()
+    return switch in ("1", "true", "on", "yes", "y")
+
+
+def is_installed() -> bool:
+    """Whether triton can be imported."""
+    return find_spec("triton") is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One attention, but for query, key and value.
+
+    Attributes:
+        query_layout: how the queries are split into graphs.
+        layout: how the keys are.
+        pairs: ``[P, H]``, or None.
+        table: ``[K, H]``, or None.
+        index: ``[P]``, rows of ``table``.
+        seed: ``[1]``, or None without dropout.
+        scale: factor of the scores.
+        dropout_p: probability of dropping a weight.
+    """
+
+    query_layout: GraphLayout
+    layout: GraphLayout
+    pairs: Tensor | None
+    table: Tensor | None
+    index: Tensor | None
+    seed: Tensor | None
+    scale: float
+    dropout_p: float
+
+    def tiles(self, query: Tensor) -> Tiles:
+        """Tiles that suit this problem."""
+        plain = self.pairs is None and self.table is None and self.seed is None
+        return tiles_of(query.size(2), query.dtype, plain)
+
+
+def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
+    from ._triton_small_kernels import small_forward
+    from ._triton_tiled_kernels import tiled_forward
+
+    out = query.new_empty(query.shape)
+    stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
+    query, key, value = (_with_dense_channels(x) for x in (query, key, value))
+    tiles = problem.tiles(query)
+    programs = programs_of(problem.query_layout, problem.layout, tiles)
+    given = _arguments(problem, tiles, query, key, value) | {"out": out, "stats": stats}
+    for side, table in programs.small:
+        _launch(small_forward, table, **given, B=side, num_warps=tiles.warps(side))
+    _launch(tiled_forward, programs.query_tiles, **given, **_tiled(tiles))
+    return out, stats
+
+
+class Gradients(NamedTuple):
+    """What comes out of the backward kernels.
+
+    Attributes:
+        query: ``[Nq, H, C]``.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+        slopes: ``[P, H]``, the gradients of all scores, or None where they were not asked for.
+        table: ``[K, H]`` float32, or None.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    slopes: Tensor | None
+    table: Tensor | None
+
+
+def backward(
+    problem: Problem,
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    stats: Tensor,
+    slopes: Tensor | None,
+    needs_table: bool,
+) -> Gradients:
+    """The gradients; the kernels write into ``slopes [P, H]`` if it is not None."""
+    from ._triton_small_kernels import small_backward
+    from ._triton_tiled_backward_kernels import tiled_backward_cols, tiled_backward_rows
+
+    dq, dk, dv = (x.new_empty(x.shape) for x in (query, key, value))
+    query, key, value = (_with_dense_channels(x) for x in (query, key, value))
+    grad = _with_dense_channels(grad.to(query.dtype))
+    tiles = problem.tiles(query)
+    programs = programs_of(problem.query_layout, problem.layout, tiles)
+    table_rows, parts = 1, None
+    if needs_table and problem.table is not None:
+        table_rows, heads = problem.table.shape
+        parts = query.new_empty((programs.count, table_rows, heads), dtype=torch.float32)
+    given = _arguments(problem, tiles, query, key, value) | {
+        "stats": stats, "grad": grad, "grad_row": grad.stride(0), "grad_head": grad.stride(1),
+    }  # fmt: skip
+    to_rows: dict[str, Any] = {
+        "query_grad": dq, "slopes_out": slopes, "K": table_rows,
+        # a vector of a kernel has a power of two of elements
+        "KP": max(16, power_of_two(table_rows)),
+    }  # fmt: skip
+    to_cols = {"key_grad": dk, "value_grad": dv}
+    first = 0
+    for side, table in programs.small:
+        to_rows["table_parts"] = None if parts is None else parts[first:]
+        warps = tiles.warps(side)
+        _launch(small_backward, table, **given, **to_rows, **to_cols, B=side, num_warps=warps)
+        first += table.size(0)
+    if programs.query_tiles.size(0) + programs.key_tiles.size(0):
+        given |= _tiled(tiles)
+        given["deltas"] = query.new_empty(query.shape[:2], dtype=torch.float32)
+        to_rows["table_parts"] = None if parts is None else parts[first:]
+        _launch(tiled_backward_rows, programs.query_tiles, **given, **to_rows, out=out)
+        _launch(tiled_backward_cols, programs.key_tiles, **given, **to_cols)
+    return Gradients(dq, dk, dv, slopes, None if parts is None else parts.sum(0))
+
+
+def _launch(kernel: Any, programs: Tensor, **arguments: Any) -> None:
+    """Runs a kernel on the device of its tensors and on its current stream."""
+    if grid := programs.size(0) * arguments["H"]:
+        with torch.cuda.device_of(programs):
+            kernel[(grid,)](programs, **arguments)
+
+
+def _tiled(tiles: Tiles) -> dict[str, int]:
+    warps = tiles.warps(tiles.rows)
+    return {"BQ": tiles.rows, "BK": tiles.cols, "num_warps": warps, "num_stages": tiles.stages}
+
+
+def _arguments(
+    problem: Problem, tiles: Tiles, query: Tensor, key: Tensor, value: Tensor
+) -> dict[str, Any]:
+    """What all kernels read, by name."""
+    p, heads = problem.dropout_p, query.size(1)
+    return {
+        "query": query, "query_row": query.stride(0), "query_head": query.stride(1),
+        "key": key, "key_row": key.stride(0), "key_head": key.stride(1),
+        "value": value, "value_row": value.stride(0), "value_head": value.stride(1),
+        "pairs": _contiguous(problem.pairs), "table": _contiguous(problem.table),
+        "index": _contiguous(problem.index), "seed": problem.seed,
+        "query_order": problem.query_layout.order, "key_order": problem.layout.order,
+        "scale": problem.scale, "threshold": threshold(p) - 2**31,
+        "factor": 0.0 if p >= 1 else 1 / (1 - p),
+        "H": heads, "C": query.size(2), "D": tiles.width,
+        "WIDE": tiles.rows * problem.layout.max_nodes * heads >= 2**31,
+        "PRECISION": _precision(),
+        # numpy, in which the interpreter computes, has no bfloat16
+        "UPCAST": interprets() and query.dtype == torch.bfloat16,
+    }  # fmt: skip
+
+
+def _precision() -> str:
+    """How float32 is multiplied: in TF32 where torch may, else in three products of TF32 parts.
+
+    Three products have the accuracy of float32 to a few eps (as torch's memory-efficient attention
+    computes them). Multiplied one by one ("ieee"), numbers do not fit into registers.
+    """
+    # the setting behind 'allow_tf32' and 'set_float32_matmul_precision' alike
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
+
+
+def _contiguous(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()
+
+
+def _with_dense_channels(x: Tensor) -> Tensor:
+    return x if x.stride(2) == 1 or x.size(2) == 1 else x.contiguous()

@@ -1,0 +1,76 @@
+"""Which program of a kernel computes which part of which graph."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..layout import GraphLayout
+from ._triton_tiles import SMALL, Tiles
+
+
+@dataclass(frozen=True, eq=False)
+class Programs:
+    """Tables with a row a program, ``[T, 6]`` int64.
+
+    A row is: first query, number of queries, first key, number of keys, first pair of its graph,
+    where nodes are counted graph by graph; then the first query (or key) of its tile in the graph.
+
+    Attributes:
+        small: tables of graphs computed whole, with the side of the tile.
+        query_tiles: tiles of queries of the other graphs, those with most keys first.
+        key_tiles: tiles of keys of them, those with most queries first.
+    """
+
+    small: tuple[tuple[int, Tensor], ...]
+    query_tiles: Tensor
+    key_tiles: Tensor
+
+    @property
+    def count(self) -> int:
+        """``T``: programs that compute queries, for each head."""
+        return self.query_tiles.size(0) + sum(table.size(0) for _, table in self.small)
+
+
+def programs_of(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) -> Programs:
+    """The programs of a pair of layouts, made once."""
+    other = None if query_layout is layout else weakref.ref(layout)
+    key = ("triton", other, *tiles[:3])
+    return query_layout.once(key, lambda: _make(query_layout, layout, tiles))
+
+
+def _make(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) -> Programs:
+    queries, keys = (torch.tensor(x.sizes, dtype=torch.int64) for x in (query_layout, layout))
+    starts = (x.cumsum(0) - x for x in (queries, keys, queries * keys))
+    first_query, first_key, first_pair = starts
+    graphs = torch.stack(
+        [first_query, queries, first_key, keys, first_pair, torch.zeros_like(keys)], 1
+    )  # [B, 6]
+    side = torch.maximum(queries, keys)
+    device = layout.device
+    small = []
+    below = 0
+    for block in (b for b in SMALL if b <= tiles.small):
+        some = graphs[(side > below) & (side <= block)]
+        if some.size(0):
+            small.append((block, some.to(device, non_blocking=True)))
+        below = block
+    large = graphs[side > below]
+    tables = (
+        _tiled(large, large[:, 1], large[:, 3], tiles.rows),
+        _tiled(large, large[:, 3], large[:, 1], tiles.cols),
+    )
+    return Programs(tuple(small), *(x.to(device, non_blocking=True) for x in tables))
+
+
+def _tiled(graphs: Tensor, sizes: Tensor, work: Tensor, side: int) -> Tensor:
+    """Rows of graphs repeated for each tile of their ``sizes``; most work first."""
+    order = work.argsort(descending=True, stable=True)
+    counts = (sizes[order] + side - 1) // side
+    rows = graphs[order].repeat_interleave(counts, 0)
+    number = torch.arange(rows.size(0)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    rows[:, 5] = number * side
+    return rows

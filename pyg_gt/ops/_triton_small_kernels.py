@@ -1,0 +1,108 @@
+# triton compiles these functions, Python never runs them
+# mypy: ignore-errors
+"""Full attention of graphs that fit into one tile: one program a graph and head, no atomics."""
+
+import triton
+import triton.language as tl
+
+from ._triton_part_kernels import (
+    by_table_row,
+    kept,
+    load_rows,
+    masked_scores,
+    nodes_of,
+    offsets_of,
+    program_of,
+    store_part,
+    store_rows,
+    store_slopes,
+)
+
+
+@triton.jit
+def small_forward(
+    programs, query, key, value, pairs, table, index, seed, query_order, key_order, out, stats,
+    query_row, query_head, key_row, key_head, value_row, value_head, scale, threshold, factor,
+    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, B: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """``out [Nq, H, C]``, and in ``stats [Nq, H, 2]`` largest score and 1 / sum of each row."""
+    head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
+    local = tl.arange(0, B)
+    in_rows, in_cols = local < queries, local < keys
+    numbers = first_query + local
+    rows = nodes_of(query_order, numbers, in_rows)
+    cols = nodes_of(key_order, first_key + local, in_cols)
+    q = load_rows(query + head * query_head, rows, in_rows, query_row, C, D, UPCAST)
+    k = load_rows(key + head * key_head, cols, in_cols, key_row, C, D, UPCAST)
+    v = load_rows(value + head * value_head, cols, in_cols, value_row, C, D, UPCAST)
+
+    offsets = offsets_of(local, local, keys, WIDE)
+    there = in_rows[:, None] & in_cols[None, :]
+    scores = masked_scores(
+        q, k, first_pair, offsets, pairs, table, index, there, head, scale, H, PRECISION
+    )
+    top = tl.max(scores, 1)
+    top = tl.where(top == float("-inf"), 0.0, top)
+    weights = tl.exp(scores - top[:, None])
+    total = tl.sum(weights, 1)
+    # not 'total > 0', which would turn NaN into zeros
+    inverse = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
+    if seed is not None:
+        weights = tl.where(kept(seed, numbers, 0, head, threshold, B), weights * factor, 0.0)
+    result = tl.dot(weights.to(v.dtype), v, input_precision=PRECISION) * inverse[:, None]
+    store_rows(out + head * C, rows, in_rows, H * C, result, C, D)
+    at = stats + (numbers * H + head) * 2
+    tl.store(at, top, mask=in_rows)
+    tl.store(at + 1, inverse, mask=in_rows)
+
+
+@triton.jit
+def small_backward(
+    programs, query, key, value, pairs, table, index, seed, query_order, key_order, stats, grad,
+    query_grad, key_grad, value_grad, slopes_out, table_parts, query_row, query_head, key_row,
+    key_head, value_row, value_head, grad_row, grad_head, scale, threshold, factor,
+    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, B: tl.constexpr, K: tl.constexpr,
+    KP: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """All gradients of a graph and head; a part of the table's, ``table_parts [T, K, H]``."""
+    head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
+    local = tl.arange(0, B)
+    in_rows, in_cols = local < queries, local < keys
+    numbers = first_query + local
+    rows = nodes_of(query_order, numbers, in_rows)
+    cols = nodes_of(key_order, first_key + local, in_cols)
+    q = load_rows(query + head * query_head, rows, in_rows, query_row, C, D, UPCAST)
+    k = load_rows(key + head * key_head, cols, in_cols, key_row, C, D, UPCAST)
+    v = load_rows(value + head * value_head, cols, in_cols, value_row, C, D, UPCAST)
+    g = load_rows(grad + head * grad_head, rows, in_rows, grad_row, C, D, UPCAST)
+    at = stats + (numbers * H + head) * 2
+    top = tl.load(at, mask=in_rows, other=0.0)
+    inverse = tl.load(at + 1, mask=in_rows, other=0.0)
+
+    offsets = offsets_of(local, local, keys, WIDE)
+    there = in_rows[:, None] & in_cols[None, :]
+    scores = masked_scores(
+        q, k, first_pair, offsets, pairs, table, index, there, head, scale, H, PRECISION
+    )
+    weights = tl.exp(scores - top[:, None]) * inverse[:, None]
+    slopes = tl.dot(g, tl.trans(v), input_precision=PRECISION)
+    dropped = weights
+    if seed is not None:
+        keep = kept(seed, numbers, 0, head, threshold, B)
+        dropped = tl.where(keep, weights * factor, 0.0)
+        slopes = tl.where(keep, slopes * factor, 0.0)
+    dv = tl.dot(tl.trans(dropped.to(g.dtype)), g, input_precision=PRECISION)
+    store_rows(value_grad + head * C, cols, in_cols, H * C, dv, C, D)
+    slopes = weights * (slopes - tl.sum(weights * slopes, 1)[:, None])
+    if slopes_out is not None:
+        store_slopes(slopes_out, slopes, first_pair, offsets, there, head, H)
+    if table_parts is not None:
+        which = tl.load(index + first_pair + offsets, mask=there, other=0).to(tl.int32)
+        part = by_table_row(which, tl.where(there, slopes, 0.0), K, KP)
+        store_part(table_parts, part, head, H, K, KP)
+    slopes = slopes.to(q.dtype)
+    dq = tl.dot(slopes, k, input_precision=PRECISION) * scale
+    store_rows(query_grad + head * C, rows, in_rows, H * C, dq, C, D)
+    dk = tl.dot(tl.trans(slopes), q, input_precision=PRECISION) * scale
+    store_rows(key_grad + head * C, cols, in_cols, H * C, dk, C, D)

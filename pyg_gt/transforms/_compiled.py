@@ -1,0 +1,63 @@
+"""The compiled part of the transforms."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._native import Library
+
+
+def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
+    """Calls a function of ``library`` with arrays, which must be contiguous, and numbers.
+
+    Raises:
+        MemoryError: if there is not enough.
+    """
+    addresses = [each.ctypes.data if isinstance(each, np.ndarray) else each for each in arguments]
+    if getattr(library, name)(*addresses):
+        raise MemoryError(f"{name} of arrays of {[np.shape(each) for each in arguments]}")
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    number, address = ctypes.c_int64, ctypes.c_void_p
+    csr = [address] * 3
+    for name, arguments in {
+        "symmetric_eigenpairs": [address, number, number, address, address, address],
+        "diagonals_of_powers": [address, number, *csr, number, number, address],
+    }.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, ctypes.c_int
+
+
+def _wrong(library: ctypes.CDLL) -> str | None:
+    """What is wrong with the eigenpairs and the powers of a path and of a single edge."""
+    n = 7
+    matrices = np.zeros((2, n, n))
+    matrices[0] = np.eye(n, k=1) + np.eye(n, k=-1)
+    matrices[1, 0, 3] = matrices[1, 3, 0] = 1e-5
+    values, vectors, failed = np.empty((2, n)), np.empty((2, n, n)), np.empty(2, dtype=np.bool_)
+    call(library, "symmetric_eigenpairs", matrices, 2, n, values, vectors, failed)
+    errors: list[NDArray[Any]] = [
+        failed,
+        matrices @ vectors - vectors * values[:, None],
+        vectors.swapaxes(1, 2) @ vectors - np.eye(n),
+        values[0] - 2 * np.cos(np.pi * np.arange(n, 0, -1) / (n + 1)),
+    ]
+    row, column = np.nonzero(matrices[0])
+    start = np.searchsorted(row, np.arange(n + 1)).astype(np.int32)
+    expected = [np.diag(np.linalg.matrix_power(matrices[0], t)) for t in range(1, 6)]
+    csr = start, column.astype(np.int32), np.ones(row.size)
+    for short_sum in 0, n:
+        found = np.zeros((n, 5))
+        call(library, "diagonals_of_powers", np.array([0, n]), 1, *csr, 5, short_sum, found)
+        errors.append(found - np.stack(expected, axis=1))
+    worst = max(float(np.abs(error).max()) for error in errors)
+    return None if worst < 1e-13 else f"an error of {worst:.1e}"
+
+
+COMPILED = Library(Path(__file__).with_name("csrc") / "transforms.cpp", _declare, _wrong)

@@ -1,0 +1,129 @@
+"""The Triton kernels, in triton's interpreter or on a GPU; and what of them needs no triton."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from pyg_gt import GraphLayout, PairBias
+from pyg_gt.ops import _triton, _triton_full
+from pyg_gt.ops._dispatch import _inputs
+from pyg_gt.ops._triton_programs import programs_of
+from pyg_gt.ops._triton_tiles import tiles_of
+
+from .cases import layout_of
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_triton = pytest.mark.skipif(
+    find_spec("triton") is None, reason="needs the package 'triton' (pyg_gt[triton])"
+)
+
+
+def run(arguments: list[str], interpret: bool) -> None:
+    """In a process of its own: triton reads the switch of its interpreter once."""
+    # not the options and the worker's name of the pytest around it
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    env["TRITON_INTERPRET"] = "1" if interpret else "0"
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True,
+        timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@needs_triton
+@pytest.mark.slow
+def test_kernels_in_the_interpreter() -> None:
+    run(["-m", "pytest", "-q", "-x", "tests/ops/triton_cases.py"], interpret=True)
+
+
+@needs_triton
+@pytest.mark.cuda
+def test_kernels_on_a_gpu() -> None:
+    run(["-m", "pytest", "-q", "-x", "tests/ops/triton_cases.py"], interpret=False)
+
+
+@needs_triton
+@pytest.mark.slow
+def test_kernels_compile_for_a_gpu_that_is_not_there() -> None:
+    run(["-m", "tests.ops.triton_compiles"], interpret=False)
+
+
+@pytest.mark.parametrize("kind", ["self", "cross"])
+@pytest.mark.parametrize("channels", [16, 256])
+def test_every_node_has_one_program(channels: int, kind: str) -> None:
+    layout = layout_of([5, 64, 1, 200, 0, 17, 33, 130, 16, 65, 2])
+    query_layout = layout
+    if kind == "cross":
+        query_layout = layout_of([0, 3, 70, 200, 4, 0, 130, 1, 16, 64, 300])
+    tiles = tiles_of(channels, torch.float32, True)
+    programs = programs_of(query_layout, layout, tiles)
+    assert programs is programs_of(query_layout, layout, tiles)
+    queries, keys = (torch.zeros(x.num_nodes, dtype=torch.int64) for x in (query_layout, layout))
+    for side, table in programs.small:
+        for first_query, n, first_key, m, _, _ in table.tolist():
+            assert max(n, m) <= side
+            queries[first_query : first_query + n] += 1
+            keys[first_key : first_key + m] += 1
+    for first_query, n, _, _, _, first in programs.query_tiles.tolist():
+        queries[first_query + first : first_query + min(first + tiles.rows, n)] += 1
+    for _, _, first_key, m, _, first in programs.key_tiles.tolist():
+        keys[first_key + first : first_key + min(first + tiles.cols, m)] += 1
+    assert queries.eq(1).all() and keys.eq(1).all()
+    for table in (*(table for _, table in programs.small), programs.query_tiles):
+        for first_query, n, first_key, m, first_pair, _ in table.tolist():
+            graph = next(
+                i for i in range(layout.num_graphs)
+                if (query_layout.ptr[i], query_layout.sizes[i]) == (first_query, n)
+                and (layout.ptr[i], layout.sizes[i]) == (first_key, m)
+            )  # fmt: skip
+            sizes = zip(query_layout.sizes[:graph], layout.sizes[:graph], strict=True)
+            assert first_pair == sum(a * b for a, b in sizes)
+    work = programs.query_tiles[:, 3]
+    assert (work[1:] <= work[:-1]).all()
+
+
+def test_a_graph_has_its_tile_by_its_own_size() -> None:
+    tiles = tiles_of(16, torch.float32, True)
+    for n in (1, 16, 17, 64):
+        alone, among = (layout_of(x) for x in ([n], [3, 40, n, 300]))
+        ((side, _),) = programs_of(alone, alone, tiles).small
+        sides = {m: s for s, t in programs_of(among, among, tiles).small for m in t[:, 1].tolist()}
+        assert sides[n] == side
+
+
+def test_float32_is_cut_to_tf32_only_where_torch_may() -> None:
+    assert _triton_full._precision() == "tf32x3"
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert _triton_full._precision() == "tf32"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert _triton_full._precision() == "tf32x3"
+
+
+def test_it_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+
+    def objection(dtype: torch.dtype = torch.float32, channels: int = 8) -> str:
+        layout = GraphLayout.from_sizes([3, 2])
+        query, key, value = torch.randn(3, 5, 2, channels, dtype=dtype)
+        biases = (PairBias(torch.randn(13, 2)),)
+        inputs = _inputs(query, key, value, layout, biases, None, None, 0.0)
+        return str(_triton.unsupported(inputs))
+
+    assert objection() == "it needs a CUDA device (got 'cpu')"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(_triton, "is_installed", lambda: False)
+    assert "pyg_gt[triton]" in objection()
+    monkeypatch.setattr(_triton, "is_installed", lambda: True)
+    assert objection() == "None"
+    assert "got torch.float64" in objection(torch.float64)
+    assert "at most 256 channels per head (got 257)" in objection(channels=257)

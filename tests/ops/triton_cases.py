@@ -1,0 +1,389 @@
+"""The Triton kernels of full attention against the reference; run by ``test_triton_full``.
+
+Without a GPU triton's interpreter must be switched on before triton is imported, so these tests
+have a process of their own: ``TRITON_INTERPRET=1 pytest tests/ops/triton_cases.py``.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from pyg_gt import EdgeBias, GraphLayout, PairBias, TableBias
+from pyg_gt.ops import AttentionBias, _reference, _triton, _triton_full
+from pyg_gt.ops._dispatch import _inputs
+from pyg_gt.ops._inputs import Inputs
+
+from .cases import BIASES, Case, layout_of, random_edges
+
+INF = float("inf")
+DEVICE = "cpu" if _triton_full.interprets() else "cuda"
+OPS = torch.ops.pyg_gt
+SAME = -2
+# the interpreter cuts float32 to bfloat16 where a GPU rounds
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+LAYOUTS = {
+    "small": ([5, 64, 1, 23, 0, 17], None),
+    "large": ([70, 3], None),
+    "cross": ([3, 4, 9, 0, 20], [2, 0, 70, 5, 6]),
+    "latents": ([100, 30, 0], [4, 4, 4]),
+    "more queries than keys": ([3, 0], [80, 70]),
+    "queries without keys": ([0, 2], [66, 1]),
+    "keys without queries": ([66, 2], [0, 1]),
+}
+
+
+def make(
+    name: str = "small",
+    order: str = "unsorted",
+    dtype: torch.dtype = torch.float32,
+    heads: int = 1,
+    channels: int = 8,
+    bias: str = "none",
+) -> Case:
+    sizes, query_sizes = LAYOUTS[name]
+    layout = layout_of(sizes, order, DEVICE)
+    query_layout = layout if query_sizes is None else layout_of(query_sizes, order, DEVICE)
+    case = Case(query_layout, layout, dtype, heads=heads, channels=channels)
+    BIASES[bias](case)
+    return case
+
+
+def inputs_of(case: Case, dropout_p: float = 0.0) -> Inputs:
+    torch.manual_seed(7)  # of the dropout
+    return _inputs(
+        case.query, case.key, case.value, case.layout, case.biases, case.query_layout, None,
+        dropout_p,
+    )  # fmt: skip
+
+
+def attend(case: Case, dropout_p: float = 0.0) -> Tensor:
+    inputs = inputs_of(case, dropout_p)
+    assert _triton.unsupported(inputs) is None
+    return _triton.forward(inputs)
+
+
+def gradients(out: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    wave = torch.arange(out.numel(), device=out.device).view(out.shape).cos().to(out.dtype)
+    return [out.detach(), *torch.autograd.grad(out, leaves, wave)]
+
+
+def in_double(case: Case) -> Case:
+    wide = Case(case.query_layout, case.layout, heads=case.heads, channels=case.channels)
+    fields = ("query", "key", "value")
+    for field in fields:
+        setattr(wide, field, getattr(case, field).detach().double().requires_grad_())
+    wide.biases = tuple(map(bias_in_double, case.biases))
+    return wide
+
+
+def bias_in_double(bias: AttentionBias) -> AttentionBias:
+    return type(bias)(
+        **{
+            name: x.detach().double().requires_grad_()
+            if isinstance(x, Tensor) and x.is_floating_point()
+            else x
+            for name, x in vars(bias).items()
+        }
+    )
+
+
+def assert_is_the_reference(
+    case: Case, dropout_p: float = 0.0, tolerance: float | None = None
+) -> None:
+    """Outputs and every gradient, against float64 with the same seed of the dropout."""
+    tolerance = TOLERANCE[case.query.dtype] if tolerance is None else tolerance
+    got = gradients(attend(case, dropout_p), list(case.leaves.values()))
+    wide = in_double(case)
+    out = _reference.forward(inputs_of(wide, dropout_p))
+    want = gradients(out, list(wide.leaves.values()))
+    for name, a, b in zip(["out", *case.leaves], got, want, strict=True):
+        assert a.shape == b.shape
+        if b.numel():
+            allowed = tolerance * max(1.0, float(b.abs().max()))
+            assert float((a.double() - b).abs().max()) <= allowed, name
+
+
+@pytest.mark.parametrize("dropout_p", [0.0, 0.3])
+@pytest.mark.parametrize("bias", ["none", "additive"])
+@pytest.mark.parametrize("name", ["small", "large", "cross"])
+def test_it_is_the_reference(name: str, bias: str, dropout_p: float) -> None:
+    assert_is_the_reference(make(name, heads=2, bias=bias), dropout_p)
+
+
+@pytest.mark.parametrize("name", list(LAYOUTS)[3:])
+def test_uneven_sides(name: str) -> None:
+    assert_is_the_reference(make(name, bias="pair"), 0.3)
+
+
+@pytest.mark.parametrize("bias", ["pair", "table-int32"])
+def test_sorted_nodes(bias: str) -> None:
+    assert_is_the_reference(make("large", "sorted", bias=bias), 0.3)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16, 20, 64, 200, 256])
+def test_head_widths(channels: int) -> None:
+    sizes = [9, 33, 1] if channels < 100 else [9, 18]  # the latter in tiles at 256
+    case = Case(*[layout_of(sizes, "unsorted", DEVICE)] * 2, torch.float32, channels=channels)
+    BIASES["pair"](case)
+    assert_is_the_reference(case, 0.3)
+
+
+def test_a_wide_head_in_several_tiles() -> None:
+    case = Case(*[layout_of([40], "unsorted", DEVICE)] * 2, torch.float32, channels=130)
+    assert_is_the_reference(case)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_half_precision(name: str, dtype: torch.dtype) -> None:
+    case = make(name, dtype=dtype, bias="additive")
+    assert attend(case).dtype == dtype
+    assert_is_the_reference(case, 0.3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_biases_of_another_type(dtype: torch.dtype) -> None:
+    case = make("large")
+    for bias in ("pair", "table-uint8"):
+        other = Case(case.query_layout, case.layout, dtype, heads=1)
+        BIASES[bias](other)
+        case.biases = other.biases
+        assert_is_the_reference(case, tolerance=None if dtype == torch.float64 else 3e-2)
+
+
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_pairs_that_are_forbidden(name: str) -> None:
+    case = make(name, "sorted", bias="pair-inf")
+    assert not attend(case)[0].any()
+    assert_is_the_reference(case, 0.3)
+
+
+@pytest.mark.parametrize("sizes", [[40], [70]])
+def test_scores_of_ten_thousand_keep_their_weights(sizes: list[int]) -> None:
+    """A log-sum-exp in float32 would be off by 1e-3 there."""
+    layout = GraphLayout.from_sizes(sizes, DEVICE)
+    case = Case(layout, layout, torch.float32, heads=1, channels=1)
+    with torch.no_grad():
+        case.query.fill_(128.0)
+        case.key.fill_(80.0)[::2] += 1 / 128  # scores are 10,240 and 10,241 exactly
+    assert_is_the_reference(case)
+
+
+@pytest.mark.parametrize("rows", [1, 17, 129])
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_tables(name: str, rows: int) -> None:
+    """Those of more rows than the kernels go through take another way."""
+    assert (rows > _triton_full.MAX_TABLE_ROWS) == (rows == 129)
+    case = make(name)
+    for dtype in (torch.uint8, torch.int64):
+        index = torch.randint(rows, (case.pairs(),)).to(DEVICE, dtype)
+        case.biases = (TableBias(case.leaf(rows, 1), index),)
+        assert_is_the_reference(case)
+
+
+def test_several_biases_of_one_kind_add_up() -> None:
+    case = make(bias="additive")
+    first = case.biases
+    BIASES["additive"](case)
+    case.biases += first
+    assert_is_the_reference(case)
+
+
+def test_one_edge_set_with_two_biases() -> None:
+    case = make("cross")
+    edges = random_edges(case.query_layout, case.layout, repeats=True)
+    case.biases = tuple(EdgeBias(edges, case.leaf(edges.size(1), 1)) for _ in range(2))
+    assert_is_the_reference(case)
+
+
+def test_offsets_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = _triton_full._arguments
+    monkeypatch.setattr(_triton_full, "_arguments", lambda *x: arguments(*x) | {"WIDE": True})
+    for name in ("small", "large"):
+        assert_is_the_reference(make(name, bias="additive"))
+
+
+def test_parts_of_a_joined_projection_are_read_where_they_lie() -> None:
+    layout = layout_of([25, 70], "unsorted", DEVICE)
+    joined = torch.randn(95, 3, 2, 16, device=DEVICE, requires_grad=True)
+    case, apart = (Case(layout, layout, torch.float32, channels=16) for _ in range(2))
+    case.query, case.key, case.value = joined.unbind(1)
+    leaves = [x.detach().clone().requires_grad_() for x in joined.unbind(1)]
+    apart.query, apart.key, apart.value = leaves
+    assert all(_triton_full._with_dense_channels(x) is x for x in joined.unbind(1))
+    want = gradients(attend(apart), leaves)
+    out, together = gradients(attend(case), [joined])
+    assert torch.equal(out, want[0]) and torch.equal(together, torch.stack(want[1:], 1))
+
+
+def test_channels_that_do_not_lie_side_by_side() -> None:
+    case = make("cross")
+    for name in ("query", "key", "value"):
+        x = getattr(case, name).detach().transpose(1, 2).contiguous().transpose(1, 2)
+        assert x.stride(2) != 1
+        setattr(case, name, x.requires_grad_())
+    assert_is_the_reference(case)
+    out = attend(case)
+    grad = torch.randn(out.shape, device=DEVICE)
+    other = grad.transpose(1, 2).contiguous().transpose(1, 2)
+    leaves = [case.query, case.key, case.value]
+    got = torch.autograd.grad(out, leaves, other, retain_graph=True)
+    assert all(map(torch.equal, got, torch.autograd.grad(out, leaves, grad)))
+
+
+def test_an_expanded_gradient() -> None:
+    case = make()
+    leaves = [case.query, case.key, case.value]
+    got = torch.autograd.grad(attend(case).sum(), leaves)  # its gradient has strides of zero
+    want = torch.autograd.grad(attend(case), leaves, torch.ones_like(case.query))
+    assert all(map(torch.equal, got, want))
+
+
+@pytest.mark.parametrize("dropout_p", [0.0, 0.3])
+def test_companions_change_no_bit(dropout_p: float) -> None:
+    """The first graph has the same numbers of its rows, hence the same dropout."""
+    case = make("large", "sorted", bias="pair")
+    both = gradients(attend(case, dropout_p), list(case.leaves.values()))
+    one = Case(*[GraphLayout.from_sizes([70], DEVICE)] * 2, torch.float32, channels=8)
+    for name in ("query", "key", "value"):
+        setattr(one, name, getattr(case, name).detach()[:70].clone().requires_grad_())
+    (bias,) = case.biases
+    assert isinstance(bias, PairBias)
+    one.biases = (PairBias(bias.values.detach()[: 70 * 70].clone().requires_grad_()),)
+    alone = gradients(attend(one, dropout_p), list(one.leaves.values()))
+    assert all(torch.equal(a, b[: a.size(0)]) for a, b in zip(alone, both, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy in the interpreter
+@pytest.mark.parametrize(("name", "poison"), [("small", INF), ("large", float("nan"))])
+def test_what_is_no_number_stays_in_its_graph(name: str, poison: float) -> None:
+    case = make(name, "sorted", bias="pair")
+    before = gradients(attend(case, 0.3), list(case.leaves.values()))
+    nodes, pairs = (5, 25) if name == "small" else (70, 4900)
+    with torch.no_grad():
+        for leaf in case.leaves.values():
+            leaf[: pairs if leaf.dim() == 2 else nodes] = poison
+    after = gradients(attend(case, 0.3), list(case.leaves.values()))
+    assert after[0][:nodes].isnan().all()
+    for a, b in zip(after, before, strict=True):
+        first = pairs if a.dim() == 2 else nodes
+        assert torch.equal(a[first:], b[first:])
+
+
+@pytest.mark.parametrize("sizes", [[0], [0, 0], [1]])
+def test_hardly_any_nodes(sizes: list[int]) -> None:
+    layout = GraphLayout.from_sizes(sizes, DEVICE)
+    case = Case(layout, layout, torch.float32)
+    BIASES["table-int64"](case)
+    assert_is_the_reference(case)
+
+
+def test_no_heads() -> None:
+    out = attend(make("large", heads=0))
+    assert out.shape == (73, 0, 8)
+
+
+def test_everything_dropped() -> None:
+    case = make()
+    out, *grads = gradients(attend(case, 1.0), list(case.leaves.values()))
+    assert not out.any() and not any(g.any() for g in grads)
+
+
+def test_only_the_gradients_that_are_wanted() -> None:
+    case = make(bias="additive")
+    for leaf in case.leaves.values():
+        leaf.requires_grad_(leaf is case.key)
+    (grad,) = torch.autograd.grad(attend(case).sum(), case.key)
+    assert grad.shape == case.key.shape
+
+
+def test_there_is_no_second_derivative() -> None:
+    case = make()
+    (grad,) = torch.autograd.grad(attend(case).sum(), case.query, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        grad.sum().backward()
+
+
+def arguments(extras: str, dtype: torch.dtype = torch.float32) -> tuple:
+    """Of the forward op."""
+    batch = torch.tensor([1, 0, 3, 1, 0, 1], device=DEVICE)
+    query_batch = torch.tensor([0, 1, 1, 2], device=DEVICE)
+    cross, graphs = "cross" in extras, 4 if "cross" in extras else -1
+    queries, pairs = (4, 8) if cross else (6, 14)
+    edges = torch.tensor([[1, 4, 0, 0], [0, 0, 1, 1]] if cross else [[1, 4, 4], [1, 1, 4]])
+    q, k, v = (torch.randn(n, 2, 3, device=DEVICE).to(dtype) for n in (queries, 6, 6))
+    values, index = torch.randn(pairs, 2).to(DEVICE, dtype), torch.randint(5, (pairs,))
+    return (
+        *(q, k, v),
+        values if "pairs" in extras else None,
+        torch.randn(5, 2, device=DEVICE) if "table" in extras else None,
+        torch.randn(edges.size(1), 2, device=DEVICE) if "edges" in extras else None,
+        index.to(DEVICE) if "table" in extras else None,
+        edges.to(DEVICE) if "edges" in extras else None,
+        torch.tensor([5], device=DEVICE) if "seed" in extras else None,
+        *(query_batch if cross else None, graphs if cross else SAME),
+        *(batch, graphs, 0.5, 0.3 if "seed" in extras else 0.0),
+    )
+
+
+CALLS = ["", "pairs seed", "cross pairs table edges seed"]
+
+
+@pytest.mark.parametrize("extras", CALLS)
+def test_the_ops_are_what_they_say(extras: str) -> None:
+    """Schema, fakes and tracing."""
+    given = arguments(extras, torch.bfloat16 if "pairs" in extras else torch.float32)
+    torch.library.opcheck(OPS.triton_full, given)
+    out, stats = OPS.triton_full(*given)
+    needs = [x is not None for x in given[3:6]]
+    call = (torch.randn_like(out), *given[:3], out, stats, *given[3:], needs)
+    torch.library.opcheck(OPS.triton_full_backward, call)
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (1, torch.randn(6, 2, 4)),
+        (3, torch.randn(13, 2)),
+        (3, torch.randn(14, 3)),
+        (4, None),
+        (4, torch.randn(5, 1)),
+        (5, torch.randn(2, 2)),
+        (8, torch.tensor([5, 5])),
+        (14, 1.5),
+    ],
+)
+def test_the_ops_check_what_they_are_given(place: int, wrong: object) -> None:
+    given = list(arguments("pairs table edges seed"))
+    given[place] = wrong.to(DEVICE) if isinstance(wrong, Tensor) else wrong
+    with pytest.raises(ValueError):
+        OPS.triton_full(*given)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
+)
+def test_traced_code_sees_one_graph_for_all_batches() -> None:
+    def attention(qkv: Tensor, batch: Tensor, pairs: Tensor) -> Tensor:
+        query, key, value = qkv.unbind(1)
+        layout = GraphLayout.of(batch, qkv.size(0))
+        inputs = _inputs(query, key, value, layout, (PairBias(pairs),), None, None, 0.0)
+        assert _triton.unsupported(inputs) is None
+        return _triton.forward(inputs)
+
+    counter = CompileCounterWithBackend("aot_eager")
+    traced = torch.compile(attention, fullgraph=True, backend=counter, dynamic=True)
+    for sizes in ([3, 2], [4, 5, 0, 2], [70, 6]):
+        layout = layout_of(sizes, "unsorted", DEVICE)
+        leaves = [
+            torch.randn(layout.num_nodes, 3, 2, 8, device=DEVICE, requires_grad=True),
+            torch.randn(layout.num_pairs, 2, device=DEVICE, requires_grad=True),
+        ]
+        got, want = (f(leaves[0], layout.batch, leaves[1]) for f in (traced, attention))
+        for a, b in zip(gradients(got, leaves), gradients(want, leaves), strict=True):
+            torch.testing.assert_close(a, b)
+    assert counter.frame_count == 1

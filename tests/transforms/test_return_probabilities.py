@@ -1,0 +1,68 @@
+"""The diagonals of powers by compiled code, against powers of matrices and against NumPy."""
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from pyg_gt.transforms import _return_probabilities as walks
+from pyg_gt.transforms._components import runs
+from pyg_gt.transforms._graphs import Graphs
+
+GRAPHS = {
+    "path": nx.path_graph(70),
+    "star": nx.star_graph(40),  # more neighbours than float32 is used for
+    "complete": nx.complete_graph(12),
+    "grid": nx.grid_2d_graph(9, 11),
+    "two components": nx.disjoint_union(nx.cycle_graph(33), nx.random_labeled_tree(64, seed=1)),
+    "three components": nx.disjoint_union_all([nx.path_graph(n) for n in (2, 3, 65)]),
+}
+
+
+class Without:
+    """No compiled code."""
+
+    @staticmethod
+    def why_not() -> str:
+        return "switched off"
+
+
+def graphs_of(graph: nx.Graph, loops: bool = False) -> tuple[Graphs, np.ndarray]:
+    """With random weights, and the transition matrix."""
+    adjacency = np.triu(nx.to_numpy_array(graph)) + np.eye(len(graph)) * loops
+    adjacency *= np.random.default_rng(0).uniform(0.5, 2, adjacency.shape)
+    adjacency = adjacency + np.triu(adjacency, 1).T
+    row, col = np.nonzero(adjacency)
+    n = len(graph)
+    ptr, number = np.array([0, n]), np.arange(row.size)
+    found = Graphs(row, col, adjacency[row, col], n, ptr, number)
+    return found, adjacency / adjacency.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("loops", [False, True])
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("walk_length", [1, 2, 3, 16])
+def test_compiled_walks_are_powers(
+    name: str, walk_length: int, loops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs, transition = graphs_of(GRAPHS[name], loops)
+    powers = [np.linalg.matrix_power(transition, t + 1) for t in range(walk_length)]
+    expected = np.stack([np.diag(power) for power in powers], axis=1)
+    for run in runs(graphs, 0, 10**6):
+        found = walks.run_diagonals(run, walk_length, 2048)
+        np.testing.assert_allclose(found, expected[run.nodes], atol=3e-7)
+        monkeypatch.setattr(walks, "COMPILED", Without)
+        without = walks.run_diagonals(run, walk_length, 2048)
+        np.testing.assert_allclose(found, without, atol=3e-7)
+        monkeypatch.undo()
+
+
+def test_companions_do_not_matter() -> None:
+    graphs, _ = graphs_of(
+        nx.disjoint_union_all([GRAPHS["path"], GRAPHS["grid"], nx.star_graph(60)])
+    )
+    (together,) = runs(graphs, 0, 10**6)
+    found = np.empty((graphs.num_nodes, 16))
+    found[together.nodes] = walks.run_diagonals(together, 16, 2048)
+    for run in runs(graphs, 0, 1):
+        if 16 * run.row.size < run.width**2 and walks.COMPILED.why_not() is None:
+            assert (walks.run_diagonals(run, 16, 2048) == found[run.nodes]).all()
