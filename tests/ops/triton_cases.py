@@ -221,7 +221,7 @@ def test_parts_of_a_joined_projection_are_read_where_they_lie() -> None:
 
 
 def test_channels_that_do_not_lie_side_by_side() -> None:
-    case = make("cross")
+    case = make("cross", heads=2)
     for name in ("query", "key", "value"):
         x = getattr(case, name).detach().transpose(1, 2).contiguous().transpose(1, 2)
         assert x.stride(2) != 1
