@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..edge_layout import EdgeLayout
+from ._addresses import with_dense_channels
 from ._cpu_edges_library import EDGES as EDGES
 from ._cpu_edges_library import Call, Rows
 
@@ -70,7 +71,7 @@ def backward(
 ) -> Gradients:
     """The gradients that ``needs``, in the order of :class:`Gradients`, asks for."""
     call, held = _call(problem, query, key, value)
-    grad = _with_dense_channels(grad.to(query.dtype))
+    grad = with_dense_channels(grad.to(query.dtype))
     call.grad = _rows(grad)
     tensors = query, key, value, problem.values, problem.features
     made: list[Tensor | None] = [
@@ -166,13 +167,13 @@ def _call(
 ) -> tuple[Call, list[object]]:
     """What both C functions read, and what must live as long as they do."""
     edges, values, features, seed, scale, dropout_p = problem
-    query, key, value = (_with_dense_channels(x) for x in (query, key, value))
+    query, key, value = (with_dense_channels(x) for x in (query, key, value))
     held: list[object] = [query, key, value]
     if values is not None:
         values = values.contiguous()
         held.append(values)
     if features is not None:
-        features = _with_dense_channels(features)
+        features = with_dense_channels(features)
         held.append(features)
     order = _by_target(edges)
     held.append(order)
@@ -186,10 +187,6 @@ def _call(
         scale, dropout_p,
     )  # fmt: skip
     return call, held
-
-
-def _with_dense_channels(x: Tensor) -> Tensor:
-    return x if x.stride(2) == 1 or x.size(2) == 1 else x.contiguous()
 
 
 def _rows(x: Tensor) -> Rows:

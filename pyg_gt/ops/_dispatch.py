@@ -8,13 +8,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from . import _cpu, _flex, _reference, _sdpa, _sparse, _varlen
+from . import _cpu, _flex, _reference, _sdpa, _sparse, _triton, _varlen
 from ._inputs import Backend, Inputs, Layout, checked
 from ._philox import draw_seed
 from .bias import AttentionBias
 
-# 'auto' takes the first without an objection; the reference, last, has none.
-_ORDER = cast(tuple[Backend, ...], (_cpu, _sparse, _varlen, _sdpa, _flex, _reference))
+# 'auto' takes the first without an objection; the reference, last, has none. Triton's kernels have
+# not been measured, nor run, on a GPU yet: they are taken by name only, in effect.
+_ORDER = cast(tuple[Backend, ...], (_cpu, _sparse, _varlen, _sdpa, _flex, _triton, _reference))
 BACKENDS = {backend.NAME: backend for backend in _ORDER}
 
 

@@ -68,6 +68,7 @@ TAKES = {
     "flex": {name for name in BIASES if name.startswith(("mask", "mod", "table"))} - FEATURES
     | {"none"},
     "varlen": set(),
+    "triton": set(),
     "cpu": MASKS
     | {"none", "pair", "pair-inf", "edge", "edge-repeats", "additive", "edge-on-mask"}
     | {name for name in BIASES if name.startswith("table")},

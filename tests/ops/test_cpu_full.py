@@ -22,6 +22,7 @@ from pyg_gt.ops.bias import num_pairs
 from .cases import layout_of, random_edges
 
 INF = float("inf")
+pytestmark = pytest.mark.compiled
 
 
 def random_inputs(
@@ -320,6 +321,19 @@ def test_a_table_shared_by_many_graphs() -> None:
     layout = GraphLayout.from_sizes([7] * 40)
     qkv = random_inputs(layout, layout, 2, 8)
     assert_is_the_reference(qkv, layout, layout, random_biases(["uint8"], layout, layout, 2))
+
+
+def test_an_index_edited_behind_torchs_back_reads_and_writes_nothing_else() -> None:
+    layout = layout_of([5, 30])
+    qkv = random_inputs(layout, layout, 2, 8)
+    (bias,) = random_biases(["int64"], layout, layout, 2)
+    assert isinstance(bias, TableBias)
+    attention(*qkv, layout, (bias,), backend="cpu")  # checked, and remembered
+    bias.index.numpy()[::3] = 2**62
+    bias.index.numpy()[1::3] = -1
+    out = attention(*qkv, layout, (bias,), backend="cpu")
+    (grad,) = torch.autograd.grad(out.sin().sum(), bias.table)
+    assert bool(out.isfinite().all() and grad.isfinite().all())
 
 
 def test_memory_does_not_grow_with_pairs() -> None:

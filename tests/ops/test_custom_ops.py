@@ -11,6 +11,7 @@ NAMES = [
     *("bucketed", "bucketed_backward", "checked_edges", "checked_table_index"),
     *("cpu_full", "cpu_full_backward", "cpu_edges", "cpu_edges_backward"),
     *("component_pairs", "path_rows"),
+    *("triton_full", "triton_full_backward"),  # in triton_cases.py, by its interpreter
 ]
 BATCH = torch.tensor([0, 0, 1, 1, 1, 3])  # graph 2 is empty
 SHUFFLED = torch.tensor([1, 0, 3, 1, 0, 1])

@@ -43,7 +43,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, case: Case, **kwargs: float) -> list[st
 
 
 def test_the_names_of_the_backends_in_the_order_in_which_they_are_asked() -> None:
-    assert list(BACKENDS) == ["cpu", "sparse", "varlen", "sdpa", "flex", "reference"]
+    assert list(BACKENDS) == ["cpu", "sparse", "varlen", "sdpa", "flex", "triton", "reference"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -58,19 +58,21 @@ static void scatter(
         columns_product<P / LANES>(tile.data, QUERIES * WIDTH, b, P, rows, to, P, keys);
 }
 
+// An index that is out of range by now, edited behind torch's back, is passed over.
 template <class I, class F>
-ALWAYS_INLINE void each_index(const void* index, int64_t first, int count, F&& use) {
-    const I* at = (const I*)index + first;
-    for (int j = 0; j < count; j++) use(j, (int64_t)at[j]);
+ALWAYS_INLINE void each_index(const Arguments& a, int64_t first, int count, F&& use) {
+    const I* at = (const I*)a.index + first;
+    for (int j = 0; j < count; j++)
+        if ((uint64_t)at[j] < (uint64_t)a.table_rows) use(j, (int64_t)at[j]);
 }
 
 template <class F>
 static void each_table_row(const Arguments& a, int64_t first, int count, F&& use) {
     switch (a.index_bytes) {
-        case 1: return each_index<uint8_t>(a.index, first, count, use);
-        case 2: return each_index<int16_t>(a.index, first, count, use);
-        case 4: return each_index<int32_t>(a.index, first, count, use);
-        default: return each_index<int64_t>(a.index, first, count, use);
+        case 1: return each_index<uint8_t>(a, first, count, use);
+        case 2: return each_index<int16_t>(a, first, count, use);
+        case 4: return each_index<int32_t>(a, first, count, use);
+        default: return each_index<int64_t>(a, first, count, use);
     }
 }
 
