@@ -487,7 +487,8 @@ def test_the_switch_is_quiet(place: Place, monkeypatch: pytest.MonkeyPatch, valu
 IMPORT_ALL = """
 import importlib, pkgutil, pyg_gt
 for module in pkgutil.walk_packages(pyg_gt.__path__, "pyg_gt."):
-    importlib.import_module(module.name)
+    if not module.name.endswith("_kernels"):  # of Triton, which may not be there
+        importlib.import_module(module.name)
 """
 
 
