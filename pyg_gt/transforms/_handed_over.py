@@ -43,11 +43,21 @@ def hand_over(arrays: Sequence[NDArray[Any]]) -> Any:
 
 
 def taken_over(sent: Any) -> list[NDArray[Any]]:
-    """The arrays; the process that handed them over must still be there."""
+    """The arrays.
+
+    Raises:
+        RuntimeError: if the process that handed them over is no longer there.
+    """
     if not isinstance(sent, _Memory):
         arrays: list[NDArray[Any]] = sent
         return arrays
-    number = sent.file.detach()
+    try:
+        number = sent.file.detach()
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        raise RuntimeError(
+            "a worker exited unexpectedly before its results were taken over; it may have run out "
+            "of memory, so try fewer workers"
+        ) from error
     try:
         # closes the file, which mmap would keep open
         path = f"/proc/self/fd/{number}"
