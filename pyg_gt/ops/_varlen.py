@@ -1,60 +1,75 @@
-"""FlashAttention on packed graphs: half precision on CUDA, no padding, no bias."""
+"""FlashAttention on packed graphs: half precision on CUDA, no padding, no bias.
+
+Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning"
+(https://arxiv.org/abs/2307.08691), as torch ships it.
+"""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .._identity import is_readable
-from ._checked import resolved
 from ._inputs import Inputs
+from ._varlen_op import PackedAttention
+from ._varlen_packed import MAX_CHANNELS, MAX_GRAPHS, SAME, TYPES
 
 NAME = "varlen"
+
+# where torch has the kernels
+_DEVICE = "cuda"
 
 
 def unsupported(inputs: Inputs) -> str | None:
     """See the table of backends."""
     query = inputs.query
-    if query.device.type != "cuda":
+    if query.device.type != _DEVICE:
         return f"it needs a CUDA device (got '{query.device}')"
-    if query.dtype not in (torch.float16, torch.bfloat16):
+    if query.dtype not in TYPES:
         return f"it needs float16 or bfloat16 (got {query.dtype})"
     if inputs.biases:
         return f"it takes no bias (got {[type(b).__name__ for b in inputs.biases]})"
     if inputs.dropout_p > 0:
         return f"it has no dropout (got {inputs.dropout_p})"
-    if query.size(-1) > 256:
-        return f"it takes at most 256 channels per head (got {query.size(-1)})"
+    if query.size(-1) > MAX_CHANNELS:
+        return f"it takes at most {MAX_CHANNELS} channels per head (got {query.size(-1)})"
+    if inputs.layout.num_graphs > MAX_GRAPHS:
+        return f"it takes at most {MAX_GRAPHS:,} graphs (got {inputs.layout.num_graphs:,})"
+    if query.is_cuda and _capability(query.device) < (8, 0):
+        found = ".".join(map(str, _capability(query.device)))
+        return f"it needs a device of compute capability 8.0 (got {found})"
     if inputs.is_transformed:
         return "its op has no forward-mode derivative and no rule for 'torch.func'"
-    if not is_readable(query):
-        return "it needs the size of the largest graph, which traced code cannot read"
     if torch.are_deterministic_algorithms_enabled() and inputs.requires_grad:
         return "its backward is not deterministic"
     return None
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
 def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    query_layout, layout = resolved(inputs.query_layout, inputs.layout, inputs.query.device)
-    q, k, v = inputs.query, inputs.key, inputs.value
-    if query_layout.order is not None:
-        q = q[query_layout.order]
-    if layout.order is not None:
-        k, v = k[layout.order], v[layout.order]
-    channels = q.size(-1)
-    extra = -channels % 8  # the kernel reads eight channels at a time
-    q, k, v = (F.pad(x, (0, extra)) for x in (q, k, v))
-    packed = varlen_attn(
-        q, k, v, query_layout.once("ptr32", query_layout.ptr.int),
-        layout.once("ptr32", layout.ptr.int), query_layout.max_nodes, layout.max_nodes,
-        scale=inputs.scale,
+    query_batch, query_graphs = inputs.query_layout.batch, inputs.query_layout.num_graphs
+    if inputs.query_layout is inputs.layout:
+        query_batch, query_graphs = None, SAME
+    query, key, value, query_batch, batch = _distinct(
+        [inputs.query, inputs.key, inputs.value, query_batch, inputs.layout.batch]
+    )
+    out: Tensor = PackedAttention.apply(  # type: ignore[no-untyped-call]
+        query, key, value, query_batch, query_graphs, batch, inputs.layout.num_graphs,
+        inputs.scale,
     )  # fmt: skip
-    assert isinstance(packed, Tensor)
-    out = packed[..., :channels]
-    if query_layout.order is not None:
-        out = torch.empty_like(out).index_copy(0, query_layout.order, out)
     return out
+
+
+def _distinct(tensors: list[Tensor | None]) -> list[Tensor | None]:
+    """The same tensors as separate objects, which traced ``autograd.Function``s insist on."""
+    if not torch.compiler.is_compiling():
+        return tensors
+    result: list[Tensor | None] = []
+    for tensor in tensors:
+        seen = tensor is not None and any(tensor is other for other in result)
+        result.append(tensor.view_as(tensor) if tensor is not None and seen else tensor)
+    return result
