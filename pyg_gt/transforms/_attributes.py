@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.data.storage import GlobalStorage
 
 from ._graphs import Ints, held_by
 
@@ -86,18 +88,31 @@ def column(attribute: Attribute, node_ptr: Ints) -> Column:
 
 def attach(datas: Sequence[Data], columns: Sequence[Column]) -> list[Data]:
     """Shallow copies of ``datas``, the graphs that ``columns`` are of, with their parts."""
-    copies = [copy.copy(data) for data in datas]
+    copies = [shallow_copy(data) for data in datas]
     held = [held_by(data) for data in copies]
-    devices = [device_of(data) for data in copies]
-    on_host = all(device.type == "cpu" for device in devices)
+    beside = [_beside(attributes) for attributes in held]
+    on_host = all(tensor is None or tensor.is_cpu for tensor in beside)
     for each in columns:
         if each.name is None or not on_host:
-            for data, value, device in zip(copies, each.parts(), devices, strict=True):
-                put(data, each.name, value, device)
+            for data, value in zip(copies, each.parts(), strict=True):
+                put(data, each.name, value, device_of(data))
         else:
             for attributes, value in zip(held, each.parts(), strict=True):
                 attributes[each.name] = value
     return copies
+
+
+def shallow_copy(data: Data) -> Data:
+    """`copy.copy(data)`, which for a plain `Data` makes a dozen calls, in a third of the time."""
+    store = data.__dict__.get("_store") if type(data) is Data else None
+    if type(store) is not GlobalStorage:
+        return copy.copy(data)
+    copied, held = Data.__new__(Data), GlobalStorage.__new__(GlobalStorage)
+    copied.__dict__.update(data.__dict__, _store=held)
+    fields = store.__dict__
+    held.__dict__.update(fields, _mapping=copy.copy(fields["_mapping"]), _parent=ref(copied))
+    held.__dict__.pop("_cached_attr", None)  # PyG's own list of what is of nodes and of edges
+    return copied
 
 
 def put(data: Data, name: str | None, value: Tensor, device: torch.device) -> None:
@@ -132,8 +147,12 @@ def as_tensor(values: NDArray[Any]) -> Tensor:
 
 def device_of(data: Data) -> torch.device:
     """Where encodings of ``data`` belong: beside its ``edge_index``, else beside its ``x``."""
-    held = held_by(data)
-    here = held.get("edge_index")
+    beside = _beside(held_by(data))
+    return _HOST if beside is None else beside.device
+
+
+def _beside(attributes: Mapping[str, Any]) -> Tensor | None:
+    here = attributes.get("edge_index")
     if not isinstance(here, Tensor):
-        here = held.get("x")
-    return here.device if isinstance(here, Tensor) else _HOST
+        here = attributes.get("x")
+    return here if isinstance(here, Tensor) else None

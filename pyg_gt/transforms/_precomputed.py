@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
 from torch_geometric.data import Data, Dataset
 
-from ._attributes import Column, device_of, put
+from ._attributes import Column, device_of, put, shallow_copy
 from ._encoding import GraphEncoding
 
 
@@ -49,7 +48,7 @@ class PrecomputedDataset(Dataset):
         Raises:
             ValueError: if the graph is not the one that was encoded.
         """
-        data = copy.copy(self.dataset[idx])
+        data = shallow_copy(self.dataset[idx])
         device = device_of(data)
         shard = bisect_right(self._starts, idx) - 1
         for column in self._shards[shard]:
