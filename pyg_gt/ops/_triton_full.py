@@ -176,7 +176,7 @@ def _arguments(
         "WIDE": tiles.rows * problem.layout.max_nodes * heads >= 2**31,
         "PRECISION": _precision(),
         # numpy, in which the interpreter computes, has no bfloat16
-        "UPCAST": interprets() and query.dtype == torch.bfloat16,
+        "UPCAST": query.dtype == torch.bfloat16 and interprets(),
     }  # fmt: skip
 
 

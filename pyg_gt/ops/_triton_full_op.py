@@ -6,7 +6,6 @@ backward, whatever the sizes of the graphs.
 
 from __future__ import annotations
 
-import weakref
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +15,9 @@ from ..edge_layout import EdgeLayout
 from ..layout import DeferredLayout, GraphLayout
 from . import _triton_full
 from ._checked import LIBRARY, TAGS, checked_table_index, resolved
-from ._triton_full import MAX_CHANNELS, MAX_TABLE_ROWS, TYPES, Problem
-from .bias import num_pairs, pair_of_edge
+from ._triton_full import MAX_CHANNELS, TYPES, Problem
+from ._triton_full_call import Biases, gradients, on_pairs, pairs_of_edges
+from .bias import num_pairs
 
 # in place of the number of graphs: the queries' layout is the keys'
 SAME = -2
@@ -76,7 +76,7 @@ class FullAttention(torch.autograd.Function):
                 grad, query, key, value, out, stats, *rest, needs
             )
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
-            grads = _DifferentiableOnce.apply(  # type: ignore[no-untyped-call]
+            grads = DifferentiableOnce.apply(  # type: ignore[no-untyped-call]
                 *grads, grad, query, key, value, pairs, table, edge_values
             )
         dq, dk, dv, *of_biases = grads
@@ -84,7 +84,7 @@ class FullAttention(torch.autograd.Function):
         return dq, dk, dv, *wanted, *(None,) * 9
 
 
-class _DifferentiableOnce(torch.autograd.Function):
+class DifferentiableOnce(torch.autograd.Function):
     """Gradients that refuse to be differentiated, as in ``_bucketed_op``."""
 
     @staticmethod
@@ -118,12 +118,7 @@ LIBRARY.define(
 
 
 class _Call(NamedTuple):
-    """A problem, in which the values on edges are among those of pairs already.
-
-    Attributes:
-        problem: what the kernels see.
-        edge_pairs: ``[E]``, the pair of each edge, or None.
-    """
+    """What the kernels see, and the pair ``[E]`` of each edge with a value, or None."""
 
     problem: Problem
     edge_pairs: Tensor | None
@@ -173,10 +168,7 @@ def _call(
     if edge_values is not None and edges is not None:
         edge_pairs = _edge_pairs(edges, query_layout, layout)
         _check("edge_values", edge_values, (edge_pairs.size(0), heads), query, edge_values.dtype)
-        if pairs is None:
-            pairs = query.new_zeros((num_pairs(query_layout, layout), heads), dtype=torch.float32)
-        # torch sorts here where 'index_add' and 'scatter' are atomic
-        pairs = pairs.float().index_put((edge_pairs,), edge_values.float(), accumulate=True)
+        pairs = on_pairs(pairs, edge_pairs, edge_values, num_pairs(query_layout, layout))
     problem = Problem(query_layout, layout, pairs, table, index, seed, scale, dropout_p)
     return _Call(problem, edge_pairs)
 
@@ -184,9 +176,7 @@ def _call(
 def _edge_pairs(edges: Tensor, query_layout: GraphLayout, layout: GraphLayout) -> Tensor:
     made = EdgeLayout.of(edges, layout.num_nodes, query_layout.num_nodes)
     assert isinstance(made, EdgeLayout)
-    made.check_within_graphs(query_layout, layout)
-    key = ("pairs", weakref.ref(query_layout), weakref.ref(layout))
-    return made.once(key, lambda: pair_of_edge(made, query_layout, layout))
+    return pairs_of_edges(made, query_layout, layout)
 
 
 def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -226,38 +216,16 @@ def _forward_op(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[
 def _backward_op(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, stats: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    *given, (needs_pairs, needs_table, needs_edges) = rest
+    *given, needs = rest
     problem, edge_pairs = _call(query, key, value, *given)
-    pairs, table, edge_values = given[:3]
     _check("grad", grad, query.shape, query, grad.dtype)
     _check("out", out, query.shape, query, query.dtype)
     _check("stats", stats, (*query.shape[:2], 2), query, torch.float32)
-    sorts = needs_table and table.size(0) > MAX_TABLE_ROWS
-    slopes = None
-    if needs_pairs or needs_edges or sorts:
-        size = num_pairs(problem.query_layout, problem.layout)
-        wide = needs_edges or sorts
-        slopes = query.new_empty(
-            (size, query.size(1)), dtype=torch.float32 if wide else pairs.dtype
-        )
-    made = _triton_full.backward(
-        problem, grad, query, key, value, out, stats, slopes, needs_table and not sorts
+    made = gradients(
+        problem, edge_pairs, Biases(*given[:3]), grad, query, key, value, out, stats, needs
     )
     # an op returns tensors, and no tensor twice
-    dpairs, dtable, dedges = (query.new_empty(0) for _ in range(3))
-    if made.table is not None:
-        dtable = made.table.to(table.dtype)
-    if slopes is not None:
-        if sorts:
-            assert problem.index is not None
-            sums = torch.zeros_like(table, dtype=torch.float32)
-            dtable = sums.index_put_((problem.index.long(),), slopes, accumulate=True)
-            dtable = dtable.to(table.dtype)
-        if needs_edges:
-            dedges = slopes[edge_pairs].to(edge_values.dtype)
-        if needs_pairs:
-            dpairs = slopes.to(pairs.dtype)
-    return made.query, made.key, made.value, dpairs, dtable, dedges
+    return tuple(query.new_empty(0) if x is None else x for x in made)
 
 
 _DEVICES = ("CUDA", "CPU") if _triton_full.interprets() else ("CUDA",)

@@ -1,0 +1,101 @@
+"""What of an attention the Triton kernels do not see: biases on edges, and gradients of biases."""
+
+from __future__ import annotations
+
+import weakref
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..edge_layout import EdgeLayout
+from ..layout import GraphLayout
+from . import _triton_full
+from ._triton_full import MAX_TABLE_ROWS, Problem
+from .bias import num_pairs, pair_of_edge
+
+
+class Biases(NamedTuple):
+    """Those of a call, as they came."""
+
+    pairs: Tensor | None
+    table: Tensor | None
+    edge_values: Tensor | None
+
+
+def pairs_of_edges(edges: EdgeLayout, query_layout: GraphLayout, layout: GraphLayout) -> Tensor:
+    """``[E]``, the pair of each edge, made once.
+
+    Raises:
+        ValueError: if an edge joins two graphs.
+    """
+    edges.check_within_graphs(query_layout, layout)
+    key = ("pairs", weakref.ref(query_layout), weakref.ref(layout))
+    return edges.once(key, lambda: pair_of_edge(edges, query_layout, layout))
+
+
+def on_pairs(
+    pairs: Tensor | None, edge_pairs: Tensor | None, edge_values: Tensor | None, size: int
+) -> Tensor | None:
+    """``[P, H]``: ``pairs`` and, in float32, what is added on edges."""
+    if edge_pairs is None or edge_values is None:
+        return pairs
+    if pairs is None:
+        pairs = edge_values.new_zeros((size, edge_values.size(1)), dtype=torch.float32)
+    # torch sorts here where 'index_add' and 'scatter' are atomic
+    return pairs.float().index_put((edge_pairs,), edge_values.float(), accumulate=True)
+
+
+def gradients(
+    problem: Problem,
+    edge_pairs: Tensor | None,
+    biases: Biases,
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    stats: Tensor,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Of query, key, value and each of ``biases``; None where one of these is not in ``needs``.
+
+    Args:
+        problem: what the kernels saw, with values on edges among those of pairs.
+        edge_pairs: ``[E]``, or None.
+        biases: values of pairs, table and values of edges.
+        grad: ``[Nq, H, C]``.
+        query: ``[Nq, H, C]``.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+        out: ``[Nq, H, C]``.
+        stats: ``[Nq, H, 2]``.
+        needs: of the three biases.
+    """
+    needs_pairs, needs_table, needs_edges = needs
+    pairs, table, edge_values = biases
+    sorts = needs_table and table is not None and table.size(0) > MAX_TABLE_ROWS
+    slopes = None
+    if needs_pairs or needs_edges or sorts:
+        size = num_pairs(problem.query_layout, problem.layout)
+        dtype = torch.float32 if pairs is None or needs_edges or sorts else pairs.dtype
+        slopes = query.new_empty((size, query.size(1)), dtype=dtype)
+    made = _triton_full.backward(
+        problem, grad, query, key, value, out, stats, slopes, needs_table and not sorts
+    )
+    dpairs = dtable = dedges = None
+    if table is not None and made.table is not None:
+        dtable = made.table.to(table.dtype)
+    if slopes is not None:
+        if sorts:
+            assert table is not None and problem.index is not None
+            sums = torch.zeros_like(table, dtype=torch.float32)
+            sums.index_put_((problem.index.long(),), slopes, accumulate=True)
+            dtable = sums.to(table.dtype)
+        if needs_edges:
+            assert edge_pairs is not None and edge_values is not None
+            dedges = slopes[edge_pairs].to(edge_values.dtype)
+        if needs_pairs:
+            assert pairs is not None
+            dpairs = slopes.to(pairs.dtype)
+    return made.query, made.key, made.value, dpairs, dtable, dedges
