@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._identity import is_readable
+from ..edge_layout import DeferredEdges, EdgeLayout
 from ..layout import GraphLayout
+from ._checked import checked_edges
 from ._inputs import Inputs
+from ._triton_edges_op import EdgeAttention
 from ._triton_full import MAX_CHANNELS, TYPES, interprets, is_installed
 from ._triton_full_op import SAME, FullAttention
-from .bias import EdgeBias, PairBias, TableBias, checked_edges_of
+from .bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of, pair_of_edge
 
 NAME = "triton"
 
@@ -28,16 +32,11 @@ def unsupported(inputs: Inputs) -> str | None:
         return f"it computes in float32 from float32, float16 or bfloat16 (got {query.dtype})"
     if query.size(2) > MAX_CHANNELS:
         return f"it takes at most {MAX_CHANNELS} channels per head (got {query.size(2)})"
-    if inputs.mask is not None:
-        return "it has no attention along edges (got an 'EdgeMask')"
     if inputs.score_mods:
         return "compiled code cannot call a 'ScoreMod'"
     if inputs.is_transformed:
         return "its ops have no forward-mode derivative and no rule for 'torch.func'"
-    edges = {id(checked_edges_of(b)) for b in inputs.additive if isinstance(b, EdgeBias)}
-    if len(edges) > 1 and not _is_known(inputs):
-        return "two sets of edges with a bias are joined outside of traced code only"
-    return None
+    return _edge_biases(inputs) if inputs.mask is None else _along_edges(inputs, inputs.mask)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -50,12 +49,74 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
+def _edge_biases(inputs: Inputs) -> str | None:
+    edges = {id(checked_edges_of(b)) for b in inputs.additive if isinstance(b, EdgeBias)}
+    if len(edges) > 1 and not _is_known(inputs):
+        return "two sets of edges with a bias are joined outside of traced code only"
+    return None
+
+
+def _along_edges(inputs: Inputs, mask: EdgeMask) -> str | None:
+    edges = checked_edges_of(mask)
+    for bias in inputs.additive:
+        if isinstance(bias, EdgeBias):
+            own = checked_edges_of(bias)
+            if own is not edges and own.edge_index is not edges.edge_index:
+                return "an 'EdgeBias' must lie on the very edges of the 'EdgeMask'"
+            if not isinstance(edges, EdgeLayout) or edges.has_repeats:
+                return "an 'EdgeBias' adds up over repeated edges, and it goes edge by edge"
+        elif not _is_known(inputs) or not isinstance(edges, EdgeLayout):
+            return f"a '{type(bias).__name__}' is read along edges outside of traced code only"
+    return None
+
+
 def _is_known(inputs: Inputs) -> bool:
-    return isinstance(inputs.layout, GraphLayout) and isinstance(inputs.query_layout, GraphLayout)
+    layouts = inputs.layout, inputs.query_layout
+    return is_readable(inputs.query) and all(isinstance(x, GraphLayout) for x in layouts)
 
 
 def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
+    return _full(inputs) if inputs.mask is None else _on_edges(inputs, inputs.mask)
+
+
+def _on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor:
+    edges = checked_edges_of(mask)
+    edge_index = edges.edge_index
+    if isinstance(edges, DeferredEdges) and inputs.layout.num_graphs != 1:
+        edge_index = checked_edges(edges, inputs.query_layout, inputs.layout)  # inside graphs
+    tensors = [
+        inputs.query, inputs.key, inputs.value, _values_on_edges(inputs, mask), mask.features,
+        edge_index, inputs.seed,
+    ]  # fmt: skip
+    out: Tensor = EdgeAttention.apply(  # type: ignore[no-untyped-call]
+        *_distinct(tensors), inputs.scale, inputs.dropout_p
+    )
+    return out
+
+
+def _values_on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor | None:
+    """``[E, H]``: what all biases together add to the score of each edge."""
+    values = mask.values
+    pairs: Tensor | None = None
+    for bias in inputs.additive:
+        if isinstance(bias, EdgeBias):
+            values = _sum(values, bias.values)
+            continue
+        if pairs is None:
+            edges = checked_edges_of(mask)
+            assert isinstance(edges, EdgeLayout) and isinstance(inputs.layout, GraphLayout)
+            assert isinstance(inputs.query_layout, GraphLayout)
+            pairs = pair_of_edge(edges, inputs.query_layout, inputs.layout)
+        # not 'index_select', whose gradient is atomic
+        if isinstance(bias, PairBias):
+            values = _sum(values, bias.values[pairs])
+        else:
+            values = _sum(values, bias.table[bias.index[pairs].long()])
+    return values
+
+
+def _full(inputs: Inputs) -> Tensor:
     pairs: Tensor | None = None
     table: TableBias | None = None
     edges: EdgeBias | None = None

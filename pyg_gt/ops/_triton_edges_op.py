@@ -1,0 +1,171 @@
+"""The ops around ``_triton_edges``, and their place in autograd."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..edge_layout import EdgeLayout
+from . import _triton_edges
+from ._checked import LIBRARY, TAGS
+from ._triton_edges import Problem
+from ._triton_full import MAX_CHANNELS, TYPES, interprets
+
+
+class EdgeAttention(torch.autograd.Function):
+    """Two ops, so that ``torch.compile`` sees one node forward and one backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        values: Tensor | None,
+        features: Tensor | None,
+        edges: Tensor,
+        seed: Tensor | None,
+        scale: float,
+        dropout_p: float,
+    ) -> Tensor:
+        """``[Nq, H, C]``; see :class:`~pyg_gt.ops._triton_edges.Problem` for the arguments."""
+        tensors = query, key, value, values, features, edges, seed
+        out, stats = torch.ops.pyg_gt.triton_edges(*tensors, scale, dropout_p)
+        ctx.save_for_backward(*tensors, out, stats)
+        ctx.numbers = scale, dropout_p
+        return out  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """One gradient for each argument of ``forward``."""
+        *tensors, out, stats = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[:5])
+        with torch.no_grad():
+            grads = torch.ops.pyg_gt.triton_edges_backward(
+                grad, out, stats, *tensors, *ctx.numbers, needs
+            )
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
+            grads = _DifferentiableOnce.apply(  # type: ignore[no-untyped-call]
+                *grads, grad, *tensors[:5]
+            )
+        wanted = (d if need else None for d, need in zip(grads, needs, strict=True))
+        return *wanted, *(None,) * 4
+
+
+class _DifferentiableOnce(torch.autograd.Function):
+    """Gradients that refuse to be differentiated, as in ``_bucketed_op``."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The first five: the gradients, without what they were made from."""
+        return tensors[:5]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        """Nothing."""
+        raise NotImplementedError(
+            "the 'triton' backend has no second derivative; pass backend='sparse' or 'reference'"
+        )
+
+
+_ARGUMENTS = (
+    "Tensor query, Tensor key, Tensor value, Tensor? values, Tensor? features, "
+    "Tensor edges, Tensor? seed, float scale, float dropout_p"
+)
+LIBRARY.define(f"triton_edges({_ARGUMENTS}) -> (Tensor, Tensor)", tags=TAGS)
+LIBRARY.define(
+    f"triton_edges_backward(Tensor grad, Tensor out, Tensor stats, {_ARGUMENTS}, bool[] needs) "
+    f"-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    tags=TAGS,
+)
+
+
+def _problem(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    values: Tensor | None,
+    features: Tensor | None,
+    edges: Tensor,
+    seed: Tensor | None,
+    scale: float,
+    dropout_p: float,
+) -> Problem:
+    """Everything is checked here: behind it are addresses."""
+    if query.dtype not in TYPES:
+        raise NotImplementedError(
+            f"'query' must be float32, float16 or bfloat16 (got {query.dtype})"
+        )
+    if query.dim() != 3 or not 0 < query.size(2) <= MAX_CHANNELS:
+        raise ValueError(
+            f"'query' must have shape [Nq, H, C] with C from 1 to {MAX_CHANNELS} (got "
+            f"{list(query.shape)})"
+        )
+    queries, heads, channels = query.shape
+    keys = key.size(0)
+    _check("key", key, (keys, heads, channels), query, query.dtype)
+    _check("value", value, (keys, heads, channels), query, query.dtype)
+    layout = EdgeLayout.of(edges, keys, queries)
+    assert isinstance(layout, EdgeLayout)
+    count = layout.num_edges
+    _check("edges", layout.edge_index, (2, count), query, torch.int64)
+    if values is not None:
+        _check("values", values, (count, heads), query, *TYPES, torch.float64)
+    if features is not None:
+        _check("features", features, (count, heads, channels), query, *TYPES, torch.float64)
+    if seed is not None:
+        _check("seed", seed, (1,), query, torch.int64)
+    if not 0.0 <= dropout_p <= 1.0:
+        raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
+    return Problem(layout, values, features, seed, scale, dropout_p)
+
+
+def _check(
+    name: str, x: Tensor, shape: tuple[int, ...], query: Tensor, *dtypes: torch.dtype
+) -> None:
+    if x.shape != shape or x.dtype not in dtypes or x.device != query.device:
+        raise ValueError(
+            f"'{name}' must have shape {list(shape)} and type {dtypes[0]} on '{query.device}' "
+            f"(got {list(x.shape)}, {x.dtype} on '{x.device}')"
+        )
+
+
+def _forward_op(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return _triton_edges.forward(_problem(query, key, value, *rest), query, key, value)
+
+
+def _backward_op(
+    grad: Tensor, out: Tensor, stats: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    *given, needs = rest
+    problem = _problem(query, key, value, *given)
+    _check("grad", grad, query.shape, query, *TYPES)
+    _check("out", out, query.shape, query, query.dtype)
+    _check("stats", stats, (*query.shape[:2], 2), query, torch.float32)
+    made = _triton_edges.backward(
+        problem, grad, query, key, value, out.contiguous(), stats.contiguous(), needs
+    )
+    # an op returns tensors, and no tensor twice
+    return tuple(query.new_empty(0) if x is None else x for x in made)
+
+
+for _device in ("CUDA", "CPU") if interprets() else ("CUDA",):
+    LIBRARY.impl("triton_edges", _forward_op, _device)
+    LIBRARY.impl("triton_edges_backward", _backward_op, _device)
+
+
+@torch.library.register_fake("pyg_gt::triton_edges", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _forward_fake(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
+    return query.new_empty(query.shape), stats
+
+
+@torch.library.register_fake("pyg_gt::triton_edges_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _backward_fake(grad: Tensor, out: Tensor, stats: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    *tensors, _, _, _, _, needs = rest
+    return tuple(
+        x.new_empty(x.shape) if need and x is not None else grad.new_empty(0)
+        for x, need in zip(tensors, needs, strict=True)
+    )
