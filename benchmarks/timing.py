@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +41,48 @@ def interleaved(
     return times
 
 
+def batched(
+    candidates: Mapping[str, Callable[[], Any]],
+    seconds: float,
+    batch: float = 2e-3,
+    rounds: tuple[int, int] = (5, 31),
+) -> dict[str, list[float]]:
+    """Seconds of a call, by name, where calls are short or do not wait for their device.
+
+    In every round each candidate is called as often as fills about ``batch`` seconds; the device
+    has nothing left to do when a clock is read.
+
+    Args:
+        candidates: what to time; each has been called before.
+        seconds: after this time no round begins, once the least number of them is done.
+        batch: seconds of one measurement.
+        rounds: the least and the largest number of them.
+    """
+    counts = {}
+    for name, call in candidates.items():
+        _time(call, 1)
+        counts[name] = max(1, min(500, round(batch / _time(call, 1))))
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    end = time.perf_counter() + seconds
+    for done in range(rounds[1]):
+        if done >= rounds[0] and time.perf_counter() > end:
+            break
+        for name, call in candidates.items():
+            times[name].append(_time(call, counts[name]))
+    return times
+
+
+def _time(call: Callable[[], Any], count: int) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / count
+
+
 def ratio(times: Mapping[str, list[float]], peer: str, ours: str) -> float:
     """The median over rounds of peer / ours."""
     return statistics.median(p / o for p, o in zip(times[peer], times[ours], strict=True))
@@ -49,9 +93,19 @@ def median_ms(times: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: round(1e3 * statistics.median(values), 3) for name, values in times.items()}
 
 
-def peak_mib(call: Callable[[], Any]) -> float:
-    """The most memory that tensors hold at once during one call on a CPU, in MiB."""
+def peak_mib(call: Callable[[], Any], device: str = "cpu") -> float:
+    """The most memory that one call holds at once beyond what was held before, in MiB.
+
+    On a GPU in blocks of torch's allocator, elsewhere in tensors.
+    """
     call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -71,6 +125,27 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_average": [round(x, 2) for x in os.getloadavg()],
     }
+
+
+def card() -> dict[str, Any]:
+    """The GPU, its driver and its clocks as ``nvidia-smi`` gives them, where there is one."""
+    if not torch.cuda.is_available():
+        return {}
+    found: dict[str, Any] = {
+        "name": torch.cuda.get_device_name(),
+        "capability": list(torch.cuda.get_device_capability()),
+        "memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1),
+        "processors": torch.cuda.get_device_properties(0).multi_processor_count,
+        "cuda": torch.version.cuda,
+    }
+    if (program := shutil.which("nvidia-smi")) is not None:
+        fields = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
+        command = [program, f"--query-gpu={fields}", "--format=csv,noheader", "--id=0"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        found["nvidia-smi"] = dict(
+            zip(fields.split(","), done.stdout.strip().split(", "), strict=False)
+        )
+    return found
 
 
 def processor() -> str:

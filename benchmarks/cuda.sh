@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# On a machine with a GPU: tests, ceilings, operators, layers, memory, in at most nine minutes.
+#
+#   bash benchmarks/cuda.sh [--out FOLDER] [--parts tests operators ...]
+#
+# Needs no network and no installation of the package. Wheels that the machine lacks may lie in the
+# folder .whl/ of the repository, which git does not track.
+set -euo pipefail
+start=$(date +%s)
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${PYTHON:-python3}
+
+if compgen -G ".whl/*.whl" > /dev/null; then
+  packages=$(mktemp -d)
+  trap 'rm -rf "$packages"' EXIT
+  "$python" -m pip install --quiet --no-index --no-deps --target "$packages" .whl/*.whl
+  # behind the machine's own packages, which it adds to and does not replace
+  PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$packages"
+fi
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONDONTWRITEBYTECODE=1
+
+# 540 seconds from the start, but for the report and the plots
+left=$((510 - $(date +%s) + start))
+"$python" benchmarks/cuda_run.py --seconds "$left" "$@"

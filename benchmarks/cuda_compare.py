@@ -1,0 +1,158 @@
+"""Candidates of one computation: checked against the reference, then timed side by side."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from cuda_section import Row, Section, said
+from timing import batched, peak_mib, ratio
+from torch import Tensor
+
+# largest difference, relative to the largest number of a tensor
+TOLERANCE = {torch.float32: 5e-4, torch.bfloat16: 5e-2}
+
+# one call, with this probability of dropout
+Run = Callable[[float], Tensor]
+
+
+@dataclass
+class Problem:
+    """What candidates are to compute, and the right result.
+
+    Attributes:
+        leaves: what gradients are asked of, by name.
+        want: ``[..., H, C]``, the reference's output without dropout, from the same leaves.
+        rows: which rows of an output ``want`` has; None: all.
+        dropout_p: with which candidates are timed.
+        dropped: the reference's output with dropout from the generator's state ``state``.
+        exact: candidates that drop the very weights that the reference does.
+    """
+
+    leaves: dict[str, Tensor]
+    want: Callable[[float], Tensor]
+    rows: Tensor | None = None
+    dropout_p: float = 0.0
+    exact: tuple[str, ...] = ()
+    _right: dict[float, list[Tensor]] = field(default_factory=dict)
+
+    def results(self, run: Run, p: float, rows: Tensor | None) -> list[Tensor]:
+        """The output, and a gradient of each leaf."""
+        torch.manual_seed(11)
+        out = run(p)
+        out = out if rows is None else out[rows]
+        wave = torch.arange(out.numel(), device=out.device).view(out.shape).cos().to(out.dtype)
+        leaves = list(self.leaves.values())
+        gradients = torch.autograd.grad(out, leaves, wave) if leaves else ()
+        return [out.detach(), *gradients]
+
+    def difference(self, name: str, run: Run) -> float:
+        """How far a candidate is from the reference, in the worst of all tensors.
+
+        Raises:
+            AssertionError: if that is too far.
+        """
+        worst = 0.0
+        probabilities = {0.0, self.dropout_p} if name in self.exact else {0.0}
+        for p in sorted(probabilities):
+            if p not in self._right:
+                self._right[p] = self.results(self.want, p, None)
+            got = self.results(run, p, self.rows)
+            allowed = TOLERANCE[got[0].dtype]  # the features' type is also their gradients' worth
+            names = ["the output", *(f"the gradient of {leaf}" for leaf in self.leaves)]
+            for what, a, b in zip(names, got, self._right[p], strict=True):
+                if a.shape != b.shape:
+                    raise AssertionError(f"{what} is {list(a.shape)}, expected {list(b.shape)}")
+                if b.numel() == 0:
+                    continue
+                size = max(float(b.abs().max()), 1e-6)
+                away = float((a.float() - b.float()).abs().max()) / size
+                if not away <= allowed:  # also where it is NaN
+                    raise AssertionError(
+                        f"{what} differs from the reference by {away:.3g} of its largest number "
+                        f"(allowed: {allowed:.3g}) with dropout {p}"
+                    )
+                worst = max(worst, away)
+        return worst
+
+
+def compared(
+    section: Section,
+    row: Row,
+    problem: Problem,
+    candidates: Mapping[str, Run],
+    objections: Mapping[str, str],
+    peer: str,
+    modes: tuple[str, ...] = ("forward", "train"),
+    seconds: float = 0.35,
+    peak: bool = True,
+) -> None:
+    """Adds a row: of each candidate its difference, its times, its memory; or its error.
+
+    Args:
+        section: which the row is of.
+        row: what was computed.
+        problem: the reference.
+        candidates: by name.
+        objections: why some backends are not among them.
+        peer: the candidate to which others are compared.
+        modes: "forward" (without gradients), "train" (forward and backward).
+        seconds: of one mode.
+        peak: whether to measure memory.
+    """
+    found: dict[str, Row] = {name: {"objection": text} for name, text in objections.items()}
+    alive = {}
+    for name, run in candidates.items():
+        try:
+            found[name] = {"difference": problem.difference(name, run)}
+            alive[name] = run
+        except AssertionError as error:
+            found[name] = {"wrong": said(error)}
+        except Exception as error:
+            found[name] = {"error": said(error)}
+        _tidy(section.device)
+    ratios: dict[str, dict[str, float]] = {}
+    for mode in modes:
+        calls = {name: call_of(problem, run, mode) for name, run in alive.items()}
+        for name in list(calls):
+            try:
+                memory = peak_mib(calls[name], section.device) if peak else None
+                found[name] |= {f"{mode}_peak_mib": memory} if peak else {}
+                calls[name]()
+            except Exception as error:
+                found[name][f"{mode}_error"] = said(error)
+                del calls[name]
+                _tidy(section.device)
+        if not calls:
+            continue
+        times = batched(calls, seconds)
+        for name, values in times.items():
+            found[name][f"{mode}_ms"] = round(1e3 * statistics.median(values), 5)
+        if peer in times:
+            ratios[mode] = {n: round(ratio(times, peer, n), 3) for n in times if n != peer}
+    section.add(row | {"peer": peer, "candidates": found, "peer_over": ratios})
+
+
+def call_of(problem: Problem, run: Run, mode: str) -> Callable[[], Any]:
+    """One call to time."""
+    p = problem.dropout_p
+    if mode == "forward":
+        return torch.no_grad()(partial(run, p))
+    leaves = list(problem.leaves.values())
+    with torch.no_grad():
+        wave = torch.ones_like(run(p))
+
+    def train() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(run(p), leaves, wave)
+
+    return train
+
+
+def _tidy(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()

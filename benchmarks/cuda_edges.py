@@ -1,0 +1,173 @@
+"""Attention along edges: backends, and the core of PyG's ``TransformerConv``."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from cuda_compare import Problem, Run, compared
+from cuda_peers import AlongEdges
+from cuda_section import Row, Section
+from layer import SHAPES, batch_of
+from torch import Tensor
+
+from pyg_gt import EdgeLayout, EdgeMask, GraphLayout, attention, explain_choice
+from pyg_gt.ops._dispatch import BACKENDS
+
+HEADS = 4
+# query nodes whose outputs and gradients are compared with the reference, which fills a table of
+# their edges times themselves
+SAMPLE = 128
+
+
+class Shape(NamedTuple):
+    """A set of edges; molecules where there are no numbers.
+
+    Attributes:
+        name: of the row.
+        nodes: ``N``.
+        edges: ``E``.
+        channels: C.
+        modes: what is timed.
+        dtypes: types of the features.
+        dropouts: probabilities.
+    """
+
+    name: str
+    nodes: int
+    edges: int
+    channels: int = 16
+    modes: tuple[str, ...] = ("forward", "train")
+    dtypes: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float32)
+    dropouts: tuple[float, ...] = (0.0, 0.5)
+
+
+def shapes(tiny: bool) -> list[Shape]:
+    """The largest as ogbn-products with its edges both ways: 2,449,029 nodes, 123,718,280 edges.
+
+    It comes before what goals are not about.
+    """
+    if tiny:
+        one = (torch.float32,)
+        return [
+            Shape("molecules", 0, 0, dtypes=one, dropouts=(0.0,)),
+            Shape("E=400", 60, 400, dtypes=one),
+            Shape("products", 100, 900, 32, ("forward",), (torch.bfloat16,), (0.0,)),
+        ]
+    return [
+        Shape("E=1M", 20_000, 1_000_000),
+        Shape("products", 2_449_029, 123_718_280, 32, ("forward",), (torch.bfloat16,), (0.0,)),
+        Shape("E=280k", 20_000, 280_000),
+        Shape("molecules x 128", 0, 0),
+    ]
+
+
+def edges_of(shape: Shape, device: str, tiny: bool) -> tuple[int, Tensor]:
+    """Number of nodes and ``edge_index [2, E]``, at random or of rings."""
+    if shape.edges == 0:
+        graphs, *sizes = (4, (0, 1), (2, 9)) if tiny else SHAPES["molecules"]
+        batch, edge_index = batch_of(graphs, *sizes)  # type: ignore[arg-type]
+        return batch.numel(), edge_index.to(device)
+    return shape.nodes, torch.randint(shape.nodes, (2, shape.edges), device=device)
+
+
+class Case:
+    """One set of edges with features of one type, and all that can attend along it."""
+
+    def __init__(
+        self, shape: Shape, dtype: torch.dtype, num_nodes: int, edge_index: Tensor, p: float
+    ) -> None:
+        device = edge_index.device
+        self.shape, self.dtype, self.dropout_p = shape, dtype, p
+        self.layout = GraphLayout.from_sizes([num_nodes], device)
+        edges = EdgeLayout.of(edge_index, num_nodes)
+        assert isinstance(edges, EdgeLayout)
+        self.edges = edges
+        sizes = (num_nodes, 3, HEADS, shape.channels)
+        self.joined = torch.randn(sizes, device=device).to(dtype)
+        self.joined.requires_grad_("train" in shape.modes)
+        self.sample = torch.randperm(num_nodes, device=device)[:SAMPLE].sort().values
+
+    def ours(self, name: str, p: float) -> Tensor:
+        """A backend of the package."""
+        mask = (EdgeMask(self.edges),)
+        return attention(*self.joined.unbind(1), self.layout, mask, dropout_p=p, backend=name)
+
+    def reference(self, p: float) -> Tensor:
+        """``[sample, H, C]`` in float32: the sampled queries alone, with all edges into them."""
+        query, key, value = self.joined.float().unbind(1)
+        place = torch.full((self.layout.num_nodes,), -1, device=query.device)
+        place[self.sample] = torch.arange(self.sample.numel(), device=query.device)
+        source, target = self.edges.edge_index
+        chosen = (place[target] >= 0).nonzero().squeeze(1)
+        edge_index = torch.stack([source[chosen], place[target[chosen]]])
+        queries = GraphLayout.from_sizes([self.sample.numel()], query.device)
+        return attention(
+            query[self.sample], key, value, self.layout, (EdgeMask(edge_index),),
+            query_layout=queries, dropout_p=p, backend="reference",
+        )  # fmt: skip
+
+    def candidates(self) -> tuple[dict[str, Run], dict[str, str]]:
+        """What can run, and what the other backends say."""
+        lines = explain_choice(
+            *self.joined.unbind(1), self.layout, (EdgeMask(self.edges),),
+            dropout_p=self.dropout_p,
+        )  # fmt: skip
+        runs: dict[str, Run] = {}
+        objections = {}
+        for name in BACKENDS:
+            if lines[name] == "chosen" or lines[name].startswith("could run"):
+                runs[name] = partial(self.ours, name)
+            else:
+                objections[name] = lines[name]
+        del runs["reference"]
+        core = AlongEdges(self.edges.edge_index, self.layout.num_nodes)
+        return runs | {"pyg core": partial(core, self.joined)}, objections
+
+    def row(self) -> Row:
+        """What was computed, and the bytes that have to move at least.
+
+        Forward: of each edge a key, a value and an index of 4 bytes, of each node a query and an
+        output. Train adds what its gradients need: keys and values along edges again for those of
+        queries, queries and gradients of outputs for those of keys and values.
+        """
+        n, e = self.layout.num_nodes, self.edges.num_edges
+        wide = HEADS * self.shape.channels * self.joined.element_size()
+        forward = e * (2 * wide + 4) + 2 * n * wide
+        return {
+            "shape": self.shape.name, "nodes": n, "edges": e, "heads": HEADS,
+            "channels": self.shape.channels,
+            "dtype": str(self.dtype).removeprefix("torch."), "dropout": self.dropout_p,
+            "bias": "EdgeMask", "density": round(e / n**2, 8), "sample": self.sample.numel(),
+            "bytes": {"forward": forward, "train": forward + e * (4 * wide + 8) + 6 * n * wide},
+        }  # fmt: skip
+
+
+def run(section: Section) -> None:
+    """All shapes."""
+    cuda = section.device == "cuda"
+    for shape in shapes(section.tiny):
+        torch.manual_seed(0)
+        if not section.has_time(shape.name):
+            continue
+        with section.guarded(shape.name):
+            num_nodes, edge_index = edges_of(shape, section.device, section.tiny)
+            for dtype in shape.dtypes:
+                for p in shape.dropouts:
+                    what = f"{shape.name}, {str(dtype).removeprefix('torch.')}, dropout {p}"
+                    if section.has_time(what):
+                        with section.guarded(what):
+                            one(section, Case(shape, dtype, num_nodes, edge_index, p), cuda)
+
+
+def one(section: Section, case: Case, cuda: bool) -> None:
+    """A row."""
+    runs, objections = case.candidates()
+    leaves = {"joined": case.joined} if case.joined.requires_grad else {}
+    # the words of dropped weights go by the numbers of edges, which a sample changes
+    problem = Problem(leaves, case.reference, case.sample, case.dropout_p, ())
+    compared(
+        section, case.row(), problem, runs, objections, "pyg core", case.shape.modes,
+        seconds=0.3 if cuda else 0.02, peak=cuda,
+    )  # fmt: skip

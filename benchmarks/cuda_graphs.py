@@ -1,0 +1,81 @@
+"""Batches of molecules inside CUDA graphs: what is left when no launch costs time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from cuda_compare import call_of
+from cuda_operators import Case, configs
+from cuda_section import Row, Section, said
+from timing import batched, ratio
+
+
+def run(section: Section) -> None:
+    """Without biases and dropout; candidates that a graph cannot hold say why."""
+    for config in configs(section.tiny):
+        if not config.shape.startswith("molecules") or config.variant != "plain":
+            continue
+        if not section.has_time(config.said):
+            continue
+        with section.guarded(config.said):
+            case = Case(config, section.device, section.tiny)
+            runs, objections = case.candidates(("flex",))
+            # PyG's path reads sizes on the host, which a graph cannot: it runs as it is
+            eager = {"pyg padded": runs.pop("pyg padded")}
+            problem = case.problem()
+            found: dict[str, Row] = {
+                name: {"objection": text} for name, text in objections.items()
+            }
+            ratios: dict[str, dict[str, float]] = {}
+            for mode in ("forward", "train"):
+                calls = {"pyg padded": call_of(problem, eager["pyg padded"], mode)}
+                calls["pyg padded"]()
+                for name, candidate in runs.items():
+                    row = found.setdefault(name, {})
+                    try:
+                        row[f"{mode}_difference"] = problem.difference(name, candidate)
+                        calls[name] = captured(call_of(problem, candidate, mode))
+                    except AssertionError as error:
+                        row["wrong"] = said(error)
+                    except Exception as error:
+                        row[f"{mode}_error"] = said(error)
+                        torch.cuda.synchronize()
+                        torch.zeros(1, device=section.device).add_(1).item()  # or the part ends
+                times = batched(calls, 0.3)
+                for name, values in times.items():
+                    milliseconds = round(1e3 * statistics.median(values), 5)
+                    found.setdefault(name, {})[f"{mode}_ms"] = milliseconds
+                ratios[mode] = {
+                    n: round(ratio(times, "pyg padded", n), 3) for n in times if n != "pyg padded"
+                }
+            row = case.row() | {"cuda_graph": True, "peer": "pyg padded"}
+            section.add(row | {"candidates": found, "peer_over": ratios})
+
+
+def captured(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call as a CUDA graph, warmed up on a stream of its own as torch's notes say.
+
+    Its result is checked against that of a plain call.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        held = call()
+    graph.replay()
+    torch.cuda.synchronize()
+    for got, want in zip(_tensors(held), _tensors(call()), strict=True):
+        if not torch.allclose(got, want, rtol=1e-2, atol=1e-2):
+            raise AssertionError("the replayed graph gives another result than the call")
+    return graph.replay
+
+
+def _tensors(result: Any) -> tuple[torch.Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)

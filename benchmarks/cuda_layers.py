@@ -1,0 +1,156 @@
+"""Layers as they are trained: PyG's and ours with the same weights; how often they compile."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch_geometric.nn as pyg
+from cuda_section import Row, Section
+from layer import MODES, SHAPES, batch_of, checked, layers, step, train_step
+from timing import batched, peak_mib, ratio
+from torch import Tensor
+
+import pyg_gt
+
+CHANNELS, HEADS = 64, 4
+
+
+def run(section: Section) -> None:
+    """``GPSConv`` on batches made anew at every step, ``TransformerConv`` along edges."""
+    shapes: dict[str, tuple[Any, ...]] = dict(SHAPES)
+    edges = {"E=1M": (20_000, 1_000_000), "E=280k": (20_000, 280_000)}
+    if section.tiny:
+        shapes = {"molecules": (4, (0, 1), (2, 9))}
+        edges = {"E=400": (60, 400)}
+    for shape, sizes in shapes.items():
+        torch.manual_seed(0)
+        batch, edge_index = (t.to(section.device) for t in batch_of(*sizes))
+        for mode in MODES:
+            what = f"GPSConv, {shape}, {mode}"
+            if section.has_time(what):
+                with section.guarded(what):
+                    gps(section, shape, mode, batch, edge_index)
+    for shape, (nodes, count) in edges.items():
+        what = f"TransformerConv, {shape}"
+        if section.has_time(what):
+            with section.guarded(what):
+                transformer(section, shape, nodes, count)
+
+
+def gps(section: Section, shape: str, mode: str, batch: Tensor, edge_index: Tensor) -> None:
+    """As ``layer.py`` does it: checked without dropout, then timed in its mode."""
+    dropout, train = 0.5 if "0.5" in mode else 0.0, "train" in mode
+    models = {n: m.to(section.device) for n, m in layers(CHANNELS, HEADS, dropout).items()}
+    x = torch.randn(batch.numel(), CHANNELS, device=section.device)
+    for model in models.values():
+        model.train(mode == "train")
+    checked(models, (x, edge_index, batch))
+    for model in models.values():
+        model.train(train)
+    inputs = (x.requires_grad_(train), edge_index, batch)
+    calls = {name: step(model, inputs, train) for name, model in models.items()}
+    row = {"layer": "GPSConv", "shape": shape, "nodes": batch.numel(), "mode": mode}
+    section.add(row | timed(section, calls))
+
+
+def transformer(section: Section, shape: str, nodes: int, count: int) -> None:
+    """``TransformerConv`` and ``MaskedTransformerConv``; the edges stay the same."""
+    torch.manual_seed(0)
+    device = section.device
+    sizes = (CHANNELS, CHANNELS // HEADS, HEADS)
+    theirs = pyg.TransformerConv(*sizes).to(device)
+    ours = pyg_gt.nn.MaskedTransformerConv(*sizes).to(device)
+    ours.load_state_dict(theirs.state_dict())
+    models = {"pyg": theirs, "pyg_gt": ours}
+    x = torch.randn(nodes, CHANNELS, device=device, requires_grad=True)
+    edge_index = torch.randint(nodes, (2, count), device=device)
+    checked(models, (x.detach(), edge_index))
+    for mode in ("train", "eval forward"):
+        calls: dict[str, Callable[[], Any]] = {}
+        for name, model in models.items():
+            if mode == "train":
+                calls[name] = lambda model=model: train_step(model, x, edge_index)
+            else:
+                calls[name] = torch.no_grad()(lambda model=model: model(x, edge_index))
+        row = {"layer": "TransformerConv", "shape": shape, "nodes": nodes, "mode": mode}
+        section.add(row | {"edges": count} | timed(section, calls))
+
+
+def timed(section: Section, calls: dict[str, Callable[[], Any]]) -> Row:
+    """Medians, and the median of PyG's time over ours."""
+    cuda = section.device == "cuda"
+    memory = {name: peak_mib(call, "cuda") for name, call in calls.items()} if cuda else {}
+    times = batched(calls, 0.02 if section.tiny else 0.6)
+    return {
+        "channels": CHANNELS, "heads": HEADS, "dtype": "float32", "checked": True,
+        "ms": {name: round(1e3 * statistics.median(t), 4) for name, t in times.items()},
+        "peak_mib": memory, "pyg_over_pyg_gt": round(ratio(times, "pyg", "pyg_gt"), 3),
+    }  # fmt: skip
+
+
+def recompiles(section: Section) -> None:
+    """How many graphs ``torch.compile`` makes over different batches: flex, and a model of GPS."""
+    number = 6 if section.tiny else 100
+    for name, make in (("flex", _flex), ("GPSConv", _gps)):
+        if section.has_time(name):
+            with section.guarded(name):
+                torch._dynamo.reset()
+                call = make(section)
+                done, before = 0, _graphs()
+                for seed in range(number):
+                    if not section.has_time(f"{name}, from batch {seed} on"):
+                        break
+                    torch.manual_seed(seed)
+                    graphs = int(torch.randint(2, 6 if section.tiny else 200, ()))
+                    call(*(t.to(section.device) for t in batch_of(graphs, (0, 1), (2, 40))))
+                    done += 1
+                made = _graphs() - before
+                section.add({"compiled": name, "batches": done, "graphs": made})
+
+
+def _graphs() -> int:
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+def _flex(section: Section) -> Callable[[Tensor, Tensor], None]:
+    train = section.device == "cuda"  # it has no backward elsewhere
+    dtype = torch.bfloat16 if train else torch.float32
+
+    def call(batch: Tensor, edge_index: Tensor) -> None:
+        x = torch.randn(batch.numel(), HEADS, 16, device=batch.device, dtype=dtype)
+        x.requires_grad_(train)
+        layout = pyg_gt.GraphLayout.of(batch, batch.numel())
+        out = pyg_gt.attention(x, x, x, layout, backend="flex")
+        want = pyg_gt.attention(x, x, x, layout, backend="reference")
+        torch.testing.assert_close(out, want, rtol=3e-2, atol=3e-2)
+        if train:
+            out.sum().backward()
+
+    return call
+
+
+class _Stack(torch.nn.ModuleList):
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x, edge_index, batch)
+        return x
+
+
+def _gps(section: Section) -> Callable[[Tensor, Tensor], None]:
+    model = _Stack(layers(CHANNELS, HEADS, 0.0)["pyg_gt"] for _ in range(2)).to(section.device)
+    twin = copy.deepcopy(model)
+    compiled = torch.compile(
+        model, backend="inductor" if section.device == "cuda" else "aot_eager"
+    )
+
+    def call(batch: Tensor, edge_index: Tensor) -> None:
+        x = torch.randn(batch.numel(), CHANNELS, device=batch.device)
+        out, want = compiled(x, edge_index, batch), twin(x, edge_index, batch)
+        torch.testing.assert_close(out, want, rtol=1e-2, atol=1e-2)
+        out.sum().backward()
+
+    return call

@@ -1,0 +1,173 @@
+"""Everything that only a GPU can show, in one run: ``bash benchmarks/cuda.sh``.
+
+Tests, the card's ceilings, operators, layers, compilations and memory, each part in a process of
+its own with a share of the time: what a part had no time for is listed, and a part that dies takes
+no other along. Every candidate is compared with the ``reference`` backend before it is timed.
+
+Not named ``cuda.py``: on the path of modules it would hide NVIDIA's package ``cuda``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cuda_ceilings
+import cuda_edges
+import cuda_graphs
+import cuda_layers
+import cuda_memory
+import cuda_operators
+import cuda_plots
+import cuda_report
+import cuda_tests
+import torch
+from cuda_section import Row, Section, said
+from timing import card, environment, write
+
+# the parts in their order, with their shares of the time
+PARTS: dict[str, tuple[Callable[[Section], None], int]] = {
+    "ceilings": (cuda_ceilings.run, 20),
+    "operators": (cuda_operators.run, 110),
+    "edges": (cuda_edges.run, 60),
+    "layers": (cuda_layers.run, 40),
+    "graphs": (cuda_graphs.run, 25),
+    "memory": (cuda_memory.run, 25),
+    "recompiles": (cuda_layers.recompiles, 40),
+    "flex": (cuda_operators.run_flex, 60),
+}
+TESTS_SHARE = 140
+WARM_PROCESSES = 6
+# a process needs about so much before it can begin
+LEAST_SECONDS = 5
+ONLY_CUDA = ("graphs", "flex")
+
+
+def main() -> int:
+    """Runs the parts, writes one JSON and plots, prints a table; 1 if something was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--tiny", action="store_true", help="a test of the benchmark itself")
+    parser.add_argument("--seconds", type=float, default=510.0, help="for all parts together")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--parts", nargs="+", default=["tests", *PARTS])
+    parser.add_argument("--one-process", action="store_true", help="for a debugger")
+    parser.add_argument("--part", help=argparse.SUPPRESS)  # what such a process is told
+    parser.add_argument("--warm", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if unknown := set(args.parts) - {"tests", *PARTS}:
+        parser.error(f"--parts: unknown {sorted(unknown)}; expected tests, {', '.join(PARTS)}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("no GPU that torch can use; '--device cpu --tiny' tries the benchmark itself")
+    if args.device == "cpu":
+        torch.set_num_threads(1)
+    if args.warm is not None:
+        cuda_operators.warm(args.warm, WARM_PROCESSES, args.device, args.tiny)
+        return 0
+    if args.part:
+        part(Section(args.part, args.seconds, args.device, args.tiny, args.out))
+        return 0
+    return everything(args)
+
+
+def part(section: Section) -> None:
+    """Runs one part to its end; its error is a line of the result."""
+    try:
+        PARTS[section.name][0](section)
+    except Exception as error:
+        section.errors.append(said(error))
+    section.save()
+
+
+def everything(args: argparse.Namespace) -> int:
+    """All parts; each has its share of what time is left, so that none's rest is lost."""
+    end = time.monotonic() + args.seconds
+    found: dict[str, Row] = {}
+    chosen = [
+        n for n in PARTS if n in args.parts and (args.device == "cuda" or n not in ONLY_CUDA)
+    ]
+    shares = {"tests": TESTS_SHARE} if "tests" in args.parts else {}
+    shares |= {name: PARTS[name][1] for name in chosen}
+    result: Row = {
+        "environment": environment(), "card": card(), "device": args.device, "tiny": args.tiny,
+        "seconds_given": args.seconds, "parts": found,
+    }  # fmt: skip
+    name = torch.cuda.get_device_name() if args.device == "cuda" else "no_gpu"
+    stem = args.out / f"cuda_{'_'.join(name.lower().split())}"
+    with TemporaryDirectory() as folder:
+        for name in shares:
+            rest = sum(share for other, share in shares.items() if other not in found)
+            seconds = max(0.0, end - time.monotonic()) * shares[name] / rest
+            section = Section(name, seconds, args.device, args.tiny, Path(folder) / f"{name}.json")
+            if name == "tests":
+                cuda_tests.run(section, compiling_ahead(args))
+                found[name] = section.result()
+            elif args.one_process or args.device == "cpu":
+                part(section)
+                found[name] = section.result()
+            else:
+                found[name] = apart(section, max(0.0, end - time.monotonic()))
+            lines = len(found[name]["rows"]), len(found[name]["left_out"])
+            print(
+                f"{name}: {found[name]['seconds']} s, {lines[0]} rows, {lines[1]} left out",
+                *found[name]["errors"], sep="\n  ", flush=True,
+            )  # fmt: skip
+            write(stem.with_suffix(".json"), result)
+    result["summary"] = cuda_report.summary(result)
+    write(stem.with_suffix(".json"), result)
+    cuda_plots.draw(result, stem)
+    print(cuda_report.text(result["summary"]))
+    return 1 if result["summary"]["wrong"] else 0
+
+
+def compiling_ahead(args: argparse.Namespace) -> list[list[str]]:
+    """Commands that fill the caches of compiled kernels, side by side."""
+    if args.device == "cpu" or "operators" not in args.parts:
+        return []
+    command = [sys.executable, __file__, "--device", args.device, *["--tiny"] * args.tiny]
+    return [[*command, "--warm", str(number)] for number in range(WARM_PROCESSES)]
+
+
+def apart(section: Section, most: float) -> Row:
+    """One part in a process of its own; its rows so far, if it hangs or dies."""
+    assert section.path is not None
+    if most < LEAST_SECONDS:
+        section.left_out.append("all of it")
+        return section.result()
+    section.save()
+    command = [
+        sys.executable, __file__, "--part", section.name, "--device", section.device,
+        "--seconds", str(section.seconds), "--out", str(section.path),
+        *["--tiny"] * section.tiny,
+    ]  # fmt: skip
+    # a compilation or a large size that has begun may need a little more
+    limit = min(most, 1.25 * section.seconds + 10)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    died = None
+    try:
+        _, words = process.communicate(timeout=limit)
+        if process.returncode != 0:
+            last = words.decode(errors="replace").strip().splitlines()[-1:]
+            died = f"the part ended with {process.returncode}: {''.join(last)[:400]}"
+    except subprocess.TimeoutExpired:
+        cuda_tests.end(process)
+        process.communicate()
+        died = f"the part was killed after {limit:.0f} s"
+    found: Row = json.loads(section.path.read_text(encoding="utf-8"))
+    if died is not None:
+        found["errors"].append(died)
+        found["seconds"] = round(time.monotonic() - section.start, 1)
+        found["left_out"].append("what stood behind the last row when the part ended")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""The tests marked ``cuda``, a process for each file, while kernels are compiled beside them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cuda_section import Row, Section
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(section: Section, others: Sequence[Sequence[str]] = (), root: Path = ROOT) -> None:
+    """A row for each test file; ``others`` are commands that run beside, of no result.
+
+    What is not done when time is up is killed and said to have failed.
+    """
+    files = [
+        path
+        for path in sorted((root / "tests").rglob("test_*.py"))
+        if "cuda" in path.read_text(encoding="utf-8")
+    ]
+    if section.tiny and root == ROOT:
+        files = [ROOT / "tests" / "test_layout.py"]
+    places = max(2, (os.cpu_count() or 2) // 2)
+    waiting, running = list(files), {}
+    beside = [_start(command, root) for command in others]
+    with TemporaryDirectory() as folder:
+        while waiting or running:
+            if section.left() <= 0:
+                break
+            while waiting and len(running) < places:
+                file = waiting.pop(0)
+                report = Path(folder) / f"{len(waiting)}.xml"
+                command = [
+                    sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider",
+                    f"--junitxml={report}", "--tb=short", str(file),
+                ]  # fmt: skip
+                running[file] = (_start(command, root), report)
+            for file, (process, report) in list(running.items()):
+                if process.poll() is not None:
+                    del running[file]
+                    section.add(counts(report, process.returncode) | {"file": _name(file, root)})
+            time.sleep(0.1)
+        for file, (process, _) in running.items():
+            end(process)
+            section.add({"file": _name(file, root), "ended": "killed: time is up", "failed": 1})
+        for file in waiting:
+            section.left_out.append(_name(file, root))
+        while any(p.poll() is None for p in beside) and section.left() > 0:
+            time.sleep(0.1)
+        for number, process in enumerate(beside):
+            if process.poll() is None:
+                section.left_out.append(f"compiling ahead, part {number}")
+            end(process)
+    section.save()
+
+
+def counts(report: Path, code: int) -> Row:
+    """Of a JUnit file: how many tests passed, failed and were skipped, and what failed."""
+    row: Row = {"exit": code, "passed": 0, "failed": 0, "skipped": 0, "failures": []}
+    if code == 5:  # nothing was selected
+        return row
+    if not report.is_file():
+        return row | {"failed": 1, "failures": [f"pytest ended with {code} and no report"]}
+    for case in ElementTree.parse(report).iter("testcase"):
+        kinds = {child.tag for child in case}
+        if kinds & {"failure", "error"}:
+            row["failed"] += 1
+            message = next(c.get("message") or "" for c in case if c.tag in ("failure", "error"))
+            name = f"{case.get('classname')}::{case.get('name')}"
+            row["failures"].append(f"{name}: {' '.join(message.split())[:300]}")
+        elif "skipped" in kinds:
+            row["skipped"] += 1
+        else:
+            row["passed"] += 1
+    if code != 0 and not row["failed"]:
+        row |= {"failed": 1, "failures": [f"pytest ended with {code}"]}
+    return row
+
+
+def _name(file: Path, root: Path) -> str:
+    return str(file.relative_to(root))
+
+
+def _start(command: Sequence[str], root: Path) -> subprocess.Popen[bytes]:
+    # a session of its own, so that what it starts ends with it
+    return subprocess.Popen(
+        command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process and what it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, 9)
+        process.wait()
