@@ -9,25 +9,27 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
-from .bias import num_pairs, pair_of_edge, pair_ptr
-
-# The backward of torch 2.11 has candidates only for this size at every width (sm90).
-BLOCK = 128
+from ._flex_packing import BLOCK, place
+from .bias import num_pairs, pair_ptr
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Packed(NamedTuple):
-    """Row by row, what a kernel needs to know of the packed and padded axes.
+    """What a kernel needs to know of the packed and padded axes.
+
+    A row without a pair (padding, or a query without keys) attends to nothing, but shows a
+    function of scores a pair that exists, like the other rows.
 
     Attributes:
-        rows: packed queries, padded to a multiple of ``BLOCK`` (at least one block).
-        cols: packed keys, likewise.
-        low: ``[rows]`` int32, the first packed key of the query's graph.
-        high: ``[rows]`` int32, one past the last; ``low == high`` on padding.
-        pair: ``[rows]`` int64, the flat pair of the query and its first key.
+        rows: length of the queries' axis, a multiple of ``BLOCK``.
+        cols: length of the keys' axis, likewise.
+        query_row: ``[Nq]`` int64, where each of the caller's queries stands.
+        key_col: ``[Nk]`` int64, where each key does.
+        low: ``[rows]`` int32, the column of the first key of the query's graph.
+        high: ``[rows]`` int32, one past the last; ``low == high`` where there is no pair.
+        pair: ``[rows]``, the flat pair of the query and its first key; int32 if P allows.
         graph: ``[rows]`` int64, the graph of the query.
         query_node: ``[rows]`` int64, the caller's number of the query.
         key_node: ``[cols]`` int64, the caller's number of the key.
@@ -35,6 +37,8 @@ class Packed(NamedTuple):
 
     rows: int
     cols: int
+    query_row: Tensor
+    key_col: Tensor
     low: Tensor
     high: Tensor
     pair: Tensor
@@ -43,122 +47,109 @@ class Packed(NamedTuple):
     key_node: Tensor
 
 
+def nearest(kv: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The column ``kv``, or the nearest to it in ``[low, high)``; ``low`` if that is empty."""
+    return torch.maximum(torch.minimum(kv, high - 1), low)
+
+
 def packed(query_layout: GraphLayout, layout: GraphLayout) -> Packed:
-    """The row tables of a pair of layouts; one graph behind the other, in graph order."""
-    query_node, key_node = _order(query_layout), _order(layout)
-    graph = query_layout.batch[query_node]
-    width = layout.ptr.diff()[graph]
-    low = layout.ptr[graph]
-    pair = pair_ptr(query_layout, layout)[graph] + query_layout.pos[query_node] * width
-    rows, cols = _round_up(query_layout.num_nodes), _round_up(layout.num_nodes)
+    """The tables of a pair of layouts that have a pair of nodes in common."""
+    placement = place(query_layout.sizes, layout.sizes)
+    starts = torch.tensor([placement.row_start, placement.col_start]).to(layout.device)
+    row_start, col_start = starts
+    query_row = row_start[query_layout.batch] + query_layout.pos
+    key_col = col_start[layout.batch] + layout.pos
+    if query_layout is layout and placement.row_start == placement.col_start:
+        key_col = query_row
+
+    sizes = zip(query_layout.sizes, layout.sizes, strict=True)
+    some = next(graph for graph, (n, m) in enumerate(sizes) if n and m)
+    width = layout.ptr.diff()[query_layout.batch]  # [Nq], keys of each query
+    graph = torch.where(width > 0, query_layout.batch, some)
+    low = col_start[graph]
+    first_pairs = pair_ptr(query_layout, layout)
+    pair = first_pairs[graph] + torch.where(width > 0, query_layout.pos * width, 0)
+    queries = torch.arange(query_layout.num_nodes, device=layout.device)
+    a_query = (query_layout.batch == some).to(torch.uint8).argmax()
+    queries = torch.where(width > 0, queries, a_query)
+
+    def rowwise(values: Tensor, fill: Tensor) -> Tensor:
+        full = values.new_empty(placement.rows)
+        full.copy_(fill)
+        return full.index_copy_(0, query_row, values)
+
+    every_pair = num_pairs(query_layout, layout)
     return Packed(
-        rows,
-        cols,
-        _pad(low, rows).int(),
-        _pad(low + width, rows).int(),
-        _pad(pair, rows),
-        _pad(graph, rows),
-        _pad(query_node, rows),
-        _pad(key_node, cols),
+        placement.rows,
+        placement.cols,
+        query_row,
+        key_col,
+        rowwise(low, col_start[some]).int(),
+        rowwise(low + width, col_start[some]).int(),
+        rowwise(pair, first_pairs[some]).to(torch.int32 if every_pair < 2**31 else torch.int64),
+        rowwise(graph, torch.full_like(a_query, some)),
+        rowwise(queries, a_query),
+        key_col.new_zeros(placement.cols).index_copy_(
+            0, key_col, torch.arange(layout.num_nodes, device=layout.device)
+        ),
     )
 
 
 def full_mask(table: Packed, compact: bool) -> BlockMask:
-    """Every pair of one graph. A block row needs an interval of block columns, so O(rows) work."""
+    """Every pair of one graph. The blocks of a row are one interval, so this is O(rows) work.
+
+    Args:
+        table: the packed axes.
+        compact: as wide as the longest row of blocks, in place of all of them.
+    """
     low, high = table.low, table.high
 
     def same_graph(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
         return (kv >= low[q]) & (kv < high[q])
 
-    live = table.high > table.low
-    first = torch.where(live, table.low, table.cols).view(-1, BLOCK).amin(1) // BLOCK
-    last = torch.where(live, table.high - 1, -1).view(-1, BLOCK).amax(1)
+    live = high > low
+    low_of, high_of = (x.long().view(-1, BLOCK) for x in (low, high))
+    first = torch.where(live, low, table.cols).long().view(-1, BLOCK).amin(1) // BLOCK
+    last = torch.where(live, high - 1, -1).long().view(-1, BLOCK).amax(1)
     last = torch.where(last < 0, -1, last // BLOCK)
-    # graphs are packed in order, so the keys of a block row are one interval
-    row = torch.arange(table.rows // BLOCK, device=low.device)
     counts = (last - first + 1).clamp(min=0)
-    rows = torch.repeat_interleave(row, counts)
-    offset = torch.arange(rows.numel(), device=low.device) - (counts.cumsum(0) - counts)[rows]
-    return _block_mask(table, rows, first[rows] + offset, same_graph, compact)
+    row = torch.repeat_interleave(torch.arange(counts.numel(), device=low.device), counts)
+    col = first[row] + torch.arange(row.numel(), device=low.device)
+    col -= (counts.cumsum(0) - counts)[row]
+    # keys of two graphs do not overlap, so what all rows share belongs to one graph
+    begin, end = low_of.amax(1), high_of.amin(1)
+    full = (begin[row] <= col * BLOCK) & ((col + 1) * BLOCK <= end[row])
+    return block_mask(table, row, col, full, same_graph, compact)
 
 
-def edge_mask(
-    table: Packed, edges: EdgeLayout, query_layout: GraphLayout, layout: GraphLayout, compact: bool
-) -> tuple[BlockMask, Tensor]:
-    """Only the pairs that an edge joins.
-
-    Returns:
-        The block mask, and ``slot [P]`` int32: for each flat pair the number of its edge among
-        the distinct ones plus one, or 0 where there is none.
-    """
-    pairs = pair_of_edge(edges, query_layout, layout)
-    distinct = torch.unique(pairs)
-    slot = torch.zeros(num_pairs(query_layout, layout), dtype=torch.int32, device=pairs.device)
-    numbers = torch.arange(1, distinct.numel() + 1, device=pairs.device)
-    slot[distinct] = numbers.int()
-    low, high, pair = table.low, table.high, table.pair
-    last = max(slot.numel() - 1, 0)
-    if slot.numel() == 0:
-        slot = slot.new_zeros(1)
-
-    def joined(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        inside = (kv >= low[q]) & (kv < high[q])
-        return inside & (slot[(pair[q] + kv - low[q]).clamp(0, last)] > 0)
-
-    row_of, col_of = _inverse(query_layout), _inverse(layout)
-    cols = table.cols // BLOCK
-    blocks = row_of[edges.target] // BLOCK * cols + col_of[edges.source] // BLOCK
-    blocks = torch.unique(blocks)
-    return _block_mask(table, blocks // cols, blocks % cols, joined, compact), slot
-
-
-def _block_mask(
-    table: Packed, row: Tensor, col: Tensor, mask_mod: MaskMod, compact: bool
+def block_mask(
+    table: Packed, row: Tensor, col: Tensor, full: Tensor, mask_mod: MaskMod, compact: bool
 ) -> BlockMask:
-    """From the blocks to visit, sorted by row; both directions by the constructor."""
+    """From the blocks to visit, sorted by row, and which of them need no mask."""
     num_rows, num_cols = table.rows // BLOCK, table.cols // BLOCK
     by_col = (col * num_rows + row).argsort()
-    kv = _columns(row, col, num_rows, None if compact else num_cols)
-    q = _columns(col[by_col], row[by_col], num_cols, None if compact else num_rows)
-    return BlockMask(
-        (table.rows, table.cols),
-        *kv,
-        full_kv_num_blocks=None,
-        full_kv_indices=None,
-        q_num_blocks=q[0],
-        q_indices=q[1],
-        full_q_num_blocks=None,
-        full_q_indices=None,
-        BLOCK_SIZE=(BLOCK, BLOCK),
-        mask_mod=mask_mod,
-    )
+    kv = _both(row, col, full, num_rows, None if compact else num_cols)
+    q = _both(col[by_col], row[by_col], full[by_col], num_cols, None if compact else num_rows)
+    # tables of full blocks are always given: kernels with and without them are two compilations
+    return BlockMask((table.rows, table.cols), *kv, *q, (BLOCK, BLOCK), mask_mod)
 
 
-def _columns(row: Tensor, col: Tensor, num_rows: int, width: int | None) -> tuple[Tensor, Tensor]:
-    """Counts ``[1, 1, num_rows]`` and indices ``[1, 1, num_rows, width]``, both int32."""
-    counts = torch.bincount(row, minlength=num_rows)
+def _both(
+    row: Tensor, col: Tensor, full: Tensor, num_rows: int, width: int | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Counts ``[1, 1, num_rows]`` and indices ``[1, 1, num_rows, width]``, all int32.
+
+    First of the blocks that need a mask, then of those that do not. Both tables have one width:
+    torch 2.11 steps through the second by the strides of the first.
+    """
+    parts = [(row[chosen], col[chosen]) for chosen in (~full, full)]
+    counts = [torch.bincount(part, minlength=num_rows) for part, _ in parts]
     if width is None:  # reads the device once, when the tables are made
-        width = max(int(counts.max()), 1)
-    place = torch.arange(row.numel(), device=row.device) - (counts.cumsum(0) - counts)[row]
-    indices = torch.zeros(num_rows, width, dtype=torch.int32, device=row.device)
-    indices[row, place] = col.int()
-    return counts.int()[None, None], indices[None, None]
-
-
-def _order(layout: GraphLayout) -> Tensor:
-    if layout.order is not None:
-        return layout.order
-    return torch.arange(layout.num_nodes, device=layout.device)
-
-
-def _inverse(layout: GraphLayout) -> Tensor:
-    """``[N]``: where each of the caller's nodes stands when packed."""
-    return layout.ptr[layout.batch] + layout.pos
-
-
-def _pad(x: Tensor, size: int) -> Tensor:
-    return torch.cat([x, x.new_zeros(size - x.numel())])
-
-
-def _round_up(n: int) -> int:
-    return max(BLOCK, (n + BLOCK - 1) // BLOCK * BLOCK)
+        width = max(2, int(torch.stack(counts).max()))
+    tables = []
+    for (rows, cols), count in zip(parts, counts, strict=True):
+        place = torch.arange(rows.numel(), device=row.device) - (count.cumsum(0) - count)[rows]
+        indices = torch.zeros(num_rows, width, dtype=torch.int32, device=row.device)
+        indices[rows, place] = cols.int()
+        tables += [count.int()[None, None], indices[None, None]]
+    return tables[0], tables[1], tables[2], tables[3]

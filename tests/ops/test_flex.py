@@ -1,15 +1,14 @@
 """FlexAttention on the packed batch. On a CPU it runs forward only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import pytest
 import torch
 from torch import Tensor
-from torch._dynamo.utils import counters
 from torch.nn.attention.flex_attention import flex_attention
 
-from pyg_gt import EdgeMask, GraphLayout, ScoreMod, TableBias, attention
-from pyg_gt.ops import _flex
+from pyg_gt import EdgeMask, GraphLayout, attention
+from pyg_gt.ops import _flex, _flex_compiled, _flex_edges
 from pyg_gt.testing import assert_same_attention
 
 from .cases import BIASES, Case, layout_of, make_case, unsupported
@@ -74,11 +73,16 @@ def test_the_kernel_that_reads_the_block_tables(
     """Compiled, with sizes as constants: the plain one looks at the function of the mask only."""
     used = []
 
-    def compiled(backend: str) -> Callable[..., Tensor]:
+    def compiled(backend: str, kind: Hashable) -> Callable[..., Tensor]:
         used.append(backend)
-        return torch.compile(flex_attention, dynamic=False, fullgraph=True)
 
-    monkeypatch.setattr(_flex, "_compiled", compiled)
+        def attend(q: Tensor, k: Tensor, v: Tensor, mod: object, mask: object, scale: float,
+                   options: None) -> Tensor:
+            return flex_attention(q, k, v, mod, mask, scale)
+
+        return torch.compile(attend, dynamic=False, fullgraph=True)
+
+    monkeypatch.setattr(_flex_compiled, "_compiled", compiled)
     layout = layout_of([100, 30, 0, 150, 9, 128], "unsorted")
     query_layout = layout if bias == "none" else layout_of([3, 0, 7, 150, 9, 130], "unsorted")
     case = Case(query_layout, layout, torch.float32, grad=False)
@@ -86,28 +90,6 @@ def test_the_kernel_that_reads_the_block_tables(
     made(case)
     assert_same(case)
     assert used == ["eager"]
-
-
-def sloped(slope: Tensor, unit: int) -> Callable[..., Tensor]:
-    return lambda score, graph, head, q, k: score * slope[head] + (q - k) / unit
-
-
-def test_few_compilations_over_twenty_batches() -> None:
-    """One for a single block, one for more, one where unlike sizes happened to be equal."""
-    before = counters["stats"]["unique_graphs"]
-    for seed in range(20):
-        torch.manual_seed(seed)
-        sizes = torch.randint(0, 150, (int(torch.randint(2, 9, ())),)).tolist()
-        layout = layout_of(sizes, "unsorted")
-        case = Case(layout, layout, torch.float32, grad=False)
-        nodes = torch.arange(layout.num_nodes)
-        edges = torch.stack([nodes, nodes])
-        mod = ScoreMod(sloped(torch.randn(2), 1 + seed))
-        index = torch.randint(4, (case.pairs(),), dtype=torch.uint8)
-        values = case.leaf(layout.num_nodes, 2)
-        case.biases = (TableBias(case.leaf(4, 2), index), mod, EdgeMask(edges, values))
-        assert_same(case)
-    assert 1 <= counters["stats"]["unique_graphs"] - before <= 3
 
 
 @pytest.mark.parametrize("channels", [1, 16, 24, 256])
@@ -191,9 +173,18 @@ def test_what_it_refuses_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotImplementedError, match="at most 256 channels per head .got 257"):
         wide.attention("flex")
     case = make_case("mask", dtype=torch.float32, grad=False)
-    monkeypatch.setattr(_flex, "_MAX_PAIRS", 83)
-    with pytest.raises(NotImplementedError, match="84 pairs are more than 83"):
+    monkeypatch.setattr(_flex_edges, "MAX_BYTES", 4 * 16 - 1)
+    with pytest.raises(NotImplementedError, match="a bit for each pair, and 64 bytes are more"):
         case.attention("flex")
+    monkeypatch.setattr(_flex_edges, "MAX_BYTES", 4 * 16)
+    assert unsupported(case, "flex") is None
+    for bias in ("mask-values", "mask-repeats"):
+        with_slots = make_case(bias, dtype=torch.float32, grad=False)
+        monkeypatch.setattr(_flex_edges, "MAX_BYTES", 4 * 84 - 1)
+        with pytest.raises(NotImplementedError, match="an int32 for each pair, and 336 bytes are"):
+            with_slots.attention("flex")
+        monkeypatch.setattr(_flex_edges, "MAX_BYTES", 4 * 84)
+        assert unsupported(with_slots, "flex") is None
     monkeypatch.setattr(_flex, "_MAX_CPU_SCORES", 511)
     case = make_case("none", dtype=torch.float32, grad=False)
     with pytest.raises(NotImplementedError, match="all 512 scores"):

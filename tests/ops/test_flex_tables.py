@@ -8,62 +8,85 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from pyg_gt import EdgeLayout, GraphLayout
-from pyg_gt.ops._flex_tables import BLOCK, edge_mask, full_mask, packed
+from pyg_gt.ops._flex_edges import Joined, edge_mask
+from pyg_gt.ops._flex_packing import BLOCK
+from pyg_gt.ops._flex_tables import Packed, full_mask, nearest, packed
 from pyg_gt.ops.bias import num_pairs, pair_of_edge
 
 from .cases import layout_of
 
 # a graph is small, about a block, or several blocks long
 GRAPH = st.one_of(st.integers(0, 6), st.integers(100, 140), st.sampled_from([0, 128, 256, 300]))
-SIZES = st.lists(st.tuples(GRAPH, GRAPH), min_size=1, max_size=7)
+SIZES = st.lists(st.tuples(GRAPH, GRAPH), min_size=1, max_size=7).filter(
+    lambda sizes: any(n and m for n, m in sizes)
+)
 ORDERS = st.sampled_from(["sorted", "unsorted"])
 
 
-def visited(mask: BlockMask) -> Tensor:
-    """``[rows, cols]``: which blocks the kernel reads, from the tables alone."""
-    return read(mask.kv_num_blocks, mask.kv_indices, mask.seq_lengths[1] // BLOCK)
-
-
-def visited_backwards(mask: BlockMask) -> Tensor:
-    """``[cols, rows]``: the same from the tables of the backward."""
-    return read(mask.q_num_blocks, mask.q_indices, mask.seq_lengths[0] // BLOCK)
-
-
 def read(counts: Tensor, indices: Tensor, width: int) -> Tensor:
+    """``[rows, width]``: which blocks a table names."""
     assert counts.dtype == indices.dtype == torch.int32
     found = torch.zeros(counts.size(-1), width, dtype=torch.bool)
     for row, count in enumerate(counts[0, 0].tolist()):
         columns = indices[0, 0, row, :count].long()
-        assert len(set(columns.tolist())) == count
+        assert columns.tolist() == sorted(set(columns.tolist()))
         found[row, columns] = True
     return found
 
 
-def wanted_pairs(query_layout: GraphLayout, layout: GraphLayout) -> Tensor:
-    """``[Nq, Nk]`` on the packed axes, from the sizes alone."""
-    blocks = [torch.ones(n, m) for n, m in zip(query_layout.sizes, layout.sizes, strict=True)]
-    return torch.block_diag(*blocks)[: query_layout.num_nodes, : layout.num_nodes].bool()
+def tables(mask: BlockMask) -> tuple[Tensor, Tensor]:
+    """``[rows, cols]`` each: the blocks with a mask and those without, from the tables alone.
+
+    Checks that the tables of the backward are the transposed ones, and the widths.
+    """
+    rows, cols = (n // BLOCK for n in mask.seq_lengths)
+    partial = read(mask.kv_num_blocks, mask.kv_indices, cols)
+    full = read(mask.full_kv_num_blocks, mask.full_kv_indices, cols)
+    assert torch.equal(read(mask.q_num_blocks, mask.q_indices, rows), partial.t())
+    assert torch.equal(read(mask.full_q_num_blocks, mask.full_q_indices, rows), full.t())
+    assert not (partial & full).any()
+    # torch 2.11 goes through the full blocks by the strides of the others
+    assert mask.kv_indices.stride() == mask.full_kv_indices.stride()
+    assert mask.q_indices.stride() == mask.full_q_indices.stride()
+    assert mask.kv_indices.is_contiguous() and mask.q_indices.is_contiguous()
+    return partial, full
 
 
-def evaluated(mask: BlockMask) -> tuple[Tensor, Tensor]:
-    """The function of the mask at every pair, and the blocks that torch derives from it."""
+def check_width(mask: BlockMask, compact: bool) -> None:
+    rows, cols = (n // BLOCK for n in mask.seq_lengths)
+    assert mask.kv_indices.shape[:3] == (1, 1, rows) and mask.q_indices.shape[:3] == (1, 1, cols)
+    if compact:
+        most = max(int(mask.kv_num_blocks.max()), int(mask.full_kv_num_blocks.max()))
+        assert mask.kv_indices.size(3) == max(2, most)
+        most = max(int(mask.q_num_blocks.max()), int(mask.full_q_num_blocks.max()))
+        assert mask.q_indices.size(3) == max(2, most)
+    else:
+        assert mask.kv_indices.size(3) == cols and mask.q_indices.size(3) == rows
+
+
+def evaluated(mask: BlockMask) -> tuple[Tensor, Tensor, Tensor]:
+    """The function of the mask at every pair, the blocks torch derives from it, the full ones."""
     rows, cols = mask.seq_lengths
     row, col = torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")
     zero = torch.zeros((), dtype=torch.int64)
     pairs = mask.mask_mod(zero, zero, row, col)
     made = create_block_mask(mask.mask_mod, 1, 1, rows, cols, device="cpu", BLOCK_SIZE=BLOCK)
-    return pairs, made.to_dense()[0, 0] > 0
+    full = pairs.view(rows // BLOCK, BLOCK, cols // BLOCK, BLOCK).all(3).all(1)
+    assert torch.equal(
+        full, read(made.full_kv_num_blocks, made.full_kv_indices, cols // BLOCK)
+    )
+    return pairs, made.to_dense()[0, 0] > 0, full
 
 
-def check_both_directions(mask: BlockMask, compact: bool) -> None:
-    assert torch.equal(visited_backwards(mask), visited(mask).t())
-    rows, cols = (n // BLOCK for n in mask.seq_lengths)
-    assert mask.kv_indices.shape[:3] == (1, 1, rows) and mask.q_indices.shape[:3] == (1, 1, cols)
-    if compact:
-        assert mask.kv_indices.size(3) == max(1, int(mask.kv_num_blocks.max()))
-        assert mask.q_indices.size(3) == max(1, int(mask.q_num_blocks.max()))
-    else:
-        assert mask.kv_indices.size(3) == cols and mask.q_indices.size(3) == rows
+def in_callers_order(table: Packed, pairs: Tensor) -> Tensor:
+    """``[Nq, Nk]`` of what lies at ``[rows, cols]``; nothing may lie in between."""
+    found = pairs[table.query_row][:, table.key_col]
+    assert int(pairs.sum()) == int(found.sum())
+    return found
+
+
+def layouts(sizes: list[tuple[int, int]], order: str) -> tuple[GraphLayout, GraphLayout]:
+    return layout_of([n for n, _ in sizes], order), layout_of([m for _, m in sizes], order)
 
 
 @settings(max_examples=60, deadline=None)
@@ -71,14 +94,19 @@ def check_both_directions(mask: BlockMask, compact: bool) -> None:
 def test_full_attention_on_its_own_nodes(
     sizes: list[tuple[int, int]], order: str, compact: bool
 ) -> None:
-    layout = layout_of([n for n, _ in sizes], order)
-    mask = full_mask(packed(layout, layout), compact)
-    pairs, blocks = evaluated(mask)
-    n = layout.num_nodes
-    assert torch.equal(pairs[:n, :n], wanted_pairs(layout, layout))
-    assert not pairs[n:].any() and not pairs[:, n:].any()
-    assert torch.equal(visited(mask), blocks)
-    check_both_directions(mask, compact)
+    layout = layouts(sizes, order)[0]
+    table = packed(layout, layout)
+    assert table.query_row is table.key_col
+    mask = full_mask(table, compact)
+    pairs, blocks, full = evaluated(mask)
+    same_graph = layout.batch[:, None] == layout.batch[None, :]
+    assert torch.equal(in_callers_order(table, pairs), same_graph)
+    masked, unmasked = tables(mask)
+    assert torch.equal(masked | unmasked, blocks)
+    assert torch.equal(unmasked, full)
+    check_width(mask, compact)
+    if not compact:
+        assert torch.equal(mask.to_dense()[0, 0] > 0, blocks)
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,13 +114,15 @@ def test_full_attention_on_its_own_nodes(
 def test_full_attention_between_two_layouts(
     sizes: list[tuple[int, int]], order: str, compact: bool
 ) -> None:
-    query_layout, layout = (layout_of([pair[i] for pair in sizes], order) for i in (0, 1))
-    mask = full_mask(packed(query_layout, layout), compact)
-    pairs, blocks = evaluated(mask)
-    n, m = query_layout.num_nodes, layout.num_nodes
-    assert torch.equal(pairs[:n, :m], wanted_pairs(query_layout, layout))
-    assert not pairs[n:].any() and not pairs[:, m:].any()
-    found = visited(mask)
+    query_layout, layout = layouts(sizes, order)
+    table = packed(query_layout, layout)
+    mask = full_mask(table, compact)
+    pairs, blocks, full = evaluated(mask)
+    same_graph = query_layout.batch[:, None] == layout.batch[None, :]
+    assert torch.equal(in_callers_order(table, pairs), same_graph)
+    masked, unmasked = tables(mask)
+    assert torch.equal(unmasked, full)
+    found = masked | unmasked
     assert torch.equal(found & blocks, blocks)  # every block that is needed
     # beyond these only keys of graphs without queries, between the first and the last of a row
     for row in range(found.size(0)):
@@ -101,55 +131,172 @@ def test_full_attention_between_two_layouts(
         if needed.numel():
             want[needed[0] : needed[-1] + 1] = True
         assert torch.equal(found[row], want)
-    check_both_directions(mask, compact)
+    check_width(mask, compact)
+
+
+def some_edges(
+    query_layout: GraphLayout, layout: GraphLayout, count: int, seed: int, whole: bool
+) -> EdgeLayout:
+    """``count`` edges inside graphs, with repeats; with 'whole' every pair of the largest too."""
+    generator = torch.Generator().manual_seed(seed)
+    same = query_layout.batch[:, None] == layout.batch[None, :]
+    every = same.nonzero()  # (query, key)
+    some = every[torch.randint(len(every), (count,), generator=generator)]
+    if whole:
+        largest = max(range(layout.num_graphs), key=lambda g: layout.sizes[g])
+        some = torch.cat([some, every[query_layout.batch[every[:, 0]] == largest]])
+        some = some[torch.randperm(len(some), generator=generator)]
+    target, source = some.t()
+    edges = EdgeLayout.of(torch.stack([source, target]), layout.num_nodes, query_layout.num_nodes)
+    assert isinstance(edges, EdgeLayout)
+    return edges
 
 
 @settings(max_examples=60, deadline=None)
-@given(SIZES, ORDERS, st.booleans(), st.sampled_from([0, 1, 5, 200]), st.integers(0, 2**31))
+@given(
+    SIZES,
+    ORDERS,
+    st.sampled_from([0, 1, 5, 200]),
+    st.integers(0, 2**31),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
 def test_attention_along_edges(
-    sizes: list[tuple[int, int]], order: str, compact: bool, count: int, seed: int
+    sizes: list[tuple[int, int]],
+    order: str,
+    count: int,
+    seed: int,
+    whole: bool,
+    has_values: bool,
+    compact: bool,
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    query_layout, layout = (layout_of([pair[i] for pair in sizes], order) for i in (0, 1))
-    same = query_layout.batch[:, None] == layout.batch[None, :]
-    every = same.nonzero()  # (query, key)
-    count = count if len(every) else 0
-    some = torch.randint(max(len(every), 1), (count,), generator=generator)
-    target, source = every[some].t()
-    edges = EdgeLayout.of(torch.stack([source, target]), layout.num_nodes, query_layout.num_nodes)
-    assert isinstance(edges, EdgeLayout)
-    mask, slot = edge_mask(packed(query_layout, layout), edges, query_layout, layout, compact)
-    pairs, blocks = evaluated(mask)
-    row_of, col_of = (lay.ptr[lay.batch] + lay.pos for lay in (query_layout, layout))
-    want = torch.zeros_like(pairs)
-    want[row_of[target], col_of[source]] = True
-    assert torch.equal(pairs, want)
-    assert torch.equal(visited(mask), blocks)
-    check_both_directions(mask, compact)
-    # each distinct pair has one slot from 1 on, all others slot 0
-    total = num_pairs(query_layout, layout)
-    assert slot.dtype == torch.int32 and slot.numel() == max(total, 1)
-    joined = torch.zeros(slot.numel(), dtype=torch.bool)
-    joined[pair_of_edge(edges, query_layout, layout)] = True
-    assert torch.equal(slot > 0, joined)
-    assert slot[joined].sort().values.tolist() == list(range(1, int(joined.sum()) + 1))
-
-
-def test_the_rows_tell_where_a_query_stands() -> None:
-    query_layout, layout = layout_of([2, 0, 3], "unsorted"), layout_of([4, 2, 1], "unsorted")
+    query_layout, layout = layouts(sizes, order)
+    edges = some_edges(query_layout, layout, count, seed, whole)
     table = packed(query_layout, layout)
-    assert (table.rows, table.cols) == (BLOCK, BLOCK)
-    for row in range(5):
-        node, graph = int(table.query_node[row]), int(table.graph[row])
+    joined = edge_mask(table, edges, query_layout, layout, has_values, compact)
+    pairs, blocks, full = evaluated(joined.mask)
+    want = torch.zeros(query_layout.num_nodes, layout.num_nodes, dtype=torch.bool)
+    want[edges.target, edges.source] = True
+    assert torch.equal(in_callers_order(table, pairs), want)
+    masked, unmasked = tables(joined.mask)
+    assert torch.equal(masked | unmasked, blocks)
+    assert torch.equal(unmasked, full)
+    check_width(joined.mask, compact)
+    check_slots(joined, edges, query_layout, layout, has_values)
+
+
+def check_slots(
+    joined: Joined,
+    edges: EdgeLayout,
+    query_layout: GraphLayout,
+    layout: GraphLayout,
+    has_values: bool,
+) -> None:
+    """A map of slots only where something is added, one slot for each distinct pair."""
+    at = pair_of_edge(edges, query_layout, layout)
+    distinct, counts = at.unique(return_counts=True)
+    repeats = len(distinct) < len(at)
+    assert (joined.slot is not None) == (has_values or repeats)
+    assert (joined.slot_of_edge is not None) == (joined.log_counts is not None) == repeats
+    if joined.slot is None:
+        return
+    assert joined.slot.dtype == torch.int32
+    assert joined.slot.numel() == max(2, num_pairs(query_layout, layout))
+    there = torch.zeros(joined.slot.numel(), dtype=torch.bool)
+    there[distinct] = True
+    assert torch.equal(joined.slot >= 0, there)
+    of_edge = joined.slot[at].long()
+    assert of_edge.sort().values.unique().tolist() == list(range(len(distinct)))
+    own = torch.arange(len(at)) if joined.slot_of_edge is None else joined.slot_of_edge
+    assert torch.equal(of_edge, own)
+    if joined.log_counts is not None:
+        torch.testing.assert_close(joined.log_counts[joined.slot[distinct].long()].exp(),
+                                   counts.float())  # fmt: skip
+    # where there is no edge, what is read is in range, and not the same everywhere
+    spare = -1 - joined.slot[joined.slot < 0]
+    if spare.numel():
+        assert int(spare.min()) >= 0 and int(spare.max()) < max(1, len(distinct))
+        if len(distinct) > 1 and spare.numel() > 4 * len(distinct):
+            assert spare.bincount().max() < spare.numel()
+
+
+def test_a_bit_of_every_word() -> None:
+    """The 32nd bit is the sign of an int32."""
+    layout = layout_of([70])
+    edges = EdgeLayout.of(torch.stack([torch.arange(70), torch.arange(70).flip(0)]), 70)
+    assert isinstance(edges, EdgeLayout)
+    table = packed(layout, layout)
+    joined = edge_mask(table, edges, layout, layout, has_values=False, compact=True)
+    assert joined.slot is None
+    captured = dict(zip(joined.mask.mask_mod.__code__.co_freevars,
+                        joined.mask.mask_mod.__closure__ or (), strict=True))  # fmt: skip
+    words = captured["words"].cell_contents
+    assert words.dtype == torch.int32
+    assert words.numel() == 70 * 3  # 32 times smaller than one number for each pair
+    assert (words < 0).any()
+    pairs = in_callers_order(table, evaluated(joined.mask)[0])
+    assert torch.equal(pairs, torch.eye(70).bool().flip(0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, ORDERS)
+def test_the_rows_tell_where_a_query_stands(sizes: list[tuple[int, int]], order: str) -> None:
+    query_layout, layout = layouts(sizes, order)
+    table = packed(query_layout, layout)
+    assert table.query_row.unique().numel() == query_layout.num_nodes
+    assert table.key_col.unique().numel() == layout.num_nodes
+    numbers = torch.arange(query_layout.num_nodes)
+    pairs_before = [0]
+    for n, m in sizes:
+        pairs_before.append(pairs_before[-1] + n * m)
+    for row in range(table.rows):
+        graph, node = int(table.graph[row]), int(table.query_node[row])
+        low, high = int(table.low[row]), int(table.high[row])
+        n, m = sizes[graph]
+        # what it names is a pair of the batch, also where the row has none
+        assert n and m
         assert int(query_layout.batch[node]) == graph
-        start = sum(n * m for n, m in zip([2, 0, 3][:graph], [4, 2, 1][:graph], strict=True))
-        first = start + int(query_layout.pos[node]) * [4, 2, 1][graph]
-        assert int(table.pair[row]) == first
-        assert table.key_node[table.low[row] : table.high[row]].tolist() == (
-            (layout.batch == graph).nonzero().flatten().tolist()
-        )
-    assert table.query_node[:5].sort().values.tolist() == list(range(5))
-    assert (table.low[5:] == table.high[5:]).all()
+        assert int(layout.batch[table.key_node[low]]) == graph
+        assert int(table.pair[row]) == pairs_before[graph] + int(query_layout.pos[node]) * m
+        assert high - low in (0, m)
+        if high > low:
+            assert int(table.query_row[node]) == row
+            keys = (layout.batch == graph).nonzero().flatten()
+            assert torch.equal(table.key_node[low:high], keys)
+    with_keys = torch.tensor([m > 0 for _, m in sizes])[query_layout.batch]
+    live = (table.high > table.low).nonzero().flatten()
+    assert torch.equal(table.query_node[live].sort().values, numbers[with_keys])
+
+
+@settings(max_examples=30, deadline=None)
+@given(SIZES, ORDERS)
+def test_a_function_of_scores_sees_pairs_of_the_batch_only(
+    sizes: list[tuple[int, int]], order: str
+) -> None:
+    """Also between graphs and on padding: it may read a tensor at them."""
+    query_layout, layout = layouts(sizes, order)
+    table = packed(query_layout, layout)
+    q, kv = torch.arange(table.rows)[:, None], torch.arange(table.cols)[None, :]
+    near = nearest(kv, table.low[q], table.high[q])
+    graph = layout.batch[table.key_node[near]]
+    assert torch.equal(graph, table.graph[q].expand_as(graph))
+    own = (kv >= table.low[q]) & (kv < table.high[q])
+    assert torch.equal(near[own], kv.expand_as(near)[own])
+    at = table.pair[q] + near - table.low[q]
+    assert int(at.min()) >= 0 and int(at.max()) < num_pairs(query_layout, layout)
+    assert torch.equal(at[own].sort().values, torch.arange(num_pairs(query_layout, layout)))
+
+
+def test_more_pairs_than_an_int32_counts() -> None:
+    """50,000 nodes of one graph have 2.5e9 pairs."""
+    layout = layout_of([50_000])
+    table = packed(layout, layout)
+    assert table.pair.dtype == torch.int64
+    last = table.query_row[-1]
+    at = table.pair[last] + nearest(last, table.low[last], table.high[last]) - table.low[last]
+    assert int(at) == 50_000**2 - 1
+    assert packed(layout_of([46_340]), layout_of([46_340])).pair.dtype == torch.int32
 
 
 def test_a_large_batch_costs_no_n_by_n() -> None:
@@ -157,9 +304,10 @@ def test_a_large_batch_costs_no_n_by_n() -> None:
     layout = GraphLayout.from_sizes([40] * 10_000)
     table = packed(layout, layout)
     mask = full_mask(table, compact=True)
-    assert mask.kv_indices.size(3) <= 3
+    assert mask.kv_indices.size(3) == 2
+    assert int(mask.kv_num_blocks.max()) == 1  # three graphs in a tile
     edges = EdgeLayout.of(torch.arange(400_000).expand(2, -1), 400_000)
     assert isinstance(edges, EdgeLayout)
-    mask, _ = edge_mask(table, edges, layout, layout, compact=True)
-    assert mask.kv_indices.numel() == 400_000 // BLOCK
-    pytest.raises(AssertionError, check_both_directions, mask, compact=False)
+    mask = edge_mask(table, edges, layout, layout, has_values=False, compact=True).mask
+    assert mask.kv_indices.numel() == 2 * table.rows // BLOCK
+    pytest.raises(AssertionError, check_width, mask, compact=False)
