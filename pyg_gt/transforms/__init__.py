@@ -1,5 +1,6 @@
 """Positional and structural encodings, drop-ins for those of `torch_geometric.transforms`."""
 
+from ._block_density import BlockDensity, block_density
 from ._collate import EncodeAndCollate
 from ._precompute import precompute
 from ._precomputed import PrecomputedDataset
@@ -12,6 +13,7 @@ from .add_laplacian import AddLaplacianEigenvectorPE
 from .add_random_walk import AddRandomWalkPE
 from .add_relative_random_walk import AddRelativeRandomWalkPE
 from .add_shortest_path import AddShortestPathDistance
+from .reorder_nodes import ReorderNodes, ReorderReport
 
 __all__ = [
     "AddDegree",
@@ -23,7 +25,11 @@ __all__ = [
     "AddRandomWalkPE",
     "AddRelativeRandomWalkPE",
     "AddShortestPathDistance",
+    "BlockDensity",
     "EncodeAndCollate",
     "PrecomputedDataset",
+    "ReorderNodes",
+    "ReorderReport",
+    "block_density",
     "precompute",
 ]
