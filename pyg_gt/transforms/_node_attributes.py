@@ -63,9 +63,7 @@ class _Permutation:
         if type(value) is int and self._holds_nodes(name, value):
             return self._renumbered(name, np.array(value)).item()
         if name == "batch_size":
-            raise self._refusal(
-                name, "makes the first nodes the sampled ones; reorder before that"
-            )
+            raise self._refusal(name, "says that the first nodes are the sampled; reorder first")
         if isinstance(value, _PLAIN) or (self.batched and name == "batch"):
             return value
         if name == "ptr" or name.endswith("_ptr"):
