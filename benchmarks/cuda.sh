@@ -3,8 +3,9 @@
 #
 #   bash benchmarks/cuda.sh [--out FOLDER] [--parts tests operators ...]
 #
-# Needs no network and no installation of the package. Wheels that the machine lacks may lie in the
-# folder .whl/ of the repository, which git does not track.
+# Needs no network and no installation of the package, but what it and its tests import: torch,
+# torch_geometric, scipy, threadpoolctl, tqdm, triton, matplotlib, pytest, hypothesis, networkx. Wheels
+# that the machine lacks may lie in the folder .whl/ of the repository.
 set -euo pipefail
 start=$(date +%s)
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,7 +19,6 @@ if compgen -G ".whl/*.whl" > /dev/null; then
   PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$packages"
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-export PYTHONDONTWRITEBYTECODE=1
 
 # 540 seconds from the start, but for the report and the plots
 left=$((510 - $(date +%s) + start))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,10 +27,9 @@ class Problem:
 
     Attributes:
         leaves: what gradients are asked of, by name.
-        want: ``[..., H, C]``, the reference's output without dropout, from the same leaves.
+        want: the reference's ``[N, H, C]`` from the same leaves, for a probability of dropout.
         rows: which rows of an output ``want`` has; None: all.
         dropout_p: with which candidates are timed.
-        dropped: the reference's output with dropout from the generator's state ``state``.
         exact: candidates that drop the very weights that the reference does.
     """
 
@@ -105,36 +105,43 @@ def compared(
         peak: whether to measure memory.
     """
     found: dict[str, Row] = {name: {"objection": text} for name, text in objections.items()}
-    alive = {}
-    for name, run in candidates.items():
-        try:
-            found[name] = {"difference": problem.difference(name, run)}
-            alive[name] = run
-        except AssertionError as error:
-            found[name] = {"wrong": said(error)}
-        except Exception as error:
-            found[name] = {"error": said(error)}
-        _tidy(section.device)
     ratios: dict[str, dict[str, float]] = {}
-    for mode in modes:
-        calls = {name: call_of(problem, run, mode) for name, run in alive.items()}
-        for name in list(calls):
-            try:
-                memory = peak_mib(calls[name], section.device) if peak else None
-                found[name] |= {f"{mode}_peak_mib": memory} if peak else {}
-                calls[name]()
-            except Exception as error:
-                found[name][f"{mode}_error"] = said(error)
-                del calls[name]
-                _tidy(section.device)
-        if not calls:
-            continue
-        times = batched(calls, seconds)
-        for name, values in times.items():
-            found[name][f"{mode}_ms"] = round(1e3 * statistics.median(values), 5)
-        if peer in times:
-            ratios[mode] = {n: round(ratio(times, peer, n), 3) for n in times if n != peer}
-    section.add(row | {"peer": peer, "candidates": found, "peer_over": ratios})
+    try:
+        alive = {}
+        for name, run in candidates.items():
+            found[name] = {}
+            with _noted(found[name], "error", section.device):
+                found[name]["difference"] = problem.difference(name, run)
+                alive[name] = run
+        for mode in modes:
+            calls: dict[str, Callable[[], Any]] = {}
+            for name, run in alive.items():
+                with _noted(found[name], f"{mode}_error", section.device):
+                    call = call_of(problem, run, mode)
+                    call()
+                    if peak:
+                        found[name][f"{mode}_peak_mib"] = peak_mib(call, section.device)
+                    calls[name] = call
+            if calls:
+                ratios[mode] = side_by_side(calls, found, mode, peer, seconds)
+    finally:  # where even the device is lost, what was found stays
+        section.add(row | {"peer": peer, "candidates": found, "peer_over": ratios})
+
+
+def side_by_side(
+    calls: Mapping[str, Callable[[], Any]],
+    found: dict[str, Row],
+    mode: str,
+    peer: str,
+    seconds: float,
+) -> dict[str, float]:
+    """Notes medians in ``found``; returns the median over rounds of the peer's time over each."""
+    times = batched(calls, seconds)
+    for name, values in times.items():
+        found[name][f"{mode}_ms"] = round(1e3 * statistics.median(values), 5)
+    if peer not in times:
+        return {}
+    return {name: round(ratio(times, peer, name), 3) for name in times if name != peer}
 
 
 def call_of(problem: Problem, run: Run, mode: str) -> Callable[[], Any]:
@@ -152,7 +159,15 @@ def call_of(problem: Problem, run: Run, mode: str) -> Callable[[], Any]:
     return train
 
 
-def _tidy(device: str) -> None:
+@contextmanager
+def _noted(found: Row, key: str, device: str) -> Iterator[None]:
+    """Notes an error and goes on; a device that answers no more is an error of the caller."""
+    try:
+        yield
+    except AssertionError as error:
+        found["wrong"] = said(error)
+    except Exception as error:
+        found[key] = said(error)
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.empty_cache()

@@ -16,6 +16,8 @@ from pyg_gt import EdgeLayout, EdgeMask, GraphLayout, attention, explain_choice
 from pyg_gt.ops._dispatch import BACKENDS
 
 HEADS = 4
+# dense backends fill all pairs of the nodes
+MAX_PAIRS = 2**30
 # query nodes whose outputs and gradients are compared with the reference, which fills a table of
 # their edges times themselves
 SAMPLE = 128
@@ -67,7 +69,7 @@ def edges_of(shape: Shape, device: str, tiny: bool) -> tuple[int, Tensor]:
     """Number of nodes and ``edge_index [2, E]``, at random or of rings."""
     if shape.edges == 0:
         graphs, *sizes = (4, (0, 1), (2, 9)) if tiny else SHAPES["molecules"]
-        batch, edge_index = batch_of(graphs, *sizes)  # type: ignore[arg-type]
+        batch, edge_index = batch_of(graphs, *sizes)
         return batch.numel(), edge_index.to(device)
     return shape.nodes, torch.randint(shape.nodes, (2, shape.edges), device=device)
 
@@ -122,6 +124,9 @@ class Case:
             else:
                 objections[name] = lines[name]
         del runs["reference"]
+        if "sdpa" in runs and self.layout.num_pairs > MAX_PAIRS:
+            del runs["sdpa"]
+            objections["sdpa"] = f"not tried: it fills all {self.layout.num_pairs:,} pairs"
         core = AlongEdges(self.edges.edge_index, self.layout.num_nodes)
         return runs | {"pyg core": partial(core, self.joined)}, objections
 
@@ -145,9 +150,18 @@ class Case:
 
 
 def run(section: Section) -> None:
-    """All shapes."""
-    cuda = section.device == "cuda"
-    for shape in shapes(section.tiny):
+    """All shapes; but for flex on a GPU, whose compilation takes its own time."""
+    _all(section, shapes(section.tiny), ("flex",) if section.device == "cuda" else ())
+
+
+def run_flex(section: Section) -> None:
+    """The shapes that flex can compute, with all others beside it."""
+    chosen = [s._replace(dropouts=(0.0,)) for s in shapes(section.tiny) if s.name != "products"]
+    _all(section, chosen[::-1], ())
+
+
+def _all(section: Section, chosen: list[Shape], without: tuple[str, ...]) -> None:
+    for shape in chosen:
         torch.manual_seed(0)
         if not section.has_time(shape.name):
             continue
@@ -158,12 +172,17 @@ def run(section: Section) -> None:
                     what = f"{shape.name}, {str(dtype).removeprefix('torch.')}, dropout {p}"
                     if section.has_time(what):
                         with section.guarded(what):
-                            one(section, Case(shape, dtype, num_nodes, edge_index, p), cuda)
+                            case = Case(shape, dtype, num_nodes, edge_index, p)
+                            one(section, case, without)
 
 
-def one(section: Section, case: Case, cuda: bool) -> None:
+def one(section: Section, case: Case, without: tuple[str, ...]) -> None:
     """A row."""
     runs, objections = case.candidates()
+    for name in without:
+        if runs.pop(name, None) is not None:
+            objections[name] = f"measured in the part '{name} edges'"
+    cuda = section.device == "cuda"
     leaves = {"joined": case.joined} if case.joined.requires_grad else {}
     # the words of dropped weights go by the numbers of edges, which a sample changes
     problem = Problem(leaves, case.reference, case.sample, case.dropout_p, ())

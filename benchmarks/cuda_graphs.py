@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from cuda_compare import call_of
+from cuda_compare import call_of, side_by_side
 from cuda_operators import Case, configs
 from cuda_section import Row, Section, said
-from timing import batched, ratio
 
 
 def run(section: Section) -> None:
@@ -24,35 +22,31 @@ def run(section: Section) -> None:
             case = Case(config, section.device, section.tiny)
             runs, objections = case.candidates(("flex",))
             # PyG's path reads sizes on the host, which a graph cannot: it runs as it is
-            eager = {"pyg padded": runs.pop("pyg padded")}
+            padded = runs.pop("pyg padded")
             problem = case.problem()
             found: dict[str, Row] = {
                 name: {"objection": text} for name, text in objections.items()
             }
+            found |= {name: {} for name in ("pyg padded", *runs)}
             ratios: dict[str, dict[str, float]] = {}
-            for mode in ("forward", "train"):
-                calls = {"pyg padded": call_of(problem, eager["pyg padded"], mode)}
-                calls["pyg padded"]()
-                for name, candidate in runs.items():
-                    row = found.setdefault(name, {})
-                    try:
-                        row[f"{mode}_difference"] = problem.difference(name, candidate)
-                        calls[name] = captured(call_of(problem, candidate, mode))
-                    except AssertionError as error:
-                        row["wrong"] = said(error)
-                    except Exception as error:
-                        row[f"{mode}_error"] = said(error)
-                        torch.cuda.synchronize()
-                        torch.zeros(1, device=section.device).add_(1).item()  # or the part ends
-                times = batched(calls, 0.3)
-                for name, values in times.items():
-                    milliseconds = round(1e3 * statistics.median(values), 5)
-                    found.setdefault(name, {})[f"{mode}_ms"] = milliseconds
-                ratios[mode] = {
-                    n: round(ratio(times, "pyg padded", n), 3) for n in times if n != "pyg padded"
-                }
-            row = case.row() | {"cuda_graph": True, "peer": "pyg padded"}
-            section.add(row | {"candidates": found, "peer_over": ratios})
+            try:
+                for mode in ("forward", "train"):
+                    calls = {"pyg padded": call_of(problem, padded, mode)}
+                    calls["pyg padded"]()
+                    for name, candidate in runs.items():
+                        try:
+                            found[name]["difference"] = problem.difference(name, candidate)
+                            calls[name] = captured(call_of(problem, candidate, mode))
+                        except AssertionError as error:
+                            found[name]["wrong"] = said(error)
+                        except Exception as error:
+                            found[name][f"{mode}_error"] = said(error)
+                            # where the device answers no more, the part ends
+                            torch.zeros(1, device=section.device).add_(1).item()
+                    ratios[mode] = side_by_side(calls, found, mode, "pyg padded", 0.3)
+            finally:
+                row = case.row() | {"cuda_graph": True, "peer": "pyg padded"}
+                section.add(row | {"candidates": found, "peer_over": ratios})
 
 
 def captured(call: Callable[[], Any]) -> Callable[[], Any]:

@@ -29,6 +29,8 @@ def run(section: Section) -> None:
     sizes = (40, 80) if section.tiny else NODES
     last: dict[str, Row] = {}
     for n in sizes:
+        if not section.has_time(f"{n} nodes"):
+            continue
         torch.manual_seed(0)
         layout = GraphLayout.from_sizes([n], section.device)
         joined = torch.randn(n, 3, HEADS, CHANNELS, device=section.device).to(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def draw(result: Row, stem: Path) -> list[Path]:
     for name, figure in (
         ("operators", _bars([r for r in fastest if r["part"] == "operators"])),
         ("edges", _bars([r for r in fastest if r["part"] == "edges"])),
+        ("flex", _bars([r for r in fastest if r["part"].startswith("flex")])),
         ("memory", _memory(result["parts"].get("memory", {}).get("rows", []))),
         ("shares", _shares(result["summary"])),
     ):
@@ -46,7 +48,9 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, 
 
 
 def _bars(rows: list[Row]) -> Any:
-    """Milliseconds, logarithmic: a panel for each dtype and mode, a group of bars for each row."""
+    """Milliseconds of a call: a panel for each dtype and mode, a group of bars for each row."""
+    from matplotlib.ticker import NullFormatter
+
     panels = sorted({(r["dtype"], r["mode"]) for r in rows})
     if not panels:
         return None
@@ -61,7 +65,11 @@ def _bars(rows: list[Row]) -> Any:
                 place = at - 0.42 + (i + 0.5) * high
                 axis.barh(place, row["ms"][name], 0.9 * high, color=COLOURS[name])
         axis.set_yticks(range(len(chosen)), [_label(r) for r in chosen], fontsize=7)
-        axis.set(xscale="log", xlabel="ms", title=f"{dtype}, {mode}")
+        axis.set(xscale="log", xlabel="ms of a call", title=f"{dtype}, {mode}")
+        times = [t for r in chosen for t in r["ms"].values()]
+        # whole decades, so that a bar's length means the same in every panel
+        axis.set_xlim(10 ** math.floor(math.log10(min(times)) - 0.1), 1.5 * max(times))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(axis="x", alpha=0.3)
         axis.set_axisbelow(True)
     _legend(figure, {n for r in rows for n in r["ms"]})
@@ -83,6 +91,8 @@ def _legend(figure: Any, names: set[str]) -> None:
 
 def _memory(rows: list[Row]) -> Any:
     """GiB against nodes, both axes logarithmic."""
+    from matplotlib.ticker import NullFormatter
+
     rows = [r for r in rows if r.get("peak_mib")]
     if not rows:
         return None
@@ -99,6 +109,9 @@ def _memory(rows: list[Row]) -> Any:
         axis.plot([200_000], [20], marker="_", markersize=16, color="black", label="goal")
     axis.set(xscale="log", yscale="log", xlabel="nodes of one graph", ylabel="peak GiB",
              title="forward and backward, bfloat16, H=4, C=16")  # fmt: skip
+    nodes = sorted({r["nodes"] for r in rows})
+    axis.set_xticks(nodes, [f"{n:,}" for n in nodes])
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.3, which="both")
     axis.legend(fontsize=8)
     return figure
@@ -132,5 +145,5 @@ def _shares(made: Row) -> Any:
         axis.set(title=title)
         axis.grid(axis="x", alpha=0.3)
         axis.set_axisbelow(True)
-    _legend(figure, {r["candidate"] for _, rows in panels for r in rows})
+    _legend(figure, {r["candidate"] for _, rows in panels for r in rows if r["share"] > 0})
     return figure

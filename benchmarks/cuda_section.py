@@ -28,6 +28,8 @@ class Section:
         rows: one for each thing measured.
         left_out: what there was no time for.
         errors: what went wrong outside of a row.
+        longest: seconds of the longest guarded step so far.
+        start: when it began.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Section:
     rows: list[Row] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    longest: float = 0.0
     start: float = field(default_factory=time.monotonic)
 
     def left(self) -> float:
@@ -59,12 +62,14 @@ class Section:
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:
-        """What goes wrong inside is noted, and the part goes on."""
+        """One step: what goes wrong inside is noted, and the part goes on."""
+        start = time.monotonic()
         try:
             yield
         except Exception as error:
             self.errors.append(f"{what}: {said(error)}")
             self.save()
+        self.longest = max(self.longest, time.monotonic() - start)
         if self.device == "cuda":
             torch.cuda.empty_cache()
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from cuda_section import Row, Section
 
 ROOT = Path(__file__).resolve().parents[1]
+MARK = "mark.cuda"
 
 
 def run(section: Section, others: Sequence[Sequence[str]] = (), root: Path = ROOT) -> None:
@@ -24,7 +25,7 @@ def run(section: Section, others: Sequence[Sequence[str]] = (), root: Path = ROO
     files = [
         path
         for path in sorted((root / "tests").rglob("test_*.py"))
-        if "cuda" in path.read_text(encoding="utf-8")
+        if MARK in path.read_text(encoding="utf-8")
     ]
     if section.tiny and root == ROOT:
         files = [ROOT / "tests" / "test_layout.py"]
@@ -42,7 +43,7 @@ def run(section: Section, others: Sequence[Sequence[str]] = (), root: Path = ROO
                     sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider",
                     f"--junitxml={report}", "--tb=short", str(file),
                 ]  # fmt: skip
-                running[file] = (_start(command, root), report)
+                running[file] = (_start(command, root, report.with_suffix(".txt")), report)
             for file, (process, report) in list(running.items()):
                 if process.poll() is not None:
                     del running[file]
@@ -68,7 +69,10 @@ def counts(report: Path, code: int) -> Row:
     if code == 5:  # nothing was selected
         return row
     if not report.is_file():
-        return row | {"failed": 1, "failures": [f"pytest ended with {code} and no report"]}
+        words = report.with_suffix(".txt")
+        last = words.read_text(errors="replace").strip()[-300:] if words.is_file() else ""
+        said = f"pytest ended with {code} and no report: {' '.join(last.split())}"
+        return row | {"failed": 1, "failures": [said]}
     for case in ElementTree.parse(report).iter("testcase"):
         kinds = {child.tag for child in case}
         if kinds & {"failure", "error"}:
@@ -89,12 +93,14 @@ def _name(file: Path, root: Path) -> str:
     return str(file.relative_to(root))
 
 
-def _start(command: Sequence[str], root: Path) -> subprocess.Popen[bytes]:
-    # a session of its own, so that what it starts ends with it
-    return subprocess.Popen(
-        command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+def _start(
+    command: Sequence[str], root: Path, words: Path = Path(os.devnull)
+) -> subprocess.Popen[bytes]:
+    with words.open("wb") as file:
+        # a session of its own, so that what it starts ends with it
+        return subprocess.Popen(
+            command, cwd=root, stdout=file, stderr=file, start_new_session=True
+        )  # fmt: skip
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
+from importlib import metadata
+from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,7 @@ def card() -> dict[str, Any]:
         "memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1),
         "processors": torch.cuda.get_device_properties(0).multi_processor_count,
         "cuda": torch.version.cuda,
+        "triton": metadata.version("triton") if find_spec("triton") else None,
     }
     if (program := shutil.which("nvidia-smi")) is not None:
         fields = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
