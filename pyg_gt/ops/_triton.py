@@ -8,10 +8,13 @@ from torch import Tensor
 from .._identity import is_readable
 from ..edge_layout import DeferredEdges, EdgeLayout
 from ..layout import GraphLayout
+from ._addresses import is_plain
 from ._checked import checked_edges
 from ._inputs import Inputs
 from ._triton_edges_op import EdgeAttention
-from ._triton_full import MAX_CHANNELS, TYPES, interprets, is_installed
+from ._triton_full import MAX_CHANNELS, TYPES, Problem, interprets, is_installed
+from ._triton_full_call import pairs_of_edges
+from ._triton_full_eager import attend
 from ._triton_full_op import SAME, FullAttention
 from .bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of, pair_of_edge
 
@@ -134,18 +137,32 @@ def _full(inputs: Inputs) -> Tensor:
             assert isinstance(inputs.layout, GraphLayout)
             assert isinstance(inputs.query_layout, GraphLayout)
             pairs = _sum(pairs, bias.pair_values(inputs.query_layout, inputs.layout))
-    query_batch, query_graphs = inputs.query_layout.batch, inputs.query_layout.num_graphs
-    if inputs.query_layout is inputs.layout:
+    query_layout, layout = inputs.query_layout, inputs.layout
+    rows, index = (None, None) if table is None else (table.table, table.index)
+    own = None if edges is None else checked_edges_of(edges)
+    if (
+        isinstance(query_layout, GraphLayout)
+        and isinstance(layout, GraphLayout)
+        and not isinstance(own, DeferredEdges)
+        and is_plain(inputs.query)
+    ):
+        problem = Problem(
+            query_layout, layout, pairs, rows, index, inputs.seed, inputs.scale, inputs.dropout_p
+        )
+        edge_pairs = None if own is None else pairs_of_edges(own, query_layout, layout)
+        edge_index = None if own is None else own.edge_index
+        tensors = inputs.query, inputs.key, inputs.value, edge_index, edge_pairs, edge_values
+        return attend(problem, *tensors)
+    query_batch, query_graphs = query_layout.batch, query_layout.num_graphs
+    if query_layout is layout:
         query_batch, query_graphs = None, SAME
-    tensors = [
-        inputs.query, inputs.key, inputs.value, pairs, None if table is None else table.table,
-        edge_values, None if table is None else table.index,
-        None if edges is None else checked_edges_of(edges).edge_index, inputs.seed, query_batch,
-        inputs.layout.batch,
+    arguments = [
+        inputs.query, inputs.key, inputs.value, pairs, rows, edge_values, index,
+        None if own is None else own.edge_index, inputs.seed, query_batch, layout.batch,
     ]  # fmt: skip
-    *first, query_batch, batch = _distinct(tensors)
+    *first, query_batch, batch = _distinct(arguments)
     out: Tensor = FullAttention.apply(  # type: ignore[no-untyped-call]
-        *first, query_batch, query_graphs, batch, inputs.layout.num_graphs, inputs.scale,
+        *first, query_batch, query_graphs, batch, layout.num_graphs, inputs.scale,
         inputs.dropout_p,
     )  # fmt: skip
     return out

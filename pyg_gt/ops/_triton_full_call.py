@@ -81,8 +81,9 @@ def gradients(
         dtype = torch.float32 if pairs is None or needs_edges or sorts else pairs.dtype
         slopes = query.new_empty((size, query.size(1)), dtype=dtype)
     made = _triton_full.backward(
-        problem, grad, query, key, value, out, stats, slopes, needs_table and not sorts
-    )
+        problem, grad, query, key, value, out.contiguous(), stats.contiguous(), slopes,
+        needs_table and not sorts,
+    )  # fmt: skip
     dpairs = dtable = dedges = None
     if table is not None and made.table is not None:
         dtable = made.table.to(table.dtype)

@@ -107,7 +107,7 @@ def shallow_copy(data: Data) -> Data:
     store = data.__dict__.get("_store") if type(data) is Data else None
     if type(store) is not GlobalStorage:
         return copy.copy(data)
-    copied, held = Data.__new__(Data), GlobalStorage.__new__(GlobalStorage)
+    copied, held = object.__new__(Data), object.__new__(GlobalStorage)
     copied.__dict__.update(data.__dict__, _store=held)
     fields = store.__dict__
     held.__dict__.update(fields, _mapping=copy.copy(fields["_mapping"]), _parent=ref(copied))

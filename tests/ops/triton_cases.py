@@ -301,6 +301,59 @@ def test_only_the_gradients_that_are_wanted() -> None:
     assert grad.shape == case.key.shape
 
 
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_eager_code_and_the_ops_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make(name, heads=2, bias="additive")
+    calls: list[str] = []
+    run = _triton.FullAttention.apply
+    monkeypatch.setattr(_triton.FullAttention, "apply", lambda *x: calls.append("op") or run(*x))
+    directly = gradients(attend(case, 0.3), list(case.leaves.values()))
+    assert not calls
+    monkeypatch.setattr(_triton, "is_plain", lambda x: False)
+    by_op = gradients(attend(case, 0.3), list(case.leaves.values()))
+    assert calls == ["op"] and all(map(torch.equal, directly, by_op))
+
+
+def test_a_batch_of_gradients() -> None:
+    case = make(bias="additive")
+    leaves = list(case.leaves.values())
+    out = attend(case, 0.3)
+    waves = torch.randn(2, *out.shape, device=DEVICE)
+    got = torch.autograd.grad(out, leaves, waves, is_grads_batched=True, retain_graph=True)
+    each = [torch.autograd.grad(out, leaves, wave, retain_graph=True) for wave in waves]
+    for found, wanted in zip(got, zip(*each, strict=True), strict=True):
+        assert torch.equal(found, torch.stack(wanted))
+
+
+def test_hooks_that_hand_back_other_tensors() -> None:
+    """The backward pass takes nothing to be as it was left."""
+    case = make("large", bias="additive")
+
+    def smaller(x: Tensor) -> Tensor:
+        return x.half() if x.is_floating_point() else x
+
+    hooks = torch.autograd.graph.saved_tensors_hooks
+    with hooks(smaller, lambda x: x):
+        out = attend(case)
+    with pytest.raises(ValueError, match="float16"):
+        out.sum().backward()
+    leaves = list(case.leaves.values())
+    want = torch.autograd.grad(attend(case).sum(), leaves)
+    with hooks(lambda x: x, lambda x: torch.stack([x, x], -1)[..., 0]):
+        out = attend(case)  # the same numbers, not side by side
+    assert all(map(torch.equal, torch.autograd.grad(out.sum(), leaves), want))
+
+
+def test_fake_tensors_see_an_op() -> None:
+    from torch._subclasses import FakeTensorMode
+
+    case = make(bias="pair")
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        query = mode.from_tensor(case.query.detach())
+        inputs = _inputs(query, query, query, case.layout, case.biases, None, None, 0.0)
+        assert _triton.forward(inputs).shape == query.shape
+
+
 def test_there_is_no_second_derivative() -> None:
     case = make()
     (grad,) = torch.autograd.grad(attend(case).sum(), case.query, create_graph=True)
