@@ -34,9 +34,7 @@ def neighbours(row: Ints, col: Ints, n: int) -> csr_array:
     # int32 as long as it goes: half the memory
     kind = np.int32 if max(n, 2 * row.size) < 2**31 else np.int64
     both = np.concatenate([row, col]).astype(kind), np.concatenate([col, row]).astype(kind)
-    joined = coo_array((np.ones(both[0].size, dtype=bool), both), shape=(n, n)).tocsr()
-    joined.sum_duplicates()
-    return joined
+    return coo_array((np.ones(both[0].size, dtype=bool), both), shape=(n, n)).tocsr()
 
 
 def by_bandwidth(adjacency: csr_array) -> Ints:
@@ -54,18 +52,16 @@ def by_bandwidth(adjacency: csr_array) -> Ints:
 def by_parts(adjacency: csr_array, block_size: int) -> Ints:
     """``[n]``, parts of about ``block_size`` nodes that few edges leave, one after another.
 
-    Both the parts and the nodes of each are in the order of :func:`by_bandwidth`: METIS makes
-    parts of slightly different sizes, so a block may hold the end of one and the next one's start.
+    Both the parts and the nodes of each come as in :func:`by_bandwidth`: METIS makes parts of
+    slightly different sizes, so a block may hold the end of one and the start of the next.
     """
     n = adjacency.shape[0]
     num_parts = -(-n // block_size)
     if num_parts < 2 or not adjacency.nnz:
         return by_bandwidth(adjacency)
     part = metis(adjacency, num_parts)
-    row = np.repeat(np.arange(n), np.diff(adjacency.indptr))
-    col = adjacency.indices
-    within = part[row] == part[col]
+    row = np.repeat(part, np.diff(adjacency.indptr))
     place = np.empty(num_parts, dtype=np.int64)
-    place[by_bandwidth(neighbours(part[row], part[col], num_parts))] = np.arange(num_parts)
-    order = by_bandwidth(neighbours(row[within], col[within], n))
+    place[by_bandwidth(neighbours(row, part[adjacency.indices], num_parts))] = np.arange(num_parts)
+    order = by_bandwidth(adjacency)
     return order[np.argsort(place[part[order]], kind="stable")]

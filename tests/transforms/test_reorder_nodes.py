@@ -168,12 +168,12 @@ def test_the_same_graph_by_other_numbers(n: int) -> None:
     data.array = np.arange(n, dtype=np.float32)
     data.graph_label, data.title = torch.tensor([[1.0, 2.0, 3.0]]), "a graph"
     data.train_index = torch.arange(0, n, 2)
-    data.root_index = n - 1
+    data.root_index, data.cluster_batch = n - 1, torch.arange(n)
     data.face = torch.arange(15).view(3, 5) % n
     out = ReorderNodes()(data)
     order = out[ORDER]
     assert torch.equal(order.sort().values, torch.arange(n))
-    for name in ("x", "y", "train_mask"):
+    for name in ("x", "y", "train_mask", "cluster_batch"):
         assert torch.equal(out[name], data[name][order])
     assert out.names == [f"node {i}" for i in order.tolist()]
     assert np.array_equal(out.array, order.numpy().astype(np.float32))
@@ -262,6 +262,7 @@ def test_attention_with_a_bias_of_pairs_is_the_same_put_back() -> None:
 
     moved = ReorderNodes()(batch)
     assert not torch.equal(moved[ORDER], torch.arange(20))
+    assert moved.batch is batch.batch  # layouts are found by it
     torch.testing.assert_close(attend(moved)[moved[ORDER].argsort()], attend(batch))
 
 
@@ -482,6 +483,9 @@ def test_parts_of_metis_lie_side_by_side(monkeypatch: pytest.MonkeyPatch) -> Non
     out = transform(data)
     assert calls == [communities]
     assert torch.equal(out[ORDER][out.edge_index], data.edge_index)
+    by_bandwidth = ReorderNodes()(data)[ORDER]
+    for part in out[ORDER].view(communities, 8):
+        assert torch.equal(part, by_bandwidth[torch.isin(by_bandwidth, part)])
     parts = home[out[ORDER]].view(communities, 8)
     assert (parts == parts[:, :1]).all()
     # a ring: a block, the two beside it, and no part further off than two
