@@ -339,7 +339,8 @@ def test_an_index_edited_behind_torchs_back_reads_and_writes_nothing_else() -> N
 def test_memory_does_not_grow_with_pairs() -> None:
     layout = GraphLayout.from_sizes([4000])
     qkv = random_inputs(layout, layout, 1, 8)
-    with torch.profiler.profile(profile_memory=True) as profiler:
+    # torch 2.11 warns that it forgets events between cycles, unless told to keep them
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profiler:
         attention(*qkv, layout, backend="cpu").sum().backward()
     most = max(e.nbytes() for e in profiler.profiler.kineto_results.events()
                if e.name() == "[memory]")  # fmt: skip
