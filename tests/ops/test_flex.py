@@ -76,8 +76,9 @@ def test_the_kernel_that_reads_the_block_tables(
     def compiled(backend: str, kind: Hashable) -> Callable[..., Tensor]:
         used.append(backend)
 
-        def attend(q: Tensor, k: Tensor, v: Tensor, mod: object, mask: object, scale: float,
-                   options: None) -> Tensor:
+        def attend(
+            q: Tensor, k: Tensor, v: Tensor, mod: object, mask: object, scale: float, options: None
+        ) -> Tensor:
             return flex_attention(q, k, v, mod, mask, scale)
 
         return torch.compile(attend, dynamic=False, fullgraph=True)

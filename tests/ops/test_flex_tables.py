@@ -72,9 +72,7 @@ def evaluated(mask: BlockMask) -> tuple[Tensor, Tensor, Tensor]:
     pairs = mask.mask_mod(zero, zero, row, col)
     made = create_block_mask(mask.mask_mod, 1, 1, rows, cols, device="cpu", BLOCK_SIZE=BLOCK)
     full = pairs.view(rows // BLOCK, BLOCK, cols // BLOCK, BLOCK).all(3).all(1)
-    assert torch.equal(
-        full, read(made.full_kv_num_blocks, made.full_kv_indices, cols // BLOCK)
-    )
+    assert torch.equal(full, read(made.full_kv_num_blocks, made.full_kv_indices, cols // BLOCK))
     return pairs, made.to_dense()[0, 0] > 0, full
 
 
