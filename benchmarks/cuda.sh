@@ -15,7 +15,7 @@ if compgen -G ".whl/*.whl" > /dev/null; then
   packages=$(mktemp -d)
   trap 'rm -rf "$packages"' EXIT
   "$python" -m pip install --quiet --no-index --no-deps --target "$packages" .whl/*.whl
-  # behind the machine's own packages, which it adds to and does not replace
+  # they come before packages of the same name that the machine has
   PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$packages"
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"

@@ -41,24 +41,30 @@ def run(section: Section) -> None:
                 transformer(section, shape, nodes, count)
 
 
+def checked_on(device: str, models: dict[str, Any], inputs: tuple[Any, ...]) -> None:
+    """Raises unless all give the first one's outputs and input gradients."""
+    (peer, theirs), *others = models.items()
+    for name, ours in others:
+        with torch.device(device):  # where the check makes a tensor of its own
+            checked({peer: theirs, name: ours}, inputs)
+
+
 def gps(section: Section, shape: str, mode: str, batch: Tensor, edge_index: Tensor) -> None:
     """As ``layer.py`` does it: checked without dropout, then timed in its mode.
 
     Beside the choice of ``auto``, where there is a GPU, its kernels in Triton by name.
     """
-    dropout, train = 0.5 if "0.5" in mode else 0.0, "train" in mode
-    models: dict[str, Any] = {
-        n: m.to(section.device) for n, m in layers(CHANNELS, HEADS, dropout).items()
-    }
-    x = torch.randn(batch.numel(), CHANNELS, device=section.device)
+    device, dropout, train = section.device, 0.5 if "0.5" in mode else 0.0, "train" in mode
+    models: dict[str, Any] = {n: m.to(device) for n, m in layers(CHANNELS, HEADS, dropout).items()}
+    x = torch.randn(batch.numel(), CHANNELS, device=device)
     for model in models.values():
         model.train(mode == "train")
-    checked(models, (x, edge_index, batch))
+    checked_on(device, models, (x, edge_index, batch))
     if section.device == "cuda":
         with section.guarded(f"GPSConv on 'triton', {shape}, {mode}"):
             named = copy.deepcopy(models["pyg_gt"])
             named.backend = "triton"
-            checked({"pyg": models["pyg"], "triton": named}, (x, edge_index, batch))
+            checked_on(device, {"pyg": models["pyg"], "triton": named}, (x, edge_index, batch))
             models["pyg_gt, triton"] = named
     for model in models.values():
         model.train(train)
@@ -79,14 +85,14 @@ def transformer(section: Section, shape: str, nodes: int, count: int) -> None:
     models = {"pyg": theirs, "pyg_gt": ours}
     x = torch.randn(nodes, CHANNELS, device=device, requires_grad=True)
     edge_index = torch.randint(nodes, (2, count), device=device)
-    checked(models, (x.detach(), edge_index))
+    checked_on(device, models, (x.detach(), edge_index))
     one = pyg_gt.GraphLayout.from_sizes([nodes], device)
     mask = (pyg_gt.EdgeMask(edge_index),)
     q = torch.empty(nodes, HEADS, sizes[1], device=device)
     if pyg_gt.explain_choice(q, q, q, one, mask)["triton"].startswith("could run"):
         named = copy.deepcopy(ours)
         named.backend = "triton"
-        checked({"pyg": theirs, "triton": named}, (x.detach(), edge_index))
+        checked_on(device, {"pyg": theirs, "triton": named}, (x.detach(), edge_index))
         models["pyg_gt, triton"] = named
     for mode in ("train", "eval forward"):
         calls: dict[str, Callable[[], Any]] = {}

@@ -144,10 +144,12 @@ def card() -> dict[str, Any]:
     if (program := shutil.which("nvidia-smi")) is not None:
         fields = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
         command = [program, f"--query-gpu={fields}", "--format=csv,noheader", "--id=0"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-        found["nvidia-smi"] = dict(
-            zip(fields.split(","), done.stdout.strip().split(", "), strict=False)
-        )
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return found | {"nvidia-smi": str(error)}
+        values = done.stdout.strip().split(", ")
+        found["nvidia-smi"] = dict(zip(fields.split(","), values, strict=False))
     return found
 
 
