@@ -16,7 +16,9 @@ from ._triton_edge_part_kernels import (
 )
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["count", "threshold"], do_not_specialize_on_alignment=["programs"]
+)
 def edge_backward_queries(
     programs, count, others, numbers, query, key, value, features, values, seed, stats, grad, out,
     deltas, query_grad, features_grad, values_grad, query_row, query_head, key_row, key_head,
@@ -83,7 +85,9 @@ def edge_backward_queries(
             store_rows(query_grad, rows, own, head, dq[:, None, :, :], H, HB, C, D)
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["count", "threshold"], do_not_specialize_on_alignment=["programs"]
+)
 def edge_backward_keys(
     programs, count, others, numbers, query, key, value, features, values, seed, stats, grad,
     deltas, key_grad, value_grad, query_row, query_head, key_row, key_head, value_row, value_head,
@@ -121,7 +125,7 @@ def edge_backward_keys(
             )  # fmt: skip
             keys = k + f
         scores = scores_of(q, keys, values, number, there, head, scale, H)
-        weights = tl.where(there[:, :, None], tl.exp(scores - top) * inverse, 0.0)
+        weights = tl.exp(scores - top) * inverse
         dropped = weights
         if seed is not None:
             keep = kept(seed, number, head, threshold, H, HB)

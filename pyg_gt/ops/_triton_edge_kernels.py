@@ -1,6 +1,10 @@
 # triton compiles these functions, Python never runs them
 # mypy: ignore-errors
-"""Attention along edges: some nodes and all edges of each a program, no atomics."""
+"""Attention along edges: some nodes and all edges of each a program, no atomics.
+
+Kernels are compiled anew for numbers that are divisible by 16 and for those that are not. How many
+nodes there are, and where their table begins, differ from batch to batch: they are left out of it.
+"""
 
 import triton
 import triton.language as tl
@@ -16,7 +20,9 @@ from ._triton_edge_part_kernels import (
 )
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["count", "threshold"], do_not_specialize_on_alignment=["programs"]
+)
 def edge_forward(
     programs, count, others, numbers, query, key, value, features, values, seed, out, stats,
     query_row, query_head, key_row, key_head, value_row, value_head, features_row, features_head,
@@ -78,7 +84,7 @@ def edge_forward(
     tl.store(stats + at * 2 + 1, total[:, None, :], mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"], do_not_specialize_on_alignment=["programs"])
 def combine_weighted(
     programs, count, parts, part_stats, out, stats, H: tl.constexpr, C: tl.constexpr,
     D: tl.constexpr, HB: tl.constexpr, BE: tl.constexpr,
@@ -114,7 +120,7 @@ def combine_weighted(
     tl.store(stats + at * 2 + 1, inverse[:, None, :], mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"], do_not_specialize_on_alignment=["programs"])
 def combine_sums(
     programs, count, parts, out, H: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
     HB: tl.constexpr, BE: tl.constexpr,

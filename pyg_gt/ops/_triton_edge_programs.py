@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -41,6 +42,11 @@ class EdgePrograms:
     many: Tensor
     parts: Tensor
     heavy: Tensor
+
+    @cached_property
+    def lists(self) -> dict[str, Tensor]:
+        """Arguments of a kernel."""
+        return {"others": self.others, "numbers": self.numbers}
 
 
 def programs_by_target(edges: EdgeLayout) -> EdgePrograms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -10,8 +11,10 @@ from ._triton_tiles import power_of_two
 
 # numbers of a gathered row that lie side by side; more heads go to further programs
 _ROW = 256
-# numbers of a gathered tile for each thread: keys and values stay in registers
+# numbers of a gathered tile for each thread: keys and values stay in registers, and where there are
+# several nodes, what belongs to each of them
 _EACH = 32
+_EACH_OF_FEW = 16
 
 
 class EdgeTiles(NamedTuple):
@@ -32,6 +35,7 @@ class EdgeTiles(NamedTuple):
     warps: int
 
 
+@cache
 def edge_tiles(heads: int, channels: int, dtype: torch.dtype) -> EdgeTiles:
     """Tiles that stay in registers (found by compiling for compute capability 9.0, not by timing).
 
@@ -42,6 +46,11 @@ def edge_tiles(heads: int, channels: int, dtype: torch.dtype) -> EdgeTiles:
     beside = min(power_of_two(max(heads, 1)), max(_ROW // width, 1))
     row = beside * width
     warps = 2 if row * dtype.itemsize > 512 else 1
-    edges = min(32 * warps * _EACH // row, 128)
-    few, many = min(edges, 4), min(edges, 16)
-    return EdgeTiles(beside, width, (edges // few, few), (edges // many, many), warps)
+    few, many = (min(32 * warps * each // row, 64) for each in (_EACH_OF_FEW, _EACH))
+    return EdgeTiles(beside, width, _split(max(few, 4), 4), _split(many, 16), warps)
+
+
+def _split(edges: int, each: int) -> tuple[int, int]:
+    """Nodes, and edges of each of them."""
+    each = min(edges, each)
+    return edges // each, each

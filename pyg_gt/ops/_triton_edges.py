@@ -51,7 +51,7 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
     tiles = edge_tiles(query.size(1), query.size(2), query.dtype)
     programs = programs_by_target(problem.edges)
-    given = _arguments(problem, programs, tiles, query, key, value)
+    given = _arguments(problem, tiles, query, key, value) | programs.lists
     _launch_light(edge_forward, programs, tiles, given | {"out": out, "stats": stats})
     if count := programs.parts.size(0):
         parts, part_stats = (
@@ -82,24 +82,20 @@ def backward(
         for x, need in zip(tensors, needs, strict=True)
     ]
     dq, dk, dv, dvalues, dfeatures = made
-    grad = with_dense_channels(grad.to(query.dtype))
+    grad = grad.to(query.dtype)
     tiles = edge_tiles(query.size(1), query.size(2), query.dtype)
-    deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
+    given = _arguments(problem, tiles, query, key, value, grad)
+    given["stats"] = stats
+    given["deltas"] = query.new_empty(query.shape[:2], dtype=torch.float32)
     if any(x is not None for x in (dq, dk, dvalues, dfeatures)):
         programs = programs_by_target(problem.edges)
-        given = _arguments(problem, programs, tiles, query, key, value, grad) | {
-            "stats": stats, "deltas": deltas, "out": out, "values_grad": dvalues,
-            "features_grad": dfeatures,
-        }  # fmt: skip
-        _launch_rows(edge_backward_queries, programs, tiles, given, {"query_grad": dq})
+        more = {"out": out, "values_grad": dvalues, "features_grad": dfeatures}
+        given_rows = given | programs.lists | more
+        _launch_rows(edge_backward_queries, programs, tiles, given_rows, {"query_grad": dq})
     if dk is not None or dv is not None:
         programs = programs_by_source(problem.edges)
-        given = _arguments(problem, programs, tiles, query, key, value, grad) | {
-            "stats": stats, "deltas": deltas,
-        }  # fmt: skip
-        _launch_rows(
-            edge_backward_keys, programs, tiles, given, {"key_grad": dk, "value_grad": dv}
-        )
+        rows = {"key_grad": dk, "value_grad": dv}
+        _launch_rows(edge_backward_keys, programs, tiles, given | programs.lists, rows)
     return made
 
 
@@ -165,32 +161,28 @@ def _run(kernel: Any, table: Tensor, nodes: int, given: dict[str, Any], **more: 
 
 def _arguments(
     problem: Problem,
-    programs: EdgePrograms,
     tiles: EdgeTiles,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     grad: Tensor | None = None,
 ) -> dict[str, Any]:
-    """What all kernels read, by name."""
+    """What all kernels read, by name, but for the edges."""
     p, features, values = problem.dropout_p, problem.features, problem.values
-    rows = {
-        "query": with_dense_channels(query), "key": with_dense_channels(key),
-        "value": with_dense_channels(value),
-        "features": None if features is None else with_dense_channels(features),
-    }  # fmt: skip
-    if grad is not None:
-        rows["grad"] = grad
-    strides = {
-        f"{name}_{axis}": 0 if x is None else x.stride(dim)
-        for name, x in rows.items()
-        for dim, axis in enumerate(("row", "head"))
-    }
+    given: dict[str, Any] = {}
+    strides = {"features_row": 0, "features_head": 0}
+    rows = ("query", query), ("key", key), ("value", value), ("features", features), ("grad", grad)
+    for name, x in rows:
+        if x is not None:
+            x = with_dense_channels(x)
+            strides[f"{name}_row"], strides[f"{name}_head"], _ = x.stride()
+        if x is not None or name == "features":
+            given[name] = x
     # the kernels know strides to be multiples of this, so that they read several numbers at once
     align = math.gcd(8, *strides.values())
-    return {
-        **rows, **{name: stride // align for name, stride in strides.items()},
-        "others": programs.others, "numbers": programs.numbers,
+    for name, stride in strides.items():
+        given[name] = stride // align
+    return given | {
         "values": None if values is None else values.contiguous(), "seed": problem.seed,
         "scale": problem.scale, "threshold": threshold(p) - 2**31,
         "factor": 0.0 if p >= 1 else 1 / (1 - p),

@@ -1,19 +1,26 @@
 """Compiles the kernels for compute capability 9.0, on a machine that need not have a GPU.
 
-``python -m tests.ops.triton_compiles [--all]`` prints what each takes of a multiprocessor.
+``python -m tests.ops.triton_compiles [--all] [full] [edges]`` prints what each takes of a
+multiprocessor.
 """
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
-from pyg_gt.ops import _triton_full
+from pyg_gt import EdgeLayout
+from pyg_gt.ops import _triton_edges, _triton_full
+from pyg_gt.ops._triton_edge_programs import PART
 from pyg_gt.ops._triton_full import Problem
 
 from .cases import layout_of
@@ -27,6 +34,19 @@ ALL = [
     for channels in (16, 32, 64, 128, 256)
     for with_everything in (False, True)
 ]
+EDGE_CASES = [
+    (torch.float32, 4, 16, ""), (torch.bfloat16, 8, 32, "values dropout"),
+    (torch.float32, 3, 20, "values features dropout"),
+]  # fmt: skip
+ALL_EDGES = [
+    (dtype, heads, channels, extras)
+    for dtype in (torch.float32, torch.bfloat16)
+    for heads, channels in ((4, 16), (8, 8), (1, 64), (4, 32), (8, 16), (4, 64), (8, 32), (3, 20))
+    for extras in ("", "dropout", "values features", "values features dropout")
+]
+
+# of all kernels so far
+HASHES: set[str] = set()
 
 
 class NoDevice:
@@ -47,13 +67,46 @@ def compile_only(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
 
     def launch(*args: object, **kwargs: Any) -> None:
         compiled = kernel.warmup(*args, grid=grid, **kwargs)
+        HASHES.add(compiled.hash)
         shared = compiled.metadata.shared
-        sides = {name: kwargs[name] for name in ("B", "BQ", "BK", "num_warps") if name in kwargs}
-        print(f"  {kernel.fn.__name__} {sides}: {shared} bytes of shared memory", flush=True)
-        assert "cubin" in compiled.asm
+        names = "B", "BQ", "BK", "BT", "BE", "HB", "D", "PARTS", "num_warps"
+        sides = ", ".join(f"{name}={kwargs[name]}" for name in names if name in kwargs)
+        usage = usage_of(compiled.asm["cubin"])
+        print(
+            f"  {kernel.fn.__name__}({sides}): {shared} bytes of shared memory, "
+            f"{usage.registers} registers, {usage.spilled} bytes spilled", flush=True,
+        )  # fmt: skip
         assert shared <= SHARED, f"{shared} bytes of shared memory"
+        if kernel.fn.__module__.startswith("pyg_gt.ops._triton_edge"):
+            assert usage.spilled == 0, "registers do not suffice"
 
     return launch
+
+
+class Usage(NamedTuple):
+    """Of a thread.
+
+    Attributes:
+        registers: how many.
+        spilled: bytes that did not fit into them.
+    """
+
+    registers: int
+    spilled: int
+
+
+def usage_of(cubin: bytes) -> Usage:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        said = subprocess.run(
+            [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", said)
+    assert found, said
+    registers, stack, local = map(int, found.groups())
+    return Usage(registers, stack + local)
 
 
 def compile_all(dtype: torch.dtype, channels: int, with_everything: bool) -> None:
@@ -71,12 +124,47 @@ def compile_all(dtype: torch.dtype, channels: int, with_everything: bool) -> Non
     _triton_full.backward(problem, grad, query, key, value, out, stats, slopes, table is not None)
 
 
+def compile_edges(
+    dtype: torch.dtype, heads: int, channels: int, extras: str, more: int = 0
+) -> None:
+    """All kernels along edges: nodes of few edges, of more, and hubs on either side."""
+    degrees = torch.tensor([2 * PART, 20, 1, 2] + [1] * more)
+    nodes, target = degrees.numel(), torch.repeat_interleave(degrees)
+    source = torch.where(torch.arange(target.numel()) % 3 > 0, 0, target)
+    edges = EdgeLayout.of(torch.stack([source, target]), nodes)
+    assert isinstance(edges, EdgeLayout)
+    query, key, value = torch.randn(nodes, 3, heads, channels, dtype=dtype).unbind(1)
+    count = edges.num_edges
+    problem = _triton_edges.Problem(
+        edges,
+        torch.randn(count, heads) if "values" in extras else None,
+        torch.randn(count, heads, channels, dtype=dtype) if "features" in extras else None,
+        torch.zeros(1, dtype=torch.int64) if "dropout" in extras else None,
+        0.25,
+        0.3 if "dropout" in extras else 0.0,
+    )
+    out, stats = _triton_edges.forward(problem, query, key, value)
+    grad = torch.randn_like(out)
+    _triton_edges.backward(problem, grad, query, key, value, out, stats, [True] * 5)
+
+
 def main() -> None:
     driver.set_active(NoDevice())
     JITFunction.__getitem__ = compile_only
-    for case in ALL if "--all" in sys.argv[1:] else CASES:
-        print(*case)
-        compile_all(*case)
+    everything = "--all" in sys.argv[1:]
+    wanted = [name for name in ("full", "edges") if name in sys.argv[1:]] or ["full", "edges"]
+    if "full" in wanted:
+        for case in ALL if everything else CASES:
+            print(*case)
+            compile_all(*case)
+    if "edges" in wanted:
+        for of_edges in ALL_EDGES if everything else EDGE_CASES:
+            print(*of_edges)
+            compile_edges(*of_edges)
+        known = set(HASHES)
+        for more in (15, 14):
+            compile_edges(*EDGE_CASES[0], more)
+        assert HASHES == known, "another number of nodes needs another kernel"
 
 
 if __name__ == "__main__":

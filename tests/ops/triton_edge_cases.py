@@ -276,6 +276,23 @@ def test_what_is_no_number_reaches_only_what_it_is_joined_to(poison: float) -> N
     assert not grads["key"][10].any() and not grads["value"][10].any()
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("poison", [INF, float("nan")])
+def test_what_comes_back_as_no_number_reaches_only_what_it_is_joined_to(poison: float) -> None:
+    edges = edges_of([3, 0, 20, 2, 0, 20], 6)
+    edges[0] = edges[0] * 2 + edges[1] % 2
+    case = make(edges, 6, 12)
+    out, leaves = attend(case), case.leaves
+    grad = torch.randn_like(out)
+    want = torch.autograd.grad(out, list(leaves.values()), grad, retain_graph=True)
+    grad[[0, 2, 4]] = poison
+    got = torch.autograd.grad(out, list(leaves.values()), grad)
+    for name, a, b in zip(leaves, got, want, strict=True):
+        well = (edges[1] if a.size(0) == edges.size(1) else torch.arange(a.size(0))) % 2 == 1
+        assert torch.equal(a[well], b[well]), name
+    assert not got[0][4].any() and not got[1][10].any() and not got[2][10].any()  # no edges
+
+
 @pytest.mark.parametrize("poison", [INF, -INF, float("nan")])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_an_infinite_key_is_not_swallowed(poison: float) -> None:
