@@ -40,7 +40,7 @@ def run(section: Section) -> None:
                         except AssertionError as error:
                             found[name]["wrong"] = said(error)
                         except Exception as error:
-                            found[name][f"{mode}_error"] = said(error)
+                            found[name][f"{mode}_not_captured"] = said(error)
                             # where the device answers no more, the part ends
                             torch.zeros(1, device=section.device).add_(1).item()
                     ratios[mode] = side_by_side(calls, found, mode, "pyg padded", 0.3)

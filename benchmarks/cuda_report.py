@@ -57,7 +57,7 @@ def _errors(name: str, part: Row) -> Iterator[str]:
     for row in part["rows"]:
         for candidate, found in _candidates(row):
             for key, text in found.items():
-                if key == "wrong" or key.endswith("error"):
+                if key == "wrong" or key.endswith(("error", "not_captured")):
                     yield f"{name}: {_said(row)}: {candidate}: {key}: {text}"
 
 

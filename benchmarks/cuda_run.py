@@ -43,7 +43,7 @@ PARTS: dict[str, tuple[Callable[[Section], None], int]] = {
     "flex": (cuda_operators.run_flex, 50),
     "flex edges": (cuda_edges.run_flex, 25),
 }
-TESTS_SHARE = 125
+TESTS_SHARE = 150
 WARM_PROCESSES = 6
 BEHIND = "what stood behind the last row when the part ended"
 # a process needs about so much before it can begin

@@ -159,15 +159,15 @@ def test_any_width_and_its_scale(channels: int, device: str) -> None:
 
 @DEVICES
 @pytest.mark.parametrize("channels", [8, 16, 13])
-@pytest.mark.parametrize("extra", [0, 3])
-def test_parts_of_a_joined_projection(channels: int, extra: int, device: str) -> None:
-    """Rows that lie apart, and with ``extra`` channels in between at odd addresses."""
+@pytest.mark.parametrize(("extra", "first"), [(0, 0), (3, 3), (8, 3)])
+def test_parts_of_a_joined_projection(channels: int, extra: int, first: int, device: str) -> None:
+    """Rows that lie apart, with ``extra`` channels in between, and begin at odd addresses."""
     layout = layout_of([3, 40, 0, 2], device=device)
     width = 3 * 2 * channels + extra
     joined = torch.randn(layout.num_nodes, width, device=device).bfloat16().requires_grad_()
 
     def run(backend: str) -> list[Tensor]:
-        parts = joined[:, extra:].view(-1, 3, 2, channels).unbind(1)
+        parts = joined[:, first : width - extra + first].view(-1, 3, 2, channels).unbind(1)
         out = attention(*parts, layout, backend=backend)
         wave = torch.arange(out.numel(), device=device).view(out.shape).cos().bfloat16()
         return [out, *torch.autograd.grad(out, joined, wave)]
