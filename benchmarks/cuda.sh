@@ -4,8 +4,8 @@
 #   bash benchmarks/cuda.sh [--out FOLDER] [--parts tests operators ...]
 #
 # Needs no network and no installation of the package, but what it and its tests import: torch,
-# torch_geometric, scipy, threadpoolctl, tqdm, triton, matplotlib, pytest, hypothesis, networkx. Wheels
-# that the machine lacks may lie in the folder .whl/ of the repository.
+# torch_geometric, scipy, threadpoolctl, tqdm, triton, matplotlib, pytest, hypothesis, networkx.
+# Wheels that the machine lacks may lie in the folder .whl/ of the repository.
 set -euo pipefail
 start=$(date +%s)
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

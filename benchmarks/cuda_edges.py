@@ -16,6 +16,8 @@ from pyg_gt import EdgeLayout, EdgeMask, GraphLayout, attention, explain_choice
 from pyg_gt.ops._dispatch import BACKENDS
 
 HEADS = 4
+# these drop the weights that the reference drops, bit for bit
+EXACT = ("triton", "cpu", "sparse")
 # dense backends fill all pairs of the nodes
 MAX_PAIRS = 2**30
 # query nodes whose outputs and gradients are compared with the reference, which fills a table of
@@ -24,17 +26,7 @@ SAMPLE = 128
 
 
 class Shape(NamedTuple):
-    """A set of edges; molecules where there are no numbers.
-
-    Attributes:
-        name: of the row.
-        nodes: ``N``.
-        edges: ``E``.
-        channels: C.
-        modes: what is timed.
-        dtypes: types of the features.
-        dropouts: probabilities.
-    """
+    """A set of edges with what is timed on it; molecules where there are no numbers."""
 
     name: str
     nodes: int
@@ -97,8 +89,16 @@ class Case:
         return attention(*self.joined.unbind(1), self.layout, mask, dropout_p=p, backend=name)
 
     def reference(self, p: float) -> Tensor:
-        """``[sample, H, C]`` in float32: the sampled queries alone, with all edges into them."""
+        """``[sample, H, C]`` in float32: the sampled queries alone, with all edges into them.
+
+        With dropout by ``sparse`` on all edges, since dropped weights go by the numbers of edges,
+        and the tests compare that with the reference weight by weight.
+        """
         query, key, value = self.joined.float().unbind(1)
+        if p > 0:
+            mask = (EdgeMask(self.edges),)
+            every = attention(query, key, value, self.layout, mask, dropout_p=p, backend="sparse")
+            return every[self.sample]
         place = torch.full((self.layout.num_nodes,), -1, device=query.device)
         place[self.sample] = torch.arange(self.sample.numel(), device=query.device)
         source, target = self.edges.edge_index
@@ -109,6 +109,11 @@ class Case:
             query[self.sample], key, value, self.layout, (EdgeMask(edge_index),),
             query_layout=queries, dropout_p=p, backend="reference",
         )  # fmt: skip
+
+    def problem(self) -> Problem:
+        """For the comparison."""
+        leaves = {"joined": self.joined} if self.joined.requires_grad else {}
+        return Problem(leaves, self.reference, self.sample, self.dropout_p, EXACT)
 
     def candidates(self) -> tuple[dict[str, Run], dict[str, str]]:
         """What can run, and what the other backends say."""
@@ -183,10 +188,7 @@ def one(section: Section, case: Case, without: tuple[str, ...]) -> None:
         if runs.pop(name, None) is not None:
             objections[name] = f"measured in the part '{name} edges'"
     cuda = section.device == "cuda"
-    leaves = {"joined": case.joined} if case.joined.requires_grad else {}
-    # the words of dropped weights go by the numbers of edges, which a sample changes
-    problem = Problem(leaves, case.reference, case.sample, case.dropout_p, ())
     compared(
-        section, case.row(), problem, runs, objections, "pyg core", case.shape.modes,
+        section, case.row(), case.problem(), runs, objections, "pyg core", case.shape.modes,
         seconds=0.3 if cuda else 0.02, peak=cuda,
     )  # fmt: skip

@@ -4,6 +4,8 @@ Tests, the card's ceilings, operators, layers, compilations and memory, each par
 its own with a share of the time: what a part had no time for is listed, and a part that dies takes
 no other along. Every candidate is compared with the ``reference`` backend before it is timed.
 
+All tests without a limit of their own: ``--parts tests --seconds 3600``.
+
 Not named ``cuda.py``: on the path of modules it would hide NVIDIA's package ``cuda``.
 """
 

@@ -98,6 +98,25 @@ def test_dropout_is_compared_weight_by_weight_where_it_is_one_mask(load: Any) ->
     assert problem.difference("sdpa", other_weights) == 0.0  # whose masks are its own
 
 
+def test_dropped_edges_are_compared_one_by_one(load: Any) -> None:
+    edges = load("cuda_edges")
+    shape = edges.Shape("E", 200, 900)
+    torch.manual_seed(0)
+    one = edges.Case(shape, torch.float32, *edges.edges_of(shape, "cpu", True), 0.5)
+    assert one.sample.numel() == 128  # of 200 queries
+    problem, right = one.problem(), partial(one.ours, "sparse")
+    assert problem.difference("triton", right) < 1e-5
+
+    def other_edges(p: float) -> Tensor:
+        torch.manual_seed(12)
+        return right(p)
+
+    with pytest.raises(AssertionError, match="with dropout 0.5"):
+        problem.difference("triton", other_edges)
+    with pytest.raises(AssertionError, match="the gradient of joined .* with dropout 0.0"):
+        problem.difference("triton", partial(wrong_gradient, right))
+
+
 def test_an_error_of_a_candidate_is_said_and_the_others_go_on(load: Any) -> None:
     one, part = case(load), section(load)
 
