@@ -8,10 +8,10 @@ from torch import Tensor
 from .._identity import is_readable
 from ..edge_layout import DeferredEdges, EdgeLayout
 from ..layout import GraphLayout
+from . import _triton_edges_op
 from ._addresses import is_plain
 from ._checked import checked_edges
 from ._inputs import Inputs
-from ._triton_edges_op import EdgeAttention
 from ._triton_full import MAX_CHANNELS, TYPES, Problem, interprets, is_installed
 from ._triton_full_call import pairs_of_edges
 from ._triton_full_eager import attend
@@ -84,18 +84,16 @@ def forward(inputs: Inputs) -> Tensor:
 
 
 def _on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor:
-    edges = checked_edges_of(mask)
-    edge_index = edges.edge_index
+    edges: EdgeLayout | DeferredEdges | Tensor = checked_edges_of(mask)
     if isinstance(edges, DeferredEdges) and inputs.layout.num_graphs != 1:
-        edge_index = checked_edges(edges, inputs.query_layout, inputs.layout)  # inside graphs
-    tensors = [
-        inputs.query, inputs.key, inputs.value, _values_on_edges(inputs, mask), mask.features,
-        edge_index, inputs.seed,
-    ]  # fmt: skip
-    out: Tensor = EdgeAttention.apply(  # type: ignore[no-untyped-call]
-        *_distinct(tensors), inputs.scale, inputs.dropout_p
+        edges = checked_edges(edges, inputs.query_layout, inputs.layout)  # inside graphs
+    query, key, value, values, features = _distinct(
+        [inputs.query, inputs.key, inputs.value, _values_on_edges(inputs, mask), mask.features]
     )
-    return out
+    assert query is not None and key is not None and value is not None
+    return _triton_edges_op.forward(
+        query, key, value, edges, values, features, inputs.seed, inputs.scale, inputs.dropout_p
+    )
 
 
 def _values_on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor | None:

@@ -16,9 +16,7 @@ from ._triton_edge_part_kernels import (
 )
 
 
-@triton.jit(
-    do_not_specialize=["count", "threshold"], do_not_specialize_on_alignment=["programs"]
-)
+@triton.jit(do_not_specialize=["count", "threshold"], do_not_specialize_on_alignment=["programs"])
 def edge_backward_queries(
     programs, count, others, numbers, query, key, value, features, values, seed, stats, grad, out,
     deltas, query_grad, features_grad, values_grad, query_row, query_head, key_row, key_head,
@@ -85,9 +83,7 @@ def edge_backward_queries(
             store_rows(query_grad, rows, own, head, dq[:, None, :, :], H, HB, C, D)
 
 
-@triton.jit(
-    do_not_specialize=["count", "threshold"], do_not_specialize_on_alignment=["programs"]
-)
+@triton.jit(do_not_specialize=["count", "threshold"], do_not_specialize_on_alignment=["programs"])
 def edge_backward_keys(
     programs, count, others, numbers, query, key, value, features, values, seed, stats, grad,
     deltas, key_grad, value_grad, query_row, query_head, key_row, key_head, value_row, value_head,

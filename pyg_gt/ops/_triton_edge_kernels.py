@@ -20,9 +20,7 @@ from ._triton_edge_part_kernels import (
 )
 
 
-@triton.jit(
-    do_not_specialize=["count", "threshold"], do_not_specialize_on_alignment=["programs"]
-)
+@triton.jit(do_not_specialize=["count", "threshold"], do_not_specialize_on_alignment=["programs"])
 def edge_forward(
     programs, count, others, numbers, query, key, value, features, values, seed, out, stats,
     query_row, query_head, key_row, key_head, value_row, value_head, features_row, features_head,

@@ -11,10 +11,10 @@ from ._triton_tiles import power_of_two
 
 # numbers of a gathered row that lie side by side; more heads go to further programs
 _ROW = 256
-# numbers of a gathered tile for each thread: keys and values stay in registers, and where there are
-# several nodes, what belongs to each of them
+# Numbers of a gathered tile for each thread: keys and values stay in registers, and beside them
+# what belongs to each of several nodes, or a tile of features.
 _EACH = 32
-_EACH_OF_FEW = 16
+_EACH_BESIDE_MORE = 16
 
 
 class EdgeTiles(NamedTuple):
@@ -36,7 +36,7 @@ class EdgeTiles(NamedTuple):
 
 
 @cache
-def edge_tiles(heads: int, channels: int, dtype: torch.dtype) -> EdgeTiles:
+def edge_tiles(heads: int, channels: int, dtype: torch.dtype, with_features: bool) -> EdgeTiles:
     """Tiles that stay in registers (found by compiling for compute capability 9.0, not by timing).
 
     A warp reads 512 bytes at a time. Where it reads whole rows, edges lie in its threads and lanes
@@ -46,8 +46,9 @@ def edge_tiles(heads: int, channels: int, dtype: torch.dtype) -> EdgeTiles:
     beside = min(power_of_two(max(heads, 1)), max(_ROW // width, 1))
     row = beside * width
     warps = 2 if row * dtype.itemsize > 512 else 1
-    few, many = (min(32 * warps * each // row, 64) for each in (_EACH_OF_FEW, _EACH))
-    return EdgeTiles(beside, width, _split(max(few, 4), 4), _split(many, 16), warps)
+    few = min(32 * warps * _EACH_BESIDE_MORE // row, 64)
+    many = few if with_features else min(32 * warps * _EACH // row, 64)
+    return EdgeTiles(beside, width, _split(max(few, 4), 4), _split(max(many, 4), 16), warps)
 
 
 def _split(edges: int, each: int) -> tuple[int, int]:

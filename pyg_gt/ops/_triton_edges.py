@@ -49,7 +49,7 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
 
     out = query.new_empty(query.shape)
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
-    tiles = edge_tiles(query.size(1), query.size(2), query.dtype)
+    tiles = _tiles(problem, query)
     programs = programs_by_target(problem.edges)
     given = _arguments(problem, tiles, query, key, value) | programs.lists
     _launch_light(edge_forward, programs, tiles, given | {"out": out, "stats": stats})
@@ -83,7 +83,7 @@ def backward(
     ]
     dq, dk, dv, dvalues, dfeatures = made
     grad = grad.to(query.dtype)
-    tiles = edge_tiles(query.size(1), query.size(2), query.dtype)
+    tiles = _tiles(problem, query)
     given = _arguments(problem, tiles, query, key, value, grad)
     given["stats"] = stats
     given["deltas"] = query.new_empty(query.shape[:2], dtype=torch.float32)
@@ -97,6 +97,10 @@ def backward(
         rows = {"key_grad": dk, "value_grad": dv}
         _launch_rows(edge_backward_keys, programs, tiles, given | programs.lists, rows)
     return made
+
+
+def _tiles(problem: Problem, query: Tensor) -> EdgeTiles:
+    return edge_tiles(query.size(1), query.size(2), query.dtype, problem.features is not None)
 
 
 def _launch_rows(

@@ -7,15 +7,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..edge_layout import EdgeLayout
+from ..edge_layout import DeferredEdges, EdgeLayout
 from . import _triton_edges
+from ._addresses import is_plain
 from ._checked import LIBRARY, TAGS
 from ._triton_edges import Problem
 from ._triton_full import MAX_CHANNELS, TYPES, interprets
 
 
+def forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    edges: EdgeLayout | DeferredEdges | Tensor,
+    values: Tensor | None,
+    features: Tensor | None,
+    seed: Tensor | None,
+    scale: float,
+    dropout_p: float,
+) -> Tensor:
+    """``[Nq, H, C]``; see :class:`~pyg_gt.ops._triton_edges.Problem` for the arguments."""
+    known: EdgeLayout | DeferredEdges | Tensor
+    known = edges if isinstance(edges, Tensor) else edges.edge_index  # an op takes tensors alone
+    if is_plain(query):
+        known = EdgeLayout.of(edges, key.size(0), query.size(0))
+    out: Tensor = EdgeAttention.apply(  # type: ignore[no-untyped-call]
+        query, key, value, values, features, known, seed, scale, dropout_p
+    )
+    return out
+
+
 class EdgeAttention(torch.autograd.Function):
-    """Two ops, so that ``torch.compile`` sees one node forward and one backward."""
+    """Two ops, or in eager code what stands behind them, which takes less time to call."""
 
     @staticmethod
     def forward(
@@ -25,31 +48,38 @@ class EdgeAttention(torch.autograd.Function):
         value: Tensor,
         values: Tensor | None,
         features: Tensor | None,
-        edges: Tensor,
+        edges: EdgeLayout | Tensor,
         seed: Tensor | None,
         scale: float,
         dropout_p: float,
     ) -> Tensor:
-        """``[Nq, H, C]``; see :class:`~pyg_gt.ops._triton_edges.Problem` for the arguments."""
-        tensors = query, key, value, values, features, edges, seed
-        out, stats = torch.ops.pyg_gt.triton_edges(*tensors, scale, dropout_p)
-        ctx.save_for_backward(*tensors, out, stats)
+        """``[Nq, H, C]``."""
+        is_op = isinstance(edges, Tensor)
+        run = torch.ops.pyg_gt.triton_edges if is_op else _forward
+        tensors = query, key, value, values, features
+        out, stats = run(*tensors, edges, seed, scale, dropout_p)
+        edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
+        ctx.save_for_backward(*tensors, edge_index, seed, out, stats)
+        ctx.edges = None if is_op else edges
         ctx.numbers = scale, dropout_p
-        return out  # type: ignore[no-any-return]
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each argument of ``forward``."""
-        *tensors, out, stats = ctx.saved_tensors
+        *tensors, edges, seed, out, stats = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:5])
+        # 'create_graph=True'
+        again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if ctx.edges is not None and not again and is_plain(grad):
+            made = _gradients(grad, out, stats, *tensors, ctx.edges, seed, *ctx.numbers, needs)
+            return *made, *(None,) * 4
         with torch.no_grad():
             grads = torch.ops.pyg_gt.triton_edges_backward(
-                grad, out, stats, *tensors, *ctx.numbers, needs
+                grad, out, stats, *tensors, edges, seed, *ctx.numbers, needs
             )
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
-            grads = _DifferentiableOnce.apply(  # type: ignore[no-untyped-call]
-                *grads, grad, *tensors[:5]
-            )
+        if again:
+            grads = _DifferentiableOnce.apply(*grads, grad, *tensors)  # type: ignore[no-untyped-call]
         wanted = (d if need else None for d, need in zip(grads, needs, strict=True))
         return *wanted, *(None,) * 4
 
@@ -88,7 +118,7 @@ def _problem(
     value: Tensor,
     values: Tensor | None,
     features: Tensor | None,
-    edges: Tensor,
+    edges: EdgeLayout | Tensor,
     seed: Tensor | None,
     scale: float,
     dropout_p: float,
@@ -132,28 +162,31 @@ def _check(
         )
 
 
-def _forward_op(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return _triton_edges.forward(_problem(query, key, value, *rest), query, key, value)
 
 
-def _backward_op(
+def _gradients(
     grad: Tensor, out: Tensor, stats: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
-) -> tuple[Tensor, ...]:
+) -> list[Tensor | None]:
     *given, needs = rest
     problem = _problem(query, key, value, *given)
     _check("grad", grad, query.shape, query, *TYPES)
     _check("out", out, query.shape, query, query.dtype)
     _check("stats", stats, (*query.shape[:2], 2), query, torch.float32)
-    made = _triton_edges.backward(
+    return _triton_edges.backward(
         problem, grad, query, key, value, out.contiguous(), stats.contiguous(), needs
     )
+
+
+def _backward(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     # an op returns tensors, and no tensor twice
-    return tuple(query.new_empty(0) if x is None else x for x in made)
+    return tuple(grad.new_empty(0) if x is None else x for x in _gradients(grad, *rest))
 
 
 for _device in ("CUDA", "CPU") if interprets() else ("CUDA",):
-    LIBRARY.impl("triton_edges", _forward_op, _device)
-    LIBRARY.impl("triton_edges_backward", _backward_op, _device)
+    LIBRARY.impl("triton_edges", _forward, _device)
+    LIBRARY.impl("triton_edges_backward", _backward, _device)
 
 
 @torch.library.register_fake("pyg_gt::triton_edges", lib=LIBRARY)  # type: ignore[untyped-decorator]

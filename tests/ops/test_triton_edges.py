@@ -117,10 +117,11 @@ def test_a_node_s_own_edges_decide_how_it_is_computed() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("heads", [0, 1, 3, 4, 8, 16])
 @pytest.mark.parametrize("channels", [1, 3, 8, 16, 64, 100, 256])
+@pytest.mark.parametrize("features", [False, True])
 def test_a_tile_has_at_most_32_numbers_a_thread(
-    heads: int, channels: int, dtype: torch.dtype
+    features: bool, channels: int, heads: int, dtype: torch.dtype
 ) -> None:
-    tiles = edge_tiles(heads, channels, dtype)
+    tiles = edge_tiles(heads, channels, dtype, features)
     assert tiles.width >= channels and tiles.heads >= 1
     for nodes, edges in (tiles.few, tiles.many):
         assert nodes >= 1 and edges >= 1

@@ -27,6 +27,8 @@ from .cases import layout_of
 
 # what a thread block of any card since capability 8.6 can have, but for 1 KiB
 SHARED = 99 * 1024
+# bytes of a thread, along edges: a compiler may give up a few for another warp at a time
+SPILLED = 32
 CASES = [(torch.float32, 20, True), (torch.bfloat16, 64, False)]
 ALL = [
     (dtype, channels, with_everything)
@@ -78,7 +80,7 @@ def compile_only(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
         )  # fmt: skip
         assert shared <= SHARED, f"{shared} bytes of shared memory"
         if kernel.fn.__module__.startswith("pyg_gt.ops._triton_edge"):
-            assert usage.spilled == 0, "registers do not suffice"
+            assert usage.spilled <= SPILLED, "registers do not suffice"
 
     return launch
 
