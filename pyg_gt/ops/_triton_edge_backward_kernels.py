@@ -32,7 +32,7 @@ def edge_backward_queries(
     own, nodes = here[:, None], node[:, None]
     g = load_rows(grad, nodes, own, grad_row * ALIGN, grad_head * ALIGN, head, H, HB, C, D)
     delta = tl.sum(g * load_rows(out, nodes, own, H * C, C, head, H, HB, C, D), 3)  # [BT, 1, HB]
-    at, mask = each_head(nodes, own, head, H)
+    at, mask = each_head(nodes, own, head, H, HB)
     tl.store(deltas + at, delta, mask=mask)  # all parts of a node store the same
     if query_grad is not None or features_grad is not None or values_grad is not None:
         q = load_rows(query, nodes, own, query_row * ALIGN, query_head * ALIGN, head, H, HB, C, D)
@@ -56,18 +56,18 @@ def edge_backward_queries(
                 )  # fmt: skip
                 k += f
                 v += f
-            scores = scores_of(q, k, values, number, there, head, scale, H)
+            scores = scores_of(q, k, values, number, there, head, scale, H, HB)
             weights = tl.exp(scores - top) * inverse
             slopes = tl.sum(g * v, 3)
             dropped = weights
             if seed is not None:
-                keep = kept(seed, number, head, threshold, H, HB)
+                keep = kept(seed, number, head, threshold, HB)
                 dropped = tl.where(keep, weights * factor, 0.0)
                 slopes = tl.where(keep, slopes * factor, 0.0)
             # what is no number must not leave its node through edges that are not there
             slopes = tl.where(there[:, :, None], weights * (slopes - delta), 0.0)
             if values_grad is not None:
-                of_edge, has_edge = each_head(number, there, head, H)
+                of_edge, has_edge = each_head(number, there, head, H, HB)
                 made = slopes.to(values_grad.dtype.element_ty)
                 tl.store(values_grad + of_edge, made, mask=has_edge)
             slopes *= scale
@@ -106,7 +106,7 @@ def edge_backward_keys(
             query, other, there, query_row * ALIGN, query_head * ALIGN, head, H, HB, C, D
         )
         g = load_rows(grad, other, there, grad_row * ALIGN, grad_head * ALIGN, head, H, HB, C, D)
-        at, mask = each_head(other, there, head, H)
+        at, mask = each_head(other, there, head, H, HB)
         top = tl.load(stats + at * 2, mask=mask, other=0.0)
         inverse = tl.load(stats + at * 2 + 1, mask=mask, other=0.0)
         # on their way while these are computed
@@ -120,11 +120,11 @@ def edge_backward_keys(
                 H, HB, C, D,
             )  # fmt: skip
             keys = k + f
-        scores = scores_of(q, keys, values, number, there, head, scale, H)
+        scores = scores_of(q, keys, values, number, there, head, scale, H, HB)
         weights = tl.exp(scores - top) * inverse
         dropped = weights
         if seed is not None:
-            keep = kept(seed, number, head, threshold, H, HB)
+            keep = kept(seed, number, head, threshold, HB)
             dropped = tl.where(keep, weights * factor, 0.0)
         if value_grad is not None:
             dv += tl.sum(dropped[:, :, :, None] * g, 1)

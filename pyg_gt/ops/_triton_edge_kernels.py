@@ -58,14 +58,14 @@ def edge_forward(
             )  # fmt: skip
             k += f
             v += f
-        scores = scores_of(q, k, values, number, there, head, scale, H)
+        scores = scores_of(q, k, values, number, there, head, scale, H, HB)
         higher = tl.maximum(top, tl.max(scores, 1))
         safe = tl.where(higher == float("-inf"), 0.0, higher)
         weights = tl.exp(scores - safe[:, None, :])
         shrink = tl.exp(top - safe)
         total = total * shrink + tl.sum(weights, 1)
         if seed is not None:
-            weights = tl.where(kept(seed, number, head, threshold, H, HB), weights * factor, 0.0)
+            weights = tl.where(kept(seed, number, head, threshold, HB), weights * factor, 0.0)
         result = result * shrink[:, :, None] + tl.sum(weights[:, :, :, None] * v, 1)
         top = higher
         there, other, number = next_there, next_other, next_number
@@ -77,7 +77,7 @@ def edge_forward(
         total = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
         result = result * total[:, :, None]
     store_rows(out, node[:, None], own, head, result[:, None, :, :], H, HB, C, D)
-    at, mask = each_head(node[:, None], own, head, H)
+    at, mask = each_head(node[:, None], own, head, H, HB)
     tl.store(stats + at * 2, top[:, None, :], mask=mask)
     tl.store(stats + at * 2 + 1, total[:, None, :], mask=mask)
 
@@ -97,7 +97,7 @@ def combine_weighted(
         part = (begin[:, None] + start + tl.arange(0, BE)[None, :]).to(tl.int64)
         there = part < end[:, None]
         rows = load_rows(parts, part, there, H * C, C, head, H, HB, C, D)
-        at, mask = each_head(part, there, head, H)
+        at, mask = each_head(part, there, head, H, HB)
         tops = tl.load(part_stats + at * 2, mask=mask, other=0.0)
         totals = tl.load(part_stats + at * 2 + 1, mask=mask, other=0.0)
         # a part without a weight has no largest score
@@ -113,7 +113,7 @@ def combine_weighted(
     inverse = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
     result = result * inverse[:, :, None]
     store_rows(out, node[:, None], own, head, result[:, None, :, :], H, HB, C, D)
-    at, mask = each_head(node[:, None], own, head, H)
+    at, mask = each_head(node[:, None], own, head, H, HB)
     tl.store(stats + at * 2, top[:, None, :], mask=mask)
     tl.store(stats + at * 2 + 1, inverse[:, None, :], mask=mask)
 
