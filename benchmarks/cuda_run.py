@@ -157,19 +157,18 @@ def apart(section: Section, most: float) -> Row:
     ]  # fmt: skip
     # a compilation or a large size that has begun may need a little more
     limit = min(most, 1.25 * section.seconds + 10)
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
+    # a file, since what the part starts may hold a pipe open beyond its end
+    words = section.path.with_suffix(".txt")
+    process = cuda_tests.start(command, cuda_tests.ROOT, words)
     died = None
     try:
-        _, words = process.communicate(timeout=limit)
-        if process.returncode != 0:
-            last = words.decode(errors="replace").strip().splitlines()[-1:]
+        if process.wait(limit) != 0:
+            last = words.read_text(errors="replace").strip().splitlines()[-1:]
             died = f"the part ended with {process.returncode}: {''.join(last)[:400]}"
     except subprocess.TimeoutExpired:
-        cuda_tests.end(process)
-        process.communicate()
         died = f"the part was killed after {limit:.0f} s"
+    finally:
+        cuda_tests.end(process)
     found: Row = json.loads(section.path.read_text(encoding="utf-8"))
     if died is not None:
         found["errors"].append(died)

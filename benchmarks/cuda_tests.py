@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,38 +30,49 @@ def run(section: Section, others: Sequence[Sequence[str]] = (), root: Path = ROO
     ]
     if section.tiny and root == ROOT:
         files = [ROOT / "tests" / "test_layout.py"]
-    places = max(2, (os.cpu_count() or 2) // 2)
-    waiting, running = list(files), {}
-    beside = [_start(command, root) for command in others]
-    with TemporaryDirectory() as folder:
-        while waiting or running:
-            if section.left() <= 0:
-                break
-            while waiting and len(running) < places:
-                file = waiting.pop(0)
-                report = Path(folder) / f"{len(waiting)}.xml"
-                command = [
-                    sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider",
-                    f"--junitxml={report}", "--tb=short", str(file),
-                ]  # fmt: skip
-                running[file] = (_start(command, root, report.with_suffix(".txt")), report)
-            for file, (process, report) in list(running.items()):
-                if process.poll() is not None:
-                    del running[file]
-                    section.add(counts(report, process.returncode) | {"file": _name(file, root)})
-            time.sleep(0.1)
-        for file, (process, _) in running.items():
-            end(process)
-            section.add({"file": _name(file, root), "ended": "killed: time is up", "failed": 1})
-        for file in waiting:
-            section.left_out.append(_name(file, root))
+    beside = [start(command, root) for command in others]
+    running: dict[Path, tuple[subprocess.Popen[bytes], Path]] = {}
+    try:
+        with TemporaryDirectory() as folder:
+            _files(section, files, running, Path(folder), root)
         while any(p.poll() is None for p in beside) and section.left() > 0:
             time.sleep(0.1)
         for number, process in enumerate(beside):
             if process.poll() is None:
                 section.left_out.append(f"compiling ahead, part {number}")
+    finally:  # where this one is stopped too
+        for process in (*beside, *(p for p, _ in running.values())):
             end(process)
     section.save()
+
+
+def _files(
+    section: Section,
+    waiting: list[Path],
+    running: dict[Path, tuple[subprocess.Popen[bytes], Path]],
+    folder: Path,
+    root: Path,
+) -> None:
+    """Some files at a time, until all have ended or time is up."""
+    places = max(2, (os.cpu_count() or 2) // 2)
+    while (waiting or running) and section.left() > 0:
+        while waiting and len(running) < places:
+            file = waiting.pop(0)
+            report = folder / f"{len(waiting)}.xml"
+            command = [
+                sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider",
+                f"--junitxml={report}", "--tb=short", str(file),
+            ]  # fmt: skip
+            running[file] = (start(command, root, report.with_suffix(".txt")), report)
+        for file, (process, report) in list(running.items()):
+            if process.poll() is not None:
+                del running[file]
+                section.add(counts(report, process.returncode) | {"file": _name(file, root)})
+        time.sleep(0.1)
+    for file in running:
+        section.add({"file": _name(file, root), "ended": "killed: time is up", "failed": 1})
+    for file in waiting:
+        section.left_out.append(_name(file, root))
 
 
 def counts(report: Path, code: int) -> Row:
@@ -93,7 +105,7 @@ def _name(file: Path, root: Path) -> str:
     return str(file.relative_to(root))
 
 
-def _start(
+def start(
     command: Sequence[str], root: Path, words: Path = Path(os.devnull)
 ) -> subprocess.Popen[bytes]:
     with words.open("wb") as file:
@@ -104,7 +116,7 @@ def _start(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kills a process and what it started."""
+    """Kills a process that still runs, and what it started."""
     if process.poll() is None:
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
