@@ -15,12 +15,20 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from pyg_gt import EdgeLayout, EdgeMask, GraphLayout
-from pyg_gt.ops import _triton, _triton_edge_programs, _triton_edges, _triton_edges_op
+from pyg_gt.ops import _sparse, _triton, _triton_edge_programs, _triton_edges, _triton_edges_op
 from pyg_gt.ops._dispatch import _inputs
 from pyg_gt.ops._philox import keep_edges
 
 from .cases import BIASES, Case, layout_of
-from .triton_cases import DEVICE, assert_is_the_reference, attend, gradients, inputs_of
+from .triton_cases import (
+    DEVICE,
+    TOLERANCE,
+    assert_is_the_reference,
+    attend,
+    gradients,
+    in_double,
+    inputs_of,
+)
 
 INF = float("inf")
 OPS = torch.ops.pyg_gt
@@ -157,6 +165,25 @@ def test_a_hub_of_a_thousand_edges() -> None:
     count = 2 * _triton_edge_programs.PART + 1
     case = make(edges_of([2, count], 60), 2, 60, 1, 4, features=False)
     assert_is_the_reference(case)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("heads", "channels"), [(4, 16), (3, 20)])
+def test_a_larger_graph_is_what_torch_operations_give(
+    heads: int, channels: int, dtype: torch.dtype
+) -> None:
+    """On a GPU one with hubs, and every processor at work; the same bits each time."""
+    nodes, most = (20_000, 5_000) if DEVICE == "cuda" else (7, 20)
+    degrees = (torch.rand(nodes) ** -0.8 * 2).int().clamp(max=most)
+    case = make(edges_of(degrees.tolist(), nodes), nodes, nodes, heads, channels, dtype)
+    got = all_of(case, 0.3)
+    assert all(map(torch.equal, got, all_of(case, 0.3)))
+    wide = in_double(case)
+    out = _sparse.forward(inputs_of(wide, 0.3))
+    want = gradients(out, list(wide.leaves.values()))
+    for name, a, b in zip(["out", *case.leaves], got, want, strict=True):
+        allowed = TOLERANCE[dtype] * max(1.0, float(b.abs().max()))
+        assert float((a.double() - b).abs().max()) <= allowed, name
 
 
 @pytest.mark.usefixtures("small_parts")
