@@ -94,6 +94,7 @@ def forward(inputs: Inputs) -> Tensor:
     else:
         joined = _joined(inputs.mask, table, query_layout, layout, compact)
         block_mask = joined.mask
+    score_mod = _score_mod(inputs, table, joined)
     # a product with zero lets NaN through to the other graphs of a tile
     finite = inputs.value.nan_to_num(0.0, 0.0, 0.0)
     # autocast would lower the scores that softmax wants in full precision
@@ -102,10 +103,11 @@ def forward(inputs: Inputs) -> Tensor:
             _pack(inputs.query, table.query_row, table.rows),
             _pack(inputs.key, table.key_col, table.cols),
             _pack(finite, table.key_col, table.cols),
-            _score_mod(inputs, table, joined),
+            score_mod,
             block_mask,
             inputs.scale,
             _kind(inputs, joined),
+            reads=score_mod is not None or joined is not None,
         )
     out = out[0].transpose(0, 1).index_select(0, table.query_row)  # [Nq, H, C']
     out = out[..., : inputs.query.size(-1)]

@@ -23,6 +23,7 @@ def run(
     mask: BlockMask,
     scale: float,
     kind: Hashable,
+    reads: bool,
 ) -> Tensor:
     """``[1, H, rows, C]``.
 
@@ -35,6 +36,7 @@ def run(
         scale: factor of the scores.
         kind: what a compilation depends on by design. Each kind has a limit of its own on
             compilations, so that many models in one process do not use up that of one.
+        reads: whether ``mask`` or ``score_mod`` reads a tensor at each pair.
 
     Raises:
         RuntimeError: if calls of one kind were compiled more often than torch allows.
@@ -43,7 +45,7 @@ def run(
     # that a function captures it gives C++ errors or wrong numbers (torch 2.13).
     cuda = query.device.type == "cuda"
     kernel = _compiled("inductor" if cuda else "eager", kind)
-    options = kernel_options(query.dtype, query.size(-1)) if cuda else None
+    options = kernel_options(query.dtype, query.size(-1), reads) if cuda else None
     try:
         # two sizes that happen to be equal are not taken for one
         with shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
@@ -58,20 +60,37 @@ def run(
     return out
 
 
-def kernel_options(dtype: torch.dtype, channels: int) -> dict[str, Any]:
-    """What torch 2.11 to 2.13 would not choose by themselves on CUDA."""
+def kernel_options(dtype: torch.dtype, channels: int, reads: bool) -> dict[str, Any]:
+    """What torch 2.11 to 2.13 would not choose by themselves on CUDA.
+
+    Tiles are chosen by what the compiler says of shared memory and registers on sm_90, not by
+    time. Torch's own are made for kernels that read nothing but queries, keys and values: with 64
+    channels in half precision and a mask of edges they need more shared memory than an H100 has.
+
+    Args:
+        dtype: of queries, keys and values.
+        channels: ``C``, padded.
+        reads: whether a mask of edges or a function of scores reads a tensor at each pair.
+    """
+    single = dtype == torch.float32
     options: dict[str, Any] = {
         # never the kernel for decoding, which torch takes for fewer than 128 queries
         "BACKEND": "TRITON",
         # both axes are multiples of the block, which shapes that vary do not tell
         "IS_DIVISIBLE": True,
     }
-    if dtype == torch.float32 and channels <= 128:
-        # the tiles of a float32 backward would be 16 x 16
-        long = 64 if channels <= 64 else 32
-        tiles = {"bwd_BLOCK_M1": 32, "bwd_BLOCK_N1": long}
-        tiles |= {"bwd_BLOCK_M2": long, "bwd_BLOCK_N2": 32}
-        options |= {**tiles, "bwd_num_warps": 4, "bwd_num_stages": 1}
+    if reads:
+        rows = 32 if single and channels > 64 else 64
+        cols = 32 if channels > (32 if single else 128) else 64
+        options |= {"fwd_BLOCK_M": rows, "fwd_BLOCK_N": cols}
+        options |= {"fwd_num_warps": 4 if rows == 32 and channels <= 128 else 8}
+        options |= {"fwd_num_stages": 1 if channels > 128 else 2}
+    # torch's tiles of a float32 backward are 16 x 16, which beyond 128 channels is what fits
+    if (single and channels <= 128) or (reads and not single):
+        long = 32 if single or channels > 128 else 64
+        options |= {"bwd_BLOCK_M1": 32, "bwd_BLOCK_N1": long}
+        options |= {"bwd_BLOCK_M2": long, "bwd_BLOCK_N2": 32}
+        options |= {"bwd_num_warps": 4 if channels < 64 else 8, "bwd_num_stages": 1}
     return options
 
 

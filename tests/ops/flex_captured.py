@@ -25,7 +25,7 @@ def handed_over(case: Case) -> dict[str, Any]:
         except KeyboardInterrupt:
             pass
     names = ("query", "key", "value", "score_mod", "mask", "scale", "kind")
-    return dict(zip(names, run.call_args.args, strict=True))
+    return dict(zip(names, run.call_args.args, strict=True)) | run.call_args.kwargs
 
 
 def rebuilt(x: Any, change: Callable[[Tensor], Tensor]) -> Any:

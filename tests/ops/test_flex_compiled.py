@@ -25,7 +25,7 @@ from pyg_gt.ops._flex_compiled import kernel_options
 from pyg_gt.ops._flex_packing import BLOCK
 from pyg_gt.testing import assert_same_attention
 
-from .cases import Case, layout_of
+from .cases import Case, layout_of, make_case
 from .flex_captured import handed_over
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,28 +125,43 @@ def test_past_the_limit_there_is_an_error_not_a_slow_call() -> None:
             case.attention("flex")
 
 
+@pytest.mark.parametrize("reads", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", WIDTHS)
 def test_options_are_known_to_the_torch_that_is_installed(
-    dtype: torch.dtype, channels: int
+    channels: int, dtype: torch.dtype, reads: bool
 ) -> None:
-    options = kernel_options(dtype, channels)
+    options = kernel_options(dtype, channels, reads)
     known = FlexKernelOptions.__annotations__
+    for name in options.keys() - {"IS_DIVISIBLE", "BACKEND"}:
+        assert name[:4] in ("fwd_", "bwd_") and name[4:] in known
+    assert options["BACKEND"] in typing.get_args(lowering._Backend)
+    tiles = {name: size for name, size in options.items() if "BLOCK" in name}
+    assert all(16 < size <= BLOCK and BLOCK % size == 0 for size in tiles.values())
+    assert ("fwd_BLOCK_M" in tiles) == reads
+    if dtype == torch.float32 and channels <= 128:
+        assert "bwd_BLOCK_M1" in tiles  # not torch's 16
+    if "bwd_BLOCK_M1" in tiles:  # what the template of the backward asserts
+        assert tiles["bwd_BLOCK_N1"] % tiles["bwd_BLOCK_M1"] == 0
+        assert tiles["bwd_BLOCK_M2"] % tiles["bwd_BLOCK_N2"] == 0
+
+
+def test_how_torch_reads_the_options() -> None:
+    """Names that are not documented, but where a caller's value goes first."""
     source = inspect.getsource(lowering)
-    for name in options.keys() - {"IS_DIVISIBLE"}:
-        assert name.removeprefix("bwd_") in known
-        assert name.startswith("bwd_") or name == "BACKEND"
-    assert "TRITON" in typing.get_args(lowering._Backend)
-    # not among the documented names, but read where a caller's value goes first
     assert source.count('kernel_options.setdefault("IS_DIVISIBLE", True)') == 2
     assert source.count('if k.startswith("bwd_")') == 2
-    tiles = {k[4:]: v for k, v in options.items() if k.startswith("bwd_BLOCK")}
-    assert bool(tiles) == (dtype == torch.float32 and channels <= 128)
-    if tiles:
-        assert all(16 < size <= BLOCK and BLOCK % size == 0 for size in tiles.values())
-        # what the template of the backward asserts
-        assert tiles["BLOCK_N1"] % tiles["BLOCK_M1"] == 0
-        assert tiles["BLOCK_M2"] % tiles["BLOCK_N2"] == 0
+    assert source.count('if k.startswith("fwd_")') == 2
+    for name in ("BLOCK_M", "BLOCK_N", "BLOCK_M1", "BLOCK_N1", "BLOCK_M2", "BLOCK_N2"):
+        assert f'cur_kernel_options.setdefault("{name}", conf.' in source
+    for name in ("num_warps", "num_stages"):
+        assert source.count(f'cur_kernel_options.setdefault("{name}", conf.{name})') == 2
+
+
+@pytest.mark.parametrize("bias", ["none", "mask", "table-uint8", "mod"])
+def test_what_reads_at_each_pair(bias: str) -> None:
+    case = make_case(bias, dtype=torch.float32, grad=False)
+    assert handed_over(case)["reads"] == (bias != "none")
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)])

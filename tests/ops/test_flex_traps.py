@@ -164,7 +164,7 @@ def test_a_second_layer_reads_nothing_from_the_device(
     """All that depends on values was made by the first, and is found again."""
     case = make_case(bias, "unsorted", kind, torch.float32, grad=False)
     seen: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(_flex, "run", lambda *args: seen.append(args) or args[0])
+    monkeypatch.setattr(_flex, "run", lambda *args, **kwargs: seen.append(args) or args[0])
     with Watched() as first:
         case.attention("flex")
     assert any(name.startswith(READS) for name in first.names)  # it would be noticed
