@@ -3,6 +3,7 @@
 import builtins
 import contextlib
 import copy
+import importlib.util
 import os
 import pickle
 import shutil
@@ -21,8 +22,10 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import AddRandomWalkPE, BaseTransform, Constant
 
 from pyg_gt.datasets import load_ogb
+from pyg_gt.datasets.ogb import _import_ogb
 
-pytest.importorskip("ogb", reason="ogb is not installed")
+if importlib.util.find_spec("ogb") is None:
+    pytest.skip("ogb is not installed", allow_module_level=True)
 
 PROCESSED = "processed/geometric_data_processed.pt"
 BACE = "ogbg-molbace"
@@ -35,6 +38,12 @@ GRAPHS = [
     (4, [(0, 1), (1, 2), (2, 3), (0, 3)]),
     (2, [(1, 0)]),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_update_check() -> None:
+    """Before a test imports ogb itself, which starts a thread that looks for updates."""
+    _import_ogb("ogbg-")
 
 
 @pytest.fixture(autouse=True)
