@@ -89,27 +89,25 @@ def _made(ends: Tensor, others: Tensor, numbers: Tensor, nodes: int) -> EdgeProg
     # of the next power of two; exact up to 2^23, beyond which it stays above that of PART
     level = torch.frexp(degrees - 0.5).exponent
     order = level.argsort(descending=True, stable=True)
-    is_heavy = degrees > PART
-    counts = torch.where(is_heavy, (degrees + PART - 1) // PART, 0)
-    sums = torch.stack([is_heavy.sum(), (degrees > FEW).sum(), counts.sum()])
-    heavy, not_few, num_parts = sums.tolist()  # the one wait for the device
-    table = torch.stack([order.int(), ptr[order], ptr[order + 1]], 1)  # [N, 3]
-    parts, heavy_table = _split(table[:heavy], num_parts)
+    table = torch.stack([order.int(), ptr[:-1][order], ptr[1:][order]], 1)  # [N, 3]
+    # where there is no heavy node, the one wait for the device
+    heavy, not_few = torch.stack([(degrees > n).sum() for n in (PART, FEW)]).tolist()
+    parts, heavy_table = _split(table[:heavy])
     return EdgePrograms(
         others, numbers, table[heavy:], table[not_few:], table[heavy:not_few], parts, heavy_table
     )
 
 
-def _split(table: Tensor, num_parts: int) -> tuple[Tensor, Tensor]:
+def _split(table: Tensor) -> tuple[Tensor, Tensor]:
     """The parts of each node, and each node with the places of its parts."""
-    if num_parts == 0:
+    if table.size(0) == 0:
         return table, table
     node, begin, end = table.unbind(1)
     counts = (end - begin + PART - 1) // PART
     after = counts.cumsum(0, dtype=torch.int32)
     before = after - counts
-    which = torch.repeat_interleave(counts, output_size=num_parts)
-    place = torch.arange(num_parts, dtype=torch.int32, device=table.device)
+    which = torch.repeat_interleave(counts)
+    place = torch.arange(which.size(0), dtype=torch.int32, device=table.device)
     first = begin[which] + (place - before[which]) * PART
     last = torch.minimum(first + PART, end[which])
     return torch.stack([node[which], first, last], 1), torch.stack([node, before, after], 1)
