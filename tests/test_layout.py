@@ -15,7 +15,7 @@ from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
 
 import pyg_gt.layout
-from pyg_gt import GraphLayout, attention
+from pyg_gt import GraphLayout, attention, ops
 from pyg_gt._identity import IdentityCache
 from pyg_gt.layout import DeferredLayout
 from pyg_gt.nn import EdgePathBias
@@ -362,7 +362,8 @@ def test_the_batch_of_a_dead_layout_is_remembered_again() -> None:
 
 
 CACHES = [
-    cache for module in (pyg_gt.layout, pyg_gt.edge_layout, pyg_gt.ops._checked, _path_rows)
+    cache
+    for module in (pyg_gt.layout, pyg_gt.edge_layout, ops._checked, ops._flex, _path_rows)
     for cache in vars(module).values() if isinstance(cache, IdentityCache)
 ]  # fmt: skip
 
@@ -370,7 +371,7 @@ CACHES = [
 def test_all_caches_are_watched() -> None:
     found = {id(x) for x in gc.get_objects() if type(x) is IdentityCache}
     assert {id(cache) for cache in CACHES} == found
-    assert len(CACHES) == 6
+    assert len(CACHES) == 7
 
 
 @pytest.mark.parametrize("view", [False, True])
@@ -391,6 +392,8 @@ def test_a_thousand_batches_leave_nothing_behind(view: bool) -> None:
                 given = batch[:] if view else batch
                 layout = GraphLayout.of(given, 10, num_graphs=3)
                 index = torch.zeros(layout.num_pairs, dtype=torch.int64)
+                narrow = index.to(torch.uint8)
+                assert ops._flex._int32(narrow) is ops._flex._int32(narrow)
                 paths = index.view(-1, 1) - 1
                 biases = (
                     pyg_gt.TableBias(x[:1, 0, :1].clone(), index),
@@ -402,7 +405,7 @@ def test_a_thousand_batches_leave_nothing_behind(view: bool) -> None:
             alive.append(weakref.ref(layout))
             if step % 100 == 0:
                 most = max(most, sum(ref() is not None for ref in alive))
-        del batch, edges, given, layout, index, paths, biases
+        del batch, edges, given, layout, index, narrow, paths, biases
     finally:
         gc.enable()
     assert most == 1

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from ..edge_layout import EdgeLayout
-from ..layout import DeferredLayout
 from . import _bucketed
 from ._buckets import plan_of
-from ._checked import LIBRARY, TAGS, resolved
+from ._checked import LIBRARY, TAGS
+from ._once_differentiable import differentiable_once
+from ._op_arguments import layouts_of
 from .bias import EdgeMask, num_pairs, pair_of_edge
-
-# in place of the number of graphs: the queries' layout is the keys'
-SAME = -2
 
 
 class BucketedAttention(torch.autograd.Function):
@@ -74,37 +72,15 @@ class BucketedAttention(torch.autograd.Function):
                 pair_values, edge_sets, edge_values, mask_edges, mask_values, seed, scale,
                 dropout_p, [needs[3], needs[4], any(needs[14:])],
             )  # fmt: skip
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
-            dq, dk, dv, dpairs, dmask, *dedges = _DifferentiableOnce.apply(  # type: ignore[no-untyped-call]
-                dq, dk, dv, dpairs, dmask, *dedges,
-                grad, query, key, value, pair_values, mask_values, *edge_values,
-            )  # fmt: skip
+        dq, dk, dv, dpairs, dmask, *dedges = differentiable_once(
+            "sdpa", "backend='reference' (all pairs) or 'sparse' (along edges)",
+            (dq, dk, dv, dpairs, dmask, *dedges),
+            (grad, query, key, value, pair_values, mask_values, *edge_values),
+        )  # fmt: skip
         return (
             dq, dk, dv, dpairs if needs[3] else None, dmask if needs[4] else None,
             *(None,) * 9, *(d if n else None for d, n in zip(dedges, needs[14:], strict=True)),
         )  # fmt: skip
-
-
-class _DifferentiableOnce(torch.autograd.Function):
-    """Gradients that refuse to be differentiated.
-
-    torch's ``once_differentiable`` cuts them off from their inputs instead, and where another path
-    leads to the same input, ``torch.autograd.grad`` gives its part alone, in silence.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """The first of the tensors, all but the six and more inputs they were made from."""
-        num_edge_sets = (len(tensors) - 11) // 2
-        return tensors[: 5 + num_edge_sets]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        """Nothing."""
-        raise NotImplementedError(
-            "the 'sdpa' backend has no second derivative; pass backend='reference' (all pairs) or "
-            "'sparse' (along edges)"
-        )
 
 
 _LAYOUTS = "Tensor? query_batch, SymInt query_graphs, Tensor? batch, SymInt graphs"
@@ -144,11 +120,9 @@ class _Call:
         scale: float,
         dropout_p: float,
     ) -> None:
-        key_side = DeferredLayout(batch, key.size(0), graphs)
-        query_side = key_side
-        if query_graphs != SAME:
-            query_side = DeferredLayout(query_batch, query.size(0), query_graphs)
-        self.query_layout, self.layout = resolved(query_side, key_side, query.device)
+        self.query_layout, self.layout = layouts_of(
+            query, key, query_batch, query_graphs, batch, graphs
+        )
         self.heads = query.size(1)
         self.dtype = query.dtype if query.dtype == torch.float64 else torch.float32
         self.mask = None if mask_edges is None else self._edges(mask_edges)

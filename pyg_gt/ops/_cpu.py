@@ -15,9 +15,10 @@ from ._addresses import is_plain
 from ._checked import checked_edges
 from ._cpu_edges import EDGES
 from ._cpu_full import FULL, TYPES, Problem
-from ._cpu_full_eager import SAME, attend
+from ._cpu_full_eager import attend
 from ._cpu_full_op import FullAttention
 from ._inputs import Inputs
+from ._op_arguments import distinct, layout_arguments
 from .bias import (
     EdgeBias,
     EdgeMask,
@@ -91,10 +92,9 @@ def forward(inputs: Inputs) -> Tensor:
     edges: EdgeLayout | DeferredEdges | Tensor = checked_edges_of(inputs.mask)
     if isinstance(edges, DeferredEdges) and inputs.layout.num_graphs != 1:
         edges = checked_edges(edges, inputs.query_layout, inputs.layout)  # inside graphs
-    query, key, value, values, features = _distinct(
-        [inputs.query, inputs.key, inputs.value, values, inputs.mask.features]
+    query, key, value, values, features = distinct(
+        inputs.query, inputs.key, inputs.value, values, inputs.mask.features
     )
-    assert query is not None and key is not None and value is not None
     return _cpu_edges_op.forward(
         query, key, value, edges, values, features, inputs.scale, inputs.dropout_p, inputs.seed
     )
@@ -132,31 +132,15 @@ def _full(inputs: Inputs) -> Tensor:
             inputs.seed, inputs.scale, inputs.dropout_p,
         )  # fmt: skip
         return attend(problem, inputs.query, inputs.key, inputs.value)
-    query_batch, query_graphs = inputs.query_layout.batch, inputs.query_layout.num_graphs
-    if inputs.query_layout is inputs.layout:
-        query_batch, query_graphs = None, SAME
-    tensors = [
+    query_batch, query_graphs, batch, graphs = layout_arguments(query_layout, layout)
+    *first, query_batch, batch = distinct(
         inputs.query, inputs.key, inputs.value, pairs, rows, edge_values, index,
-        None if edges is None else edges.edge_index, inputs.seed, query_batch,
-        inputs.layout.batch,
-    ]  # fmt: skip
-    *first, query_batch, batch = _distinct(tensors)
-    out: Tensor = FullAttention.apply(  # type: ignore[no-untyped-call]
-        *first, query_batch, query_graphs, batch, inputs.layout.num_graphs, inputs.scale,
-        inputs.dropout_p,
+        None if edges is None else edges.edge_index, inputs.seed, query_batch, batch,
     )  # fmt: skip
+    out: Tensor = FullAttention.apply(  # type: ignore[no-untyped-call]
+        *first, query_batch, query_graphs, batch, graphs, inputs.scale, inputs.dropout_p
+    )
     return out
-
-
-def _distinct(tensors: list[Tensor | None]) -> list[Tensor | None]:
-    """The same tensors as separate objects, which traced ``autograd.Function``s insist on."""
-    if not torch.compiler.is_compiling():
-        return tensors
-    result: list[Tensor | None] = []
-    for tensor in tensors:
-        seen = tensor is not None and any(tensor is other for other in result)
-        result.append(tensor.view_as(tensor) if tensor is not None and seen else tensor)
-    return result
 
 
 def _values_on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor | None:

@@ -12,6 +12,7 @@ from . import _cpu_edges
 from ._addresses import is_plain
 from ._checked import LIBRARY, TAGS
 from ._cpu_edges import Problem
+from ._once_differentiable import differentiable_once
 
 
 def forward(
@@ -75,26 +76,10 @@ class EdgeAttention(torch.autograd.Function):
             grads = torch.ops.pyg_gt.cpu_edges_backward(
                 grad, *tensors, edges, seed, *ctx.numbers, needs
             )
-        if again:
-            grads = _DifferentiableOnce.apply(*grads, grad, *tensors)  # type: ignore[no-untyped-call]
+        cure = "backend='sparse' or 'reference'"
+        grads = differentiable_once("cpu", cure, grads, [grad, *tensors])
         wanted = (d if need else None for d, need in zip(grads, needs, strict=True))
         return *wanted, *(None,) * 4
-
-
-class _DifferentiableOnce(torch.autograd.Function):
-    """Gradients that refuse to be differentiated, as in ``_bucketed_op``."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """The first five: the gradients, without what they were made from."""
-        return tensors[:5]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        """Nothing."""
-        raise NotImplementedError(
-            "the 'cpu' backend has no second derivative; pass backend='sparse' or 'reference'"
-        )
 
 
 _ARGUMENTS = (

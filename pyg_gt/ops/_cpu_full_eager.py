@@ -10,9 +10,11 @@ from torch import Tensor
 from . import _cpu_full
 from ._addresses import check, is_plain
 from ._cpu_full import Problem
+from ._once_differentiable import differentiable_once
+from ._op_arguments import layout_arguments
 
-# in place of the number of graphs: the queries' layout is the keys'
-SAME = -2
+# where there are second derivatives
+CURE = "backend='reference' (all pairs) or 'sparse' (along edges)"
 
 
 def attend(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -71,10 +73,8 @@ class _Attention(torch.autograd.Function):
                 )
             else:  # a batch of gradients, or a compiler at work
                 grads = _by_op(problem, grad, query, key, value, out, stats, needs)
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
-            tensors = grad, query, key, value, pairs, table, edge_values
-            grads = DifferentiableOnce.apply(*grads, *tensors)  # type: ignore[no-untyped-call]
-        return *grads, None
+        tensors = grad, query, key, value, pairs, table, edge_values
+        return *differentiable_once("cpu", CURE, grads, tensors), None
 
 
 def _by_op(
@@ -88,28 +88,9 @@ def _by_op(
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     query_layout, layout, pairs, table, index, edges, edge_values, seed, *numbers = problem
-    same = query_layout is layout
     dq, dk, dv, *rest = torch.ops.pyg_gt.cpu_full_backward(
         grad, query, key, value, out, stats, pairs, table, edge_values, index,
         None if edges is None else edges.edge_index, seed,
-        None if same else query_layout.batch, SAME if same else query_layout.num_graphs,
-        layout.batch, layout.num_graphs, *numbers, needs,
+        *layout_arguments(query_layout, layout), *numbers, needs,
     )  # fmt: skip
     return dq, dk, dv, *(x if need else None for x, need in zip(rest, needs, strict=True))
-
-
-class DifferentiableOnce(torch.autograd.Function):
-    """Gradients that refuse to be differentiated, as in ``_bucketed_op``."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """The first six: the gradients, without what they were made from."""
-        return tensors[:6]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        """Nothing."""
-        raise NotImplementedError(
-            "the 'cpu' backend has no second derivative; pass backend='reference' (all pairs) or "
-            "'sparse' (along edges)"
-        )

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ..edge_layout import EdgeLayout
-from ..layout import DeferredLayout, GraphLayout
 from . import _cpu_full
 from ._addresses import check
-from ._checked import LIBRARY, TAGS, checked_table_index, resolved
+from ._checked import LIBRARY, TAGS, checked_table_index
 from ._cpu_full import Problem
-from ._cpu_full_eager import SAME, DifferentiableOnce
-from .bias import num_pairs
+from ._cpu_full_eager import CURE
+from ._once_differentiable import differentiable_once
+from ._op_arguments import check_pairs, layouts_of
 
 
 class FullAttention(torch.autograd.Function):
@@ -73,11 +73,8 @@ class FullAttention(torch.autograd.Function):
             grads = torch.ops.pyg_gt.cpu_full_backward(
                 grad, query, key, value, out, stats, *rest, needs
             )
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
-            grads = DifferentiableOnce.apply(  # type: ignore[no-untyped-call]
-                *grads, grad, query, key, value, pairs, table, edge_values
-            )
-        dq, dk, dv, *rest_of = grads
+        tensors = grad, query, key, value, pairs, table, edge_values
+        dq, dk, dv, *rest_of = differentiable_once("cpu", CURE, grads, tensors)
         wanted = (d if need else None for d, need in zip(rest_of, needs, strict=True))
         return dq, dk, dv, *wanted, *(None,) * 9
 
@@ -117,22 +114,17 @@ def _problem(
 ) -> Problem:
     """Everything is checked here: behind it are addresses."""
     _check_tensors(query, key, value)
-    key_side = query_side = DeferredLayout(batch, key.size(0), graphs)
-    if query_graphs != SAME:
-        query_side = DeferredLayout(query_batch, query.size(0), query_graphs)
-    elif query.size(0) != key.size(0):
-        raise ValueError(f"there are {query.size(0)} queries, but their layout is the keys'")
-    query_layout, layout = resolved(query_side, key_side, query.device)
+    query_layout, layout = layouts_of(query, key, query_batch, query_graphs, batch, graphs)
     heads = query.size(1)
     if pairs is not None:
-        _check_pairs(pairs, query_layout, layout)
+        check_pairs(pairs, query_layout, layout)
         check("pairs", pairs, (pairs.size(0), heads), torch.float32)
     if (table is None) != (index is None) or (edge_values is None) != (edges is None):
         raise ValueError("'table' needs an 'index', 'edge_values' need 'edges', and vice versa")
     if table is not None and index is not None:
         check("table", table, (table.size(0), heads), torch.float32)
         checked_table_index(index, table.size(0))
-        _check_pairs(index, query_layout, layout)
+        check_pairs(index, query_layout, layout)
         check("index", index, index.shape, index.dtype)
     edge_layout: EdgeLayout | None = None
     if edge_values is not None and edges is not None:
@@ -158,12 +150,6 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
     check("query", query, query.shape, query.dtype)
     for name, x in (("key", key), ("value", value)):
         check(name, x, (key.size(0), *query.shape[1:]), query.dtype)
-
-
-def _check_pairs(bias: Tensor, query_layout: GraphLayout, layout: GraphLayout) -> None:
-    pairs = num_pairs(query_layout, layout)
-    if bias.size(0) != pairs:
-        raise ValueError(f"a bias describes {bias.size(0)} pairs, but the layout has {pairs}")
 
 
 def _forward_op(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

@@ -140,6 +140,8 @@ def _bits(
     start = start.cumsum(0) - start
     batch = query_layout.batch
     first = start[batch] + query_layout.pos * width[batch]  # [Nq]
+    # a query without keys has no words, but the function of the mask reads some
+    first = torch.where(width[batch] > 0, first, 0)
     place = layout.pos[source]
     size = sum(n * ((m + 31) // 32) for n, m in zip(query_layout.sizes, layout.sizes, strict=True))
     words = torch.zeros(max(size, 2), dtype=torch.int32, device=first.device)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from .._identity import is_readable
 from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
-from ._bucketed_op import SAME, BucketedAttention
+from ._bucketed_op import BucketedAttention
 from ._buckets import Tile, padded, plan_of
 from ._checked import resolved
 from ._inputs import Inputs
+from ._op_arguments import distinct, layout_arguments
 from .bias import (
     EdgeBias,
     EdgeMask,
@@ -60,29 +59,15 @@ def forward(inputs: Inputs) -> Tensor:
         pair_values = values if pair_values is None else pair_values + values
     mask = inputs.mask
     mask_edges = None if mask is None else checked_edges_of(mask).edge_index
-    query_batch, query_graphs = inputs.query_layout.batch, inputs.query_layout.num_graphs
-    if inputs.query_layout is inputs.layout:
-        query_batch, query_graphs = None, SAME
-    query, key, value, query_batch, batch, mask_edges, *edge_sets = _distinct(
-        inputs.query, inputs.key, inputs.value, query_batch, inputs.layout.batch, mask_edges,
-        *edge_sets,
-    )  # fmt: skip
+    query_batch, query_graphs, batch, graphs = layout_arguments(inputs.query_layout, inputs.layout)
+    query, key, value, query_batch, batch, mask_edges, *edge_sets = distinct(
+        inputs.query, inputs.key, inputs.value, query_batch, batch, mask_edges, *edge_sets
+    )
     return BucketedAttention.apply(  # type: ignore[no-any-return,no-untyped-call]
         query, key, value, pair_values, None if mask is None else mask.values, inputs.seed,
-        query_batch, query_graphs, batch, inputs.layout.num_graphs, mask_edges, edge_sets,
+        query_batch, query_graphs, batch, graphs, mask_edges, edge_sets,
         inputs.scale, inputs.dropout_p, *edge_values,
     )  # fmt: skip
-
-
-def _distinct(*tensors: Tensor | None) -> list[Any]:
-    """The same tensors as separate objects, which traced ``autograd.Function``s insist on."""
-    if not torch.compiler.is_compiling():
-        return list(tensors)
-    result: list[Any] = []
-    for tensor in tensors:
-        seen = tensor is not None and any(tensor is other for other in result)
-        result.append(tensor.view_as(tensor) if tensor is not None and seen else tensor)
-    return result
 
 
 def _table_values(bias: TableBias) -> Tensor:

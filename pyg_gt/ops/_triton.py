@@ -12,10 +12,11 @@ from . import _triton_edges_op
 from ._addresses import is_plain
 from ._checked import checked_edges
 from ._inputs import Inputs
+from ._op_arguments import distinct, layout_arguments
 from ._triton_full import MAX_CHANNELS, TYPES, Problem, interprets, is_installed
 from ._triton_full_call import pairs_of_edges
 from ._triton_full_eager import attend
-from ._triton_full_op import SAME, FullAttention
+from ._triton_full_op import FullAttention
 from .bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of, pair_of_edge
 
 NAME = "triton"
@@ -87,10 +88,9 @@ def _on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor:
     edges: EdgeLayout | DeferredEdges | Tensor = checked_edges_of(mask)
     if isinstance(edges, DeferredEdges) and inputs.layout.num_graphs != 1:
         edges = checked_edges(edges, inputs.query_layout, inputs.layout)  # inside graphs
-    query, key, value, values, features = _distinct(
-        [inputs.query, inputs.key, inputs.value, _values_on_edges(inputs, mask), mask.features]
+    query, key, value, values, features = distinct(
+        inputs.query, inputs.key, inputs.value, _values_on_edges(inputs, mask), mask.features
     )
-    assert query is not None and key is not None and value is not None
     return _triton_edges_op.forward(
         query, key, value, edges, values, features, inputs.seed, inputs.scale, inputs.dropout_p
     )
@@ -130,7 +130,8 @@ def _full(inputs: Inputs) -> Tensor:
         elif isinstance(bias, PairBias):
             pairs = _sum(pairs, bias.values)
         elif isinstance(bias, TableBias):
-            pairs = _sum(pairs, bias.table.index_select(0, bias.index.long()))
+            # not 'index_select', whose gradient is atomic
+            pairs = _sum(pairs, bias.table[bias.index.long()])
         else:
             assert isinstance(inputs.layout, GraphLayout)
             assert isinstance(inputs.query_layout, GraphLayout)
@@ -151,30 +152,15 @@ def _full(inputs: Inputs) -> Tensor:
         edge_index = None if own is None else own.edge_index
         tensors = inputs.query, inputs.key, inputs.value, edge_index, edge_pairs, edge_values
         return attend(problem, *tensors)
-    query_batch, query_graphs = query_layout.batch, query_layout.num_graphs
-    if query_layout is layout:
-        query_batch, query_graphs = None, SAME
-    arguments = [
+    query_batch, query_graphs, batch, graphs = layout_arguments(query_layout, layout)
+    *first, query_batch, batch = distinct(
         inputs.query, inputs.key, inputs.value, pairs, rows, edge_values, index,
-        None if own is None else own.edge_index, inputs.seed, query_batch, layout.batch,
-    ]  # fmt: skip
-    *first, query_batch, batch = _distinct(arguments)
-    out: Tensor = FullAttention.apply(  # type: ignore[no-untyped-call]
-        *first, query_batch, query_graphs, batch, layout.num_graphs, inputs.scale,
-        inputs.dropout_p,
+        None if own is None else own.edge_index, inputs.seed, query_batch, batch,
     )  # fmt: skip
+    out: Tensor = FullAttention.apply(  # type: ignore[no-untyped-call]
+        *first, query_batch, query_graphs, batch, graphs, inputs.scale, inputs.dropout_p
+    )
     return out
-
-
-def _distinct(tensors: list[Tensor | None]) -> list[Tensor | None]:
-    """The same tensors as separate objects, which traced ``autograd.Function``s insist on."""
-    if not torch.compiler.is_compiling():
-        return tensors
-    result: list[Tensor | None] = []
-    for tensor in tensors:
-        seen = tensor is not None and any(tensor is other for other in result)
-        result.append(tensor.view_as(tensor) if tensor is not None and seen else tensor)
-    return result
 
 
 def _sum(total: Tensor | None, added: Tensor) -> Tensor:

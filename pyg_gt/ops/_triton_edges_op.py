@@ -11,6 +11,8 @@ from ..edge_layout import DeferredEdges, EdgeLayout
 from . import _triton_edges
 from ._addresses import is_plain
 from ._checked import LIBRARY, TAGS
+from ._once_differentiable import differentiable_once
+from ._op_arguments import check_like
 from ._triton_edges import Problem
 from ._triton_full import MAX_CHANNELS, TYPES, interprets
 
@@ -78,26 +80,10 @@ class EdgeAttention(torch.autograd.Function):
             grads = torch.ops.pyg_gt.triton_edges_backward(
                 grad, out, stats, *tensors, edges, seed, *ctx.numbers, needs
             )
-        if again:
-            grads = _DifferentiableOnce.apply(*grads, grad, *tensors)  # type: ignore[no-untyped-call]
+        cure = "backend='sparse' or 'reference'"
+        grads = differentiable_once("triton", cure, grads, [grad, *tensors])
         wanted = (d if need else None for d, need in zip(grads, needs, strict=True))
         return *wanted, *(None,) * 4
-
-
-class _DifferentiableOnce(torch.autograd.Function):
-    """Gradients that refuse to be differentiated, as in ``_bucketed_op``."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """The first five: the gradients, without what they were made from."""
-        return tensors[:5]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        """Nothing."""
-        raise NotImplementedError(
-            "the 'triton' backend has no second derivative; pass backend='sparse' or 'reference'"
-        )
 
 
 _ARGUMENTS = (
@@ -135,31 +121,21 @@ def _problem(
         )
     queries, heads, channels = query.shape
     keys = key.size(0)
-    _check("key", key, (keys, heads, channels), query, query.dtype)
-    _check("value", value, (keys, heads, channels), query, query.dtype)
+    check_like("key", key, (keys, heads, channels), query, query.dtype)
+    check_like("value", value, (keys, heads, channels), query, query.dtype)
     layout = EdgeLayout.of(edges, keys, queries)
     assert isinstance(layout, EdgeLayout)
     count = layout.num_edges
-    _check("edges", layout.edge_index, (2, count), query, torch.int64)
+    check_like("edges", layout.edge_index, (2, count), query, torch.int64)
     if values is not None:
-        _check("values", values, (count, heads), query, *TYPES, torch.float64)
+        check_like("values", values, (count, heads), query, *TYPES, torch.float64)
     if features is not None:
-        _check("features", features, (count, heads, channels), query, *TYPES, torch.float64)
+        check_like("features", features, (count, heads, channels), query, *TYPES, torch.float64)
     if seed is not None:
-        _check("seed", seed, (1,), query, torch.int64)
+        check_like("seed", seed, (1,), query, torch.int64)
     if not 0.0 <= dropout_p <= 1.0:
         raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
     return Problem(layout, values, features, seed, scale, dropout_p)
-
-
-def _check(
-    name: str, x: Tensor, shape: tuple[int, ...], query: Tensor, *dtypes: torch.dtype
-) -> None:
-    if x.shape != shape or x.dtype not in dtypes or x.device != query.device:
-        raise ValueError(
-            f"'{name}' must have shape {list(shape)} and type {dtypes[0]} on '{query.device}' "
-            f"(got {list(x.shape)}, {x.dtype} on '{x.device}')"
-        )
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -171,9 +147,9 @@ def _gradients(
 ) -> list[Tensor | None]:
     *given, needs = rest
     problem = _problem(query, key, value, *given)
-    _check("grad", grad, query.shape, query, *TYPES)
-    _check("out", out, query.shape, query, query.dtype)
-    _check("stats", stats, (*query.shape[:2], 2), query, torch.float32)
+    check_like("grad", grad, query.shape, query, *TYPES)
+    check_like("out", out, query.shape, query, query.dtype)
+    check_like("stats", stats, (*query.shape[:2], 2), query, torch.float32)
     return _triton_edges.backward(
         problem, grad, query, key, value, out.contiguous(), stats.contiguous(), needs
     )

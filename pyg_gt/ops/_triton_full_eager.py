@@ -13,9 +13,11 @@ from torch import Tensor
 
 from . import _triton_full
 from ._addresses import is_plain
+from ._once_differentiable import differentiable_once
+from ._op_arguments import layout_arguments
 from ._triton_full import Problem
 from ._triton_full_call import Biases, gradients, on_pairs
-from ._triton_full_op import SAME, DifferentiableOnce
+from ._triton_full_op import CURE
 from .bias import num_pairs
 
 
@@ -102,10 +104,8 @@ class _Attention(torch.autograd.Function):
                 grads = _by_op(
                     problem, edges, edge_values, grad, query, key, value, out, stats, needs
                 )
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
-            tensors = grad, query, key, value, pairs, table, edge_values
-            grads = DifferentiableOnce.apply(*grads, *tensors)  # type: ignore[no-untyped-call]
-        return *grads, None, None, None
+        tensors = grad, query, key, value, pairs, table, edge_values
+        return *differentiable_once("triton", CURE, grads, tensors), None, None, None
 
 
 def _with_edges(
@@ -133,12 +133,10 @@ def _by_op(
     stats: Tensor,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    query_layout, layout = problem.query_layout, problem.layout
-    same = query_layout is layout
     dq, dk, dv, *rest = torch.ops.pyg_gt.triton_full_backward(
         grad, query, key, value, out, stats, problem.pairs, problem.table, edge_values,
-        problem.index, edges, problem.seed, None if same else query_layout.batch,
-        SAME if same else query_layout.num_graphs, layout.batch, layout.num_graphs,
-        problem.scale, problem.dropout_p, needs,
+        problem.index, edges, problem.seed,
+        *layout_arguments(problem.query_layout, problem.layout), problem.scale,
+        problem.dropout_p, needs,
     )  # fmt: skip
     return dq, dk, dv, *(x if need else None for x, need in zip(rest, needs, strict=True))

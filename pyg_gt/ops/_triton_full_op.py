@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from ..edge_layout import EdgeLayout
-from ..layout import DeferredLayout, GraphLayout
+from ..layout import GraphLayout
 from . import _triton_full
-from ._checked import LIBRARY, TAGS, checked_table_index, resolved
+from ._checked import LIBRARY, TAGS, checked_table_index
+from ._once_differentiable import differentiable_once
+from ._op_arguments import check_like, check_pairs, layouts_of
 from ._triton_full import MAX_CHANNELS, TYPES, Problem
 from ._triton_full_call import Biases, gradients, on_pairs, pairs_of_edges
 from .bias import num_pairs
 
-# in place of the number of graphs: the queries' layout is the keys'
-SAME = -2
+# where there are second derivatives
+CURE = "backend='reference'"
 
 
 class FullAttention(torch.autograd.Function):
@@ -75,29 +77,10 @@ class FullAttention(torch.autograd.Function):
             grads = torch.ops.pyg_gt.triton_full_backward(
                 grad, query, key, value, out, stats, *rest, needs
             )
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
-            grads = DifferentiableOnce.apply(  # type: ignore[no-untyped-call]
-                *grads, grad, query, key, value, pairs, table, edge_values
-            )
-        dq, dk, dv, *of_biases = grads
+        tensors = grad, query, key, value, pairs, table, edge_values
+        dq, dk, dv, *of_biases = differentiable_once("triton", CURE, grads, tensors)
         wanted = (d if need else None for d, need in zip(of_biases, needs, strict=True))
         return dq, dk, dv, *wanted, *(None,) * 9
-
-
-class DifferentiableOnce(torch.autograd.Function):
-    """Gradients that refuse to be differentiated, as in ``_bucketed_op``."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """The first six: the gradients, without what they were made from."""
-        return tensors[:6]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        """Nothing."""
-        raise NotImplementedError(
-            "the 'triton' backend has no second derivative; pass backend='reference'"
-        )
 
 
 _PROBLEM = (
@@ -143,31 +126,27 @@ def _call(
 ) -> _Call:
     """Everything is checked here: behind it are addresses."""
     _check_tensors(query, key, value)
-    key_side = query_side = DeferredLayout(batch, key.size(0), graphs)
-    if query_graphs != SAME:
-        query_side = DeferredLayout(query_batch, query.size(0), query_graphs)
-    elif query.size(0) != key.size(0):
-        raise ValueError(f"there are {query.size(0)} queries, but their layout is the keys'")
-    query_layout, layout = resolved(query_side, key_side, query.device)
+    query_layout, layout = layouts_of(query, key, query_batch, query_graphs, batch, graphs)
     heads = query.size(1)
     if pairs is not None:
-        _check_pairs(pairs, query_layout, layout)
-        _check("pairs", pairs, (pairs.size(0), heads), query, *TYPES, torch.float64)
+        check_pairs(pairs, query_layout, layout)
+        check_like("pairs", pairs, (pairs.size(0), heads), query, *TYPES, torch.float64)
     if (table is None) != (index is None) or (edge_values is None) != (edges is None):
         raise ValueError("'table' needs an 'index', 'edge_values' need 'edges', and vice versa")
     if table is not None and index is not None:
-        _check("table", table, (table.size(0), heads), query, *TYPES, torch.float64)
+        check_like("table", table, (table.size(0), heads), query, *TYPES, torch.float64)
         checked_table_index(index, table.size(0))
-        _check_pairs(index, query_layout, layout)
-        _check("index", index, index.shape, query, index.dtype)
+        check_pairs(index, query_layout, layout)
+        check_like("index", index, index.shape, query, index.dtype)
     if seed is not None:
-        _check("seed", seed, (1,), query, torch.int64)
+        check_like("seed", seed, (1,), query, torch.int64)
     if not 0.0 <= dropout_p <= 1.0:
         raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
     edge_pairs = None
     if edge_values is not None and edges is not None:
         edge_pairs = _edge_pairs(edges, query_layout, layout)
-        _check("edge_values", edge_values, (edge_pairs.size(0), heads), query, edge_values.dtype)
+        shape = edge_pairs.size(0), heads
+        check_like("edge_values", edge_values, shape, query, edge_values.dtype)
         pairs = on_pairs(pairs, edge_pairs, edge_values, num_pairs(query_layout, layout))
     problem = Problem(query_layout, layout, pairs, table, index, seed, scale, dropout_p)
     return _Call(problem, edge_pairs)
@@ -190,23 +169,7 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
             f"{list(query.shape)})"
         )
     for name, x in (("key", key), ("value", value)):
-        _check(name, x, (key.size(0), *query.shape[1:]), query, query.dtype)
-
-
-def _check_pairs(bias: Tensor, query_layout: GraphLayout, layout: GraphLayout) -> None:
-    pairs = num_pairs(query_layout, layout)
-    if bias.size(0) != pairs:
-        raise ValueError(f"a bias describes {bias.size(0)} pairs, but the layout has {pairs}")
-
-
-def _check(
-    name: str, x: Tensor, shape: tuple[int, ...], query: Tensor, *dtypes: torch.dtype
-) -> None:
-    if x.shape != shape or x.dtype not in dtypes or x.device != query.device:
-        raise ValueError(
-            f"'{name}' must have shape {list(shape)} and type {dtypes[0]} on '{query.device}' "
-            f"(got {list(x.shape)}, {x.dtype} on '{x.device}')"
-        )
+        check_like(name, x, (key.size(0), *query.shape[1:]), query, query.dtype)
 
 
 def _forward_op(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -218,9 +181,9 @@ def _backward_op(
 ) -> tuple[Tensor, ...]:
     *given, needs = rest
     problem, edge_pairs = _call(query, key, value, *given)
-    _check("grad", grad, query.shape, query, grad.dtype)
-    _check("out", out, query.shape, query, query.dtype)
-    _check("stats", stats, (*query.shape[:2], 2), query, torch.float32)
+    check_like("grad", grad, query.shape, query, grad.dtype)
+    check_like("out", out, query.shape, query, query.dtype)
+    check_like("stats", stats, (*query.shape[:2], 2), query, torch.float32)
     made = gradients(
         problem, edge_pairs, Biases(*given[:3]), grad, query, key, value, out, stats, needs
     )

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ._inputs import Inputs
+from ._op_arguments import distinct, layout_arguments
 from ._varlen_op import PackedAttention
-from ._varlen_packed import MAX_CHANNELS, MAX_GRAPHS, SAME, TYPES
+from ._varlen_packed import MAX_CHANNELS, MAX_GRAPHS, TYPES
 
 NAME = "varlen"
 
@@ -51,25 +52,11 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
-    query_batch, query_graphs = inputs.query_layout.batch, inputs.query_layout.num_graphs
-    if inputs.query_layout is inputs.layout:
-        query_batch, query_graphs = None, SAME
-    query, key, value, query_batch, batch = _distinct(
-        [inputs.query, inputs.key, inputs.value, query_batch, inputs.layout.batch]
+    query_batch, query_graphs, batch, graphs = layout_arguments(inputs.query_layout, inputs.layout)
+    query, key, value, query_batch, batch = distinct(
+        inputs.query, inputs.key, inputs.value, query_batch, batch
     )
     out: Tensor = PackedAttention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, query_batch, query_graphs, batch, inputs.layout.num_graphs,
-        inputs.scale,
-    )  # fmt: skip
+        query, key, value, query_batch, query_graphs, batch, graphs, inputs.scale
+    )
     return out
-
-
-def _distinct(tensors: list[Tensor | None]) -> list[Tensor | None]:
-    """The same tensors as separate objects, which traced ``autograd.Function``s insist on."""
-    if not torch.compiler.is_compiling():
-        return tensors
-    result: list[Tensor | None] = []
-    for tensor in tensors:
-        seen = tensor is not None and any(tensor is other for other in result)
-        result.append(tensor.view_as(tensor) if tensor is not None and seen else tensor)
-    return result

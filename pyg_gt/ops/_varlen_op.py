@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import _varlen_packed
 from ._checked import LIBRARY, TAGS
+from ._once_differentiable import differentiable_once
 
 
 class PackedAttention(torch.autograd.Function):
@@ -47,25 +48,9 @@ class PackedAttention(torch.autograd.Function):
             grads = torch.ops.pyg_gt.varlen_backward(
                 grad, query, key, value, out, lse, query_batch, query_graphs, batch, graphs, scale
             )
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # 'create_graph=True'
-            grads = _DifferentiableOnce.apply(*grads, grad, query, key, value)  # type: ignore[no-untyped-call]
-        return *grads, *(None,) * 5
-
-
-class _DifferentiableOnce(torch.autograd.Function):
-    """Gradients that refuse to be differentiated, as in ``_bucketed_op``."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The first three: the gradients, without what they were made from."""
-        return tensors[:3]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        """Nothing."""
-        raise NotImplementedError(
-            "the 'varlen' backend has no second derivative; pass backend='reference'"
-        )
+        tensors = grad, query, key, value
+        made = differentiable_once("varlen", "backend='reference'", grads, tensors)
+        return *made, *(None,) * 5
 
 
 _PROBLEM = "Tensor? query_batch, SymInt query_graphs, Tensor? batch, SymInt graphs, float scale"

@@ -8,12 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layout import DeferredLayout, GraphLayout
-from ._checked import resolved
+from ..layout import GraphLayout
+from ._op_arguments import check_like, layouts_of
 from .bias import num_pairs
-
-# in place of the number of graphs: the queries' layout is the keys'
-SAME = -2
 
 TYPES = (torch.float16, torch.bfloat16)
 MAX_CHANNELS = 256
@@ -81,8 +78,8 @@ def backward(
     """The gradients of query, key and value."""
     query_layout, layout = _layouts(query, key, value, query_batch, query_graphs, batch, graphs)
     for name, x in (("grad", grad), ("out", out)):
-        _check(name, x, query.shape, query.dtype, query)
-    _check("lse", lse, (query.size(1), query.size(0)), torch.float32, query)
+        check_like(name, x, query.shape, query, query.dtype)
+    check_like("lse", lse, (query.size(1), query.size(0)), query, torch.float32)
     if num_pairs(query_layout, layout) == 0:
         return query.new_zeros(query.shape), key.new_zeros(key.shape), value.new_zeros(value.shape)
     d, q, o = (_packed(x, query_layout) for x in (grad, query, out))
@@ -110,29 +107,14 @@ def _layouts(
             f"{list(query.shape)})"
         )
     for name, x in (("key", key), ("value", value)):
-        _check(name, x, (key.size(0), *query.shape[1:]), query.dtype, query)
-    key_side = query_side = DeferredLayout(batch, key.size(0), graphs)
-    if query_graphs != SAME:
-        query_side = DeferredLayout(query_batch, query.size(0), query_graphs)
-    elif query.size(0) != key.size(0):
-        raise ValueError(f"there are {query.size(0)} queries, but their layout is the keys'")
-    query_layout, layout = resolved(query_side, key_side, query.device)
+        check_like(name, x, (key.size(0), *query.shape[1:]), query, query.dtype)
+    query_layout, layout = layouts_of(query, key, query_batch, query_graphs, batch, graphs)
     if layout.num_graphs > MAX_GRAPHS:
         raise NotImplementedError(
             f"'varlen' takes at most {MAX_GRAPHS:,} graphs (got {layout.num_graphs:,}); pass "
             f"another backend"
         )
     return query_layout, layout
-
-
-def _check(
-    name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, query: Tensor
-) -> None:
-    if x.shape != shape or x.dtype != dtype or x.device != query.device:
-        raise ValueError(
-            f"'{name}' must have shape {list(shape)} and type {dtype} on '{query.device}' (got "
-            f"{list(x.shape)}, {x.dtype} on '{x.device}')"
-        )
 
 
 def _extent(
