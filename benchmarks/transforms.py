@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import multiprocessing
 import resource
 import statistics
 import time
@@ -52,6 +53,11 @@ def interleaved_rates(
     candidates: dict[str, Callable[[], Any]], num_graphs: int, rounds: int
 ) -> dict[str, Any]:
     """Graphs per second of each, and the ratios of the first one's time to the others'."""
+    return rates(seconds_of(candidates, rounds), num_graphs)
+
+
+def seconds_of(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Of each call; all run once in every round."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for call in candidates.values():
         call()
@@ -61,7 +67,12 @@ def interleaved_rates(
             result = call()
             times[name].append(time.perf_counter() - start)
             del result  # what it takes to free thousands of graphs is nobody's encoding
-    first, *others = candidates
+    return times
+
+
+def rates(times: dict[str, list[float]], num_graphs: int) -> dict[str, Any]:
+    """Graphs per second of each, and the ratios of the first one's time to the others'."""
+    first, *others = times
     row: dict[str, Any] = {
         "graphs": num_graphs,
         "graphs_per_second": {
@@ -69,9 +80,13 @@ def interleaved_rates(
         },
     }
     for name in others:
-        pairs = zip(times[first], times[name], strict=True)
-        row[f"{name}: times {first}"] = round(statistics.median(a / b for a, b in pairs), 2)
+        row[f"{name}: times {first}"] = round(_ratio(times[first], times[name]), 2)
     return row
+
+
+def _ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """The median over rounds."""
+    return statistics.median(a / b for a, b in zip(ones, others, strict=True))
 
 
 def against_pyg(graphs: Sequence[Data], rounds: int) -> dict[str, Any]:
@@ -92,19 +107,46 @@ def against_pyg(graphs: Sequence[Data], rounds: int) -> dict[str, Any]:
 
 
 def with_workers(graphs: Sequence[Data], rounds: int) -> dict[str, Any]:
-    """Two processes against one."""
+    """Two processes against one, and against what two can do on this machine that share nothing.
+
+    ``limit`` is the work of two independent processes over that of one in the same time, and
+    ``share`` what two workers reach of it.
+    """
     alone = precompute(graphs, OURS, progress=False)
     check_same(alone, precompute(graphs, OURS, num_workers=2, progress=False))
-    return interleaved_rates(
-        {
-            f"{number} workers": lambda number=number: precompute(
-                graphs, OURS, num_workers=number, progress=False
-            )
-            for number in (0, 1, 2)
-        },
-        len(graphs),
-        rounds,
-    )
+    del alone
+    calls: dict[str, Callable[[], Any]] = {
+        f"{number} workers": lambda number=number: precompute(
+            graphs, OURS, num_workers=number, progress=False
+        )
+        for number in (0, 1, 2)
+    }
+    for number in (1, 2):
+        calls[f"{number} apart"] = lambda number=number: apart(graphs, number)
+    times = seconds_of(calls, rounds)
+    row = rates({name: times[name] for name in list(times)[:3]}, len(graphs))
+    gain = _ratio(times["1 workers"], times["2 workers"])
+    limit = 2 * _ratio(times["1 apart"], times["2 apart"])
+    return row | {
+        "2 workers: times 1 workers": round(gain, 2),
+        "limit": round(limit, 2),
+        "share": round(gain / limit, 2),
+    }
+
+
+def apart(graphs: Sequence[Data], number: int) -> None:
+    """Encodes all graphs in each of so many processes, and keeps nothing."""
+    fork = multiprocessing.get_context("fork")
+    arguments = (graphs, OURS)
+    processes = [
+        fork.Process(target=precompute, args=arguments, kwargs={"progress": False})
+        for _ in range(number)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
 
 
 def whole(graphs: Sequence[Data]) -> dict[str, Any]:
@@ -214,7 +256,7 @@ def main() -> None:
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "molhiv, Laplacian 8 + walks 16": lambda: against_pyg(hiv[:: args.every], args.rounds),
         "molhiv, whole": lambda: whole(hiv),
-        "molhiv, workers": lambda: with_workers(hiv, 3),
+        "molhiv, workers": lambda: with_workers(hiv, args.rounds),
         "molhiv, pairs": lambda: pairs(hiv[:: args.every], args.rounds),
         "480 nodes, Laplacian 8 + walks 16": lambda: against_pyg(superpixels(16), args.rounds),
     }
@@ -222,7 +264,7 @@ def main() -> None:
         chains = peptides(args.peptides)
         parts |= {
             "peptides, Laplacian 8 + walks 16": lambda: against_pyg(chains[::60], args.rounds),
-            "peptides, workers": lambda: with_workers(chains[::10], 3),
+            "peptides, workers": lambda: with_workers(chains[::10], args.rounds),
             "peptides, whole": lambda: whole(chains),
             "peptides, pairs": lambda: pairs(chains[::60], args.rounds),
             "peptides, pairs of all, streamed": lambda: streamed(chains),
