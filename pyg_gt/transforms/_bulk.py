@@ -34,8 +34,9 @@ def encodings_of(transform: Any) -> tuple[GraphEncoding, ...]:
         found = (transform,)
     else:
         raise ValueError(
-            f"expected transforms of pyg_gt.transforms, one or several, got {transform!r}; apply "
-            "other transforms to the graphs before, for instance as the dataset's pre_transform"
+            "expected transforms of pyg_gt.transforms that add encodings, one or several, got "
+            f"{transform!r}; apply other transforms to the graphs before, for instance as the "
+            "dataset's pre_transform"
         )
     if not found:
         raise ValueError("expected at least one transform of pyg_gt.transforms, got none")

@@ -37,7 +37,7 @@ def metis(adjacency: csr_array, num_parts: int) -> Ints:
             missing.append(f"{name} was compiled without METIS")
     raise ImportError(
         f"method='metis' found no METIS: {' and '.join(missing)}; install pyg_lib for your torch "
-        "from https://data.pyg.org/whl, or use method='rcm', which needs nothing more"
+        "(PyG's installation guide says how), or use method='rcm', which needs nothing more"
     )
 
 
