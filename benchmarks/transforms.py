@@ -11,7 +11,6 @@ import argparse
 import copy
 import multiprocessing
 import resource
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from timing import environment, write
 from torch_geometric.data import Data
 from transform_checks import check_encodings, check_pairs, check_same, residual, second_step_error
 from transform_graphs import citation_graph, grid_graph, molhiv, peptides, superpixels
+from transform_rates import interleaved_rates, rates, ratio_of, seconds_of
 
 from pyg_gt.transforms import (
     AddLaplacianEigenvectorPE,
@@ -47,46 +47,6 @@ def pyg(graphs: Sequence[Data]) -> list[Data]:
 def one_by_one(graphs: Sequence[Data]) -> list[Data]:
     both = T.Compose(OURS)
     return [both(graph) for graph in graphs]
-
-
-def interleaved_rates(
-    candidates: dict[str, Callable[[], Any]], num_graphs: int, rounds: int
-) -> dict[str, Any]:
-    """Graphs per second of each, and the ratios of the first one's time to the others'."""
-    return rates(seconds_of(candidates, rounds), num_graphs)
-
-
-def seconds_of(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Of each call; all run once in every round."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for call in candidates.values():
-        call()
-    for _ in range(rounds):
-        for name, call in candidates.items():
-            start = time.perf_counter()
-            result = call()
-            times[name].append(time.perf_counter() - start)
-            del result  # what it takes to free thousands of graphs is nobody's encoding
-    return times
-
-
-def rates(times: dict[str, list[float]], num_graphs: int) -> dict[str, Any]:
-    """Graphs per second of each, and the ratios of the first one's time to the others'."""
-    first, *others = times
-    row: dict[str, Any] = {
-        "graphs": num_graphs,
-        "graphs_per_second": {
-            name: round(num_graphs / statistics.median(each)) for name, each in times.items()
-        },
-    }
-    for name in others:
-        row[f"{name}: times {first}"] = round(_ratio(times[first], times[name]), 2)
-    return row
-
-
-def _ratio(ones: Sequence[float], others: Sequence[float]) -> float:
-    """The median over rounds."""
-    return statistics.median(a / b for a, b in zip(ones, others, strict=True))
 
 
 def against_pyg(graphs: Sequence[Data], rounds: int) -> dict[str, Any]:
@@ -125,8 +85,8 @@ def with_workers(graphs: Sequence[Data], rounds: int) -> dict[str, Any]:
         calls[f"{number} apart"] = lambda number=number: apart(graphs, number)
     times = seconds_of(calls, rounds)
     row = rates({name: times[name] for name in list(times)[:3]}, len(graphs))
-    gain = _ratio(times["1 workers"], times["2 workers"])
-    limit = 2 * _ratio(times["1 apart"], times["2 apart"])
+    gain = ratio_of(times["1 workers"], times["2 workers"])
+    limit = 2 * ratio_of(times["1 apart"], times["2 apart"])
     return row | {
         "2 workers: times 1 workers": round(gain, 2),
         "limit": round(limit, 2),
