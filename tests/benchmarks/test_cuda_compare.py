@@ -12,7 +12,7 @@ from torch import Tensor
 from pyg_gt import GraphLayout, PairBias, TableBias
 
 
-def section(load: Any, seconds: float = 100.0) -> Any:
+def section(load: Any, seconds: float = 1000.0) -> Any:
     return load("cuda_section").Section("operators", seconds, "cpu", True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,21 +74,29 @@ def test_the_tests_are_counted_and_what_fails_is_said(load: Any, tmp_path: Path)
         "good": "def test_a(): pass\ndef test_b(): pytest.skip('no')",
         "bad": "def test_a(): assert 1 == 2\ndef test_b(): pass",
         "broken": "import nowhere_at_all",
-        "slow": "def test_a(): time.sleep(60)",
+        "asleep": "def test_a(): time.sleep(600)",
     }.items():
         (tmp_path / "tests" / f"test_{name}.py").write_text(head + body)
     (tmp_path / "tests" / "test_other.py").write_text("def test_a(): pass")
-    part = load("cuda_section").Section("tests", 15.0, "cpu")
-    load("cuda_tests").run(part, [[sys.executable, "-c", "import time; time.sleep(60)"]], tmp_path)
+
+    class UntilThreeEnded(load("cuda_section").Section):  # type: ignore[misc]
+        """Time is up when all has ended that ends by itself, however busy the machine is."""
+
+        def left(self) -> float:
+            return 1.0 if len(self.rows) < 3 else 0.0
+
+    part = UntilThreeEnded("tests", 1.0, "cpu")
+    beside = [sys.executable, "-c", "import time; time.sleep(600)"]
+    load("cuda_tests").run(part, [beside], tmp_path)
     rows = {Path(row["file"]).stem: row for row in part.rows}
-    assert set(rows) == {"test_good", "test_bad", "test_broken", "test_slow"}
+    assert set(rows) == {"test_good", "test_bad", "test_broken", "test_asleep"}
     counted = {
         n: tuple(r.get(k) for k in ("passed", "failed", "skipped")) for n, r in rows.items()
     }
     assert counted["test_good"] == (1, 0, 1) and counted["test_bad"] == (1, 1, 0)
     assert "test_a: assert 1 == 2" in rows["test_bad"]["failures"][0]
     assert rows["test_broken"]["failed"] == 1
-    assert rows["test_slow"]["ended"] == "killed: time is up"
+    assert rows["test_asleep"]["ended"] == "killed: time is up"
     assert part.left_out == ["compiling ahead, part 0"]
     made = load("cuda_report").summary({"parts": {"tests": part.result()}, "device": "cuda"})
     assert len(made["wrong"]) == 3
@@ -130,17 +138,19 @@ def test_the_card_is_described(load: Any, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert card["nvidia-smi"]["clocks.max.sm"] == "1980 MHz"
 
 
-def test_short_calls_are_timed_in_batches(load: Any) -> None:
-    calls = {"short": 0, "long": 0}
+def test_short_calls_are_timed_in_batches(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that stands still but for the calls."""
+    timing, clock, calls = load("timing"), [0], {"short": 0, "long": 0}
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock[0] / 1e6))
 
-    def short() -> None:
-        calls["short"] += 1
+    def call(name: str, microseconds: int) -> None:
+        calls[name] += 1
+        clock[0] += microseconds
 
-    def long() -> None:
-        calls["long"] += 1
-        time.sleep(0.01)
-
-    times = load("timing").batched({"short": short, "long": long}, 0.0, 1e-3, (3, 9))
-    assert {name: len(t) for name, t in times.items()} == {"short": 3, "long": 3}
-    assert calls["long"] == 2 + 3 and calls["short"] > 100
-    assert all(0.01 <= t < 0.1 for t in times["long"]) and max(times["short"]) < 1e-3
+    candidates = {"short": partial(call, "short", 5), "long": partial(call, "long", 10_000)}
+    times = timing.batched(candidates, 0.0, 1e-3, (3, 9))
+    assert calls == {"short": 2 + 3 * 200, "long": 2 + 3}
+    for name, seconds in (("short", 5e-6), ("long", 1e-2)):
+        assert times[name] == pytest.approx([seconds] * 3)
+    # the first two rounds took 11 ms each, so that time is up after the fifth
+    assert len(timing.batched(candidates, 0.05, 1e-3, (3, 9))["long"]) == 5

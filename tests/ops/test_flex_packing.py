@@ -111,7 +111,7 @@ def test_many_graphs_take_no_time() -> None:
     sizes = [random.Random(0).randint(10, 40) for _ in range(30_000)]
     taken = []
     for count in (300, 30_000):
-        start = time.perf_counter()
+        start = time.process_time()
         place(sizes[:count], sizes[:count])
-        taken.append(time.perf_counter() - start)
+        taken.append(time.process_time() - start)
     assert taken[1] < 1000 * taken[0]

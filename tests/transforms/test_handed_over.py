@@ -37,7 +37,7 @@ def test_another_process_gets_them(method: str) -> None:
     queue, done = context.Queue(), context.Event()
     process = context.Process(target=send, args=(queue, done))
     process.start()
-    check(taken_over(queue.get(timeout=60)), ARRAYS)
+    check(taken_over(queue.get(timeout=600)), ARRAYS)
     done.set()
     process.join(60)
     assert process.exitcode == 0
