@@ -224,7 +224,7 @@ def main() -> None:
         chains = peptides(args.peptides)
         parts |= {
             "peptides, Laplacian 8 + walks 16": lambda: against_pyg(chains[::60], args.rounds),
-            "peptides, workers": lambda: with_workers(chains[::10], args.rounds),
+            "peptides, workers": lambda: with_workers(chains[::2], args.rounds),
             "peptides, whole": lambda: whole(chains),
             "peptides, pairs": lambda: pairs(chains[::60], args.rounds),
             "peptides, pairs of all, streamed": lambda: streamed(chains),

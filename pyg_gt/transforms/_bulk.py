@@ -17,7 +17,7 @@ from ._threads import threads_for
 
 # What one chunk has at most (or one graph): some ten megabytes of node encodings, or a few hundred
 # of pair encodings.
-_CHUNK_NODES, _CHUNK_PAIRS = 2**15, 2**21
+_CHUNK_NODES, _CHUNK_PAIRS = 2**16, 2**21
 
 
 def encodings_of(transform: Any) -> tuple[GraphEncoding, ...]:

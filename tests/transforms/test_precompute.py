@@ -1,8 +1,11 @@
 """Encodings in bulk: the same as one by one, in any number of processes."""
 
 import copy
+import gc
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from weakref import ref
 
 import networkx as nx
 import numpy as np
@@ -227,6 +230,62 @@ def test_workers_are_used_and_report_errors() -> None:
     with pytest.raises(IndexError, match="edge_index holds node 7"):
         bad = Data(edge_index=torch.tensor([[0], [7]]), num_nodes=3)
         precompute([as_data(nx.path_graph(3)), bad], BOTH, num_workers=1, progress=False)
+
+
+class SlowFirst(GraphEncoding):
+    """Ends with the first graph once the last one, of four nodes, has been encoded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def encode(self, graphs: Graphs) -> list[Attribute]:
+        n, done = graphs.num_nodes, self.folder / "done"
+        end = time.monotonic() + 300
+        while n == 2 and not done.exists():
+            assert time.monotonic() < end, "the first chunk kept the others waiting"
+            time.sleep(0.01)
+        if n == 4:
+            done.touch()
+        return [Attribute("sizes", np.full(n, n), graphs.ptr)]
+
+
+def test_a_slow_chunk_keeps_no_other_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More chunks than are handed out ahead; the results come in the order of the graphs."""
+    monkeypatch.setattr(_bulk, "_CHUNK_NODES", 1)
+    sizes = [2, *[3] * 12, 4]
+    graphs = [as_data(nx.path_graph(n)) for n in sizes]
+    out = precompute(graphs, SlowFirst(tmp_path), num_workers=2, progress=False)
+    assert [data.sizes.tolist() for data in out] == [[n] * n for n in sizes]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_garbage_collector_is_left_as_it_was(frozen: bool) -> None:
+    graphs = [as_data(nx.path_graph(n)) for n in range(2, 400)]
+    gc.collect()
+    if frozen:
+        gc.freeze()
+    before = gc.get_freeze_count()
+    try:
+        assert (before > 2000) == frozen and gc.isenabled()
+        collected = gc.get_stats()[2]["collections"]
+        out = precompute(graphs, BOTH[1], progress=False)
+        assert gc.isenabled() and gc.get_freeze_count() == (before if frozen else 0)
+        assert frozen or gc.get_count()[0] < len(graphs)  # the next collection looks at few
+        assert gc.get_stats()[2]["collections"] == collected
+        gc.disable()
+        precompute(graphs[:1], BOTH[1], progress=False)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+    lost = ref(out[0])
+    loop = [out[0]]
+    loop.append(loop)  # type: ignore[arg-type]
+    del out, loop
+    gc.collect()
+    assert lost() is None  # what was there then is still collected
 
 
 @pytest.mark.parametrize(
