@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -44,3 +47,18 @@ def with_dense_channels(x: Tensor) -> Tensor:
     """``x [N, H, C]``, or a copy if its channels do not lie side by side in memory."""
     x = in_memory(x)
     return x if x.stride(2) == 1 or x.size(2) == 1 else x.contiguous()
+
+
+def aligned_strides(rows: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
+    """Strides ``{name}_row`` and ``{name}_head`` of ``[N, H, C]``, and what they are multiples of.
+
+    They come divided by it. A kernel that multiplies them with it again knows it, and reads
+    several numbers at once, also where a head has 8 channels; triton itself tells multiples of 16.
+    """
+    strides = {
+        f"{name}_{of}": stride
+        for name, x in rows.items()
+        for of, stride in zip(("row", "head"), x.stride(), strict=False)
+    }
+    align = math.gcd(8, *strides.values())
+    return {name: stride // align for name, stride in strides.items()}, align

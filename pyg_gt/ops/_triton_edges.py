@@ -6,7 +6,6 @@ weights anew, once query by query and once key by key.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..edge_layout import EdgeLayout
-from ._addresses import with_dense_channels
+from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
 from ._triton_edge_programs import EdgePrograms, programs_by_source, programs_by_target
 from ._triton_edge_tiles import EdgeTiles, edge_tiles
@@ -173,21 +172,11 @@ def _arguments(
 ) -> dict[str, Any]:
     """What all kernels read, by name, but for the edges."""
     p, features, values = problem.dropout_p, problem.features, problem.values
-    given: dict[str, Any] = {}
-    strides = {"features_row": 0, "features_head": 0}
-    rows = ("query", query), ("key", key), ("value", value), ("features", features), ("grad", grad)
-    for name, x in rows:
-        if x is not None:
-            x = with_dense_channels(x)
-            strides[f"{name}_row"], strides[f"{name}_head"], _ = x.stride()
-        if x is not None or name == "features":
-            given[name] = x
-    # the kernels know strides to be multiples of this, so that they read several numbers at once
-    align = math.gcd(8, *strides.values())
-    for name, stride in strides.items():
-        given[name] = stride // align
-    return given | {
-        "values": None if values is None else values.contiguous(), "seed": problem.seed,
+    named = {"query": query, "key": key, "value": value, "features": features, "grad": grad}
+    rows = {name: with_dense_channels(x) for name, x in named.items() if x is not None}
+    strides, align = aligned_strides(rows)
+    return {"features": None, "features_row": 0, "features_head": 0} | rows | strides | {
+        "values": None if values is None else in_memory(values).contiguous(), "seed": problem.seed,
         "scale": problem.scale, "threshold": threshold(p) - 2**31,
         "factor": 0.0 if p >= 1 else 1 / (1 - p),
         "H": query.size(1), "C": query.size(2), "D": tiles.width, "HB": tiles.heads,

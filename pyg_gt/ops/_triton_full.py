@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..layout import GraphLayout
+from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
 from ._triton_programs import programs_of
 from ._triton_tiles import Tiles, power_of_two, tiles_of
@@ -70,7 +71,7 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
 
     out = query.new_empty(query.shape)
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
-    query, key, value = (_with_dense_channels(x) for x in (query, key, value))
+    query, key, value = (with_dense_channels(x) for x in (query, key, value))
     tiles = problem.tiles(query)
     programs = programs_of(problem.query_layout, problem.layout, tiles)
     given = _arguments(problem, tiles, query, key, value) | {"out": out, "stats": stats}
@@ -114,17 +115,15 @@ def backward(
     from ._triton_tiled_backward_kernels import tiled_backward_cols, tiled_backward_rows
 
     dq, dk, dv = (x.new_empty(x.shape) for x in (query, key, value))
-    query, key, value = (_with_dense_channels(x) for x in (query, key, value))
-    grad = _with_dense_channels(grad.to(query.dtype))
+    query, key, value = (with_dense_channels(x) for x in (query, key, value))
+    grad = with_dense_channels(grad.to(query.dtype))
     tiles = problem.tiles(query)
     programs = programs_of(problem.query_layout, problem.layout, tiles)
     table_rows, parts = 1, None
     if needs_table and problem.table is not None:
         table_rows, heads = problem.table.shape
         parts = query.new_empty((programs.count, table_rows, heads), dtype=torch.float32)
-    given = _arguments(problem, tiles, query, key, value) | {
-        "stats": stats, "grad": grad, "grad_row": grad.stride(0), "grad_head": grad.stride(1),
-    }  # fmt: skip
+    given = _arguments(problem, tiles, query, key, value, grad) | {"stats": stats}
     to_rows: dict[str, Any] = {
         "query_grad": dq, "slopes_out": slopes, "K": table_rows,
         # a vector of a kernel has a power of two of elements
@@ -159,14 +158,20 @@ def _tiled(tiles: Tiles) -> dict[str, int]:
 
 
 def _arguments(
-    problem: Problem, tiles: Tiles, query: Tensor, key: Tensor, value: Tensor
+    problem: Problem,
+    tiles: Tiles,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    grad: Tensor | None = None,
 ) -> dict[str, Any]:
     """What all kernels read, by name."""
     p, heads = problem.dropout_p, query.size(1)
-    return {
-        "query": query, "query_row": query.stride(0), "query_head": query.stride(1),
-        "key": key, "key_row": key.stride(0), "key_head": key.stride(1),
-        "value": value, "value_row": value.stride(0), "value_head": value.stride(1),
+    rows = {"query": query, "key": key, "value": value}
+    if grad is not None:
+        rows["grad"] = grad
+    strides, align = aligned_strides(rows)
+    return rows | strides | {
         "pairs": _contiguous(problem.pairs), "table": _contiguous(problem.table),
         "index": _contiguous(problem.index), "seed": problem.seed,
         "query_order": problem.query_layout.order, "key_order": problem.layout.order,
@@ -174,7 +179,7 @@ def _arguments(
         "factor": 0.0 if p >= 1 else 1 / (1 - p),
         "H": heads, "C": query.size(2), "D": tiles.width,
         "WIDE": tiles.rows * problem.layout.max_nodes * heads >= 2**31,
-        "PRECISION": _precision(),
+        "ALIGN": align, "PRECISION": _precision(),
         # numpy, in which the interpreter computes, has no bfloat16
         "UPCAST": query.dtype == torch.bfloat16 and interprets(),
     }  # fmt: skip
@@ -191,8 +196,4 @@ def _precision() -> str:
 
 
 def _contiguous(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous()
-
-
-def _with_dense_channels(x: Tensor) -> Tensor:
-    return x if x.stride(2) == 1 or x.size(2) == 1 else x.contiguous()
+    return None if x is None else in_memory(x).contiguous()

@@ -24,7 +24,7 @@ def small_forward(
     programs, query, key, value, pairs, table, index, seed, query_order, key_order, out, stats,
     query_row, query_head, key_row, key_head, value_row, value_head, scale, threshold, factor,
     H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, B: tl.constexpr, WIDE: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """``out [Nq, H, C]``, and in ``stats [Nq, H, 2]`` largest score and 1 / sum of each row."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -33,9 +33,12 @@ def small_forward(
     numbers = first_query + local
     rows = nodes_of(query_order, numbers, in_rows)
     cols = nodes_of(key_order, first_key + local, in_cols)
-    q = load_rows(query + head * query_head, rows, in_rows, query_row, C, D, UPCAST)
-    k = load_rows(key + head * key_head, cols, in_cols, key_row, C, D, UPCAST)
-    v = load_rows(value + head * value_head, cols, in_cols, value_row, C, D, UPCAST)
+    query += head * query_head * ALIGN
+    key += head * key_head * ALIGN
+    value += head * value_head * ALIGN
+    q = load_rows(query, rows, in_rows, query_row * ALIGN, C, D, UPCAST)
+    k = load_rows(key, cols, in_cols, key_row * ALIGN, C, D, UPCAST)
+    v = load_rows(value, cols, in_cols, value_row * ALIGN, C, D, UPCAST)
 
     offsets = offsets_of(local, local, keys, WIDE)
     there = in_rows[:, None] & in_cols[None, :]
@@ -63,7 +66,8 @@ def small_backward(
     query_grad, key_grad, value_grad, slopes_out, table_parts, query_row, query_head, key_row,
     key_head, value_row, value_head, grad_row, grad_head, scale, threshold, factor,
     H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, B: tl.constexpr, K: tl.constexpr,
-    KP: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
 ):  # fmt: skip
     """All gradients of a graph and head; a part of the table's, ``table_parts [T, K, H]``."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -72,10 +76,14 @@ def small_backward(
     numbers = first_query + local
     rows = nodes_of(query_order, numbers, in_rows)
     cols = nodes_of(key_order, first_key + local, in_cols)
-    q = load_rows(query + head * query_head, rows, in_rows, query_row, C, D, UPCAST)
-    k = load_rows(key + head * key_head, cols, in_cols, key_row, C, D, UPCAST)
-    v = load_rows(value + head * value_head, cols, in_cols, value_row, C, D, UPCAST)
-    g = load_rows(grad + head * grad_head, rows, in_rows, grad_row, C, D, UPCAST)
+    query += head * query_head * ALIGN
+    key += head * key_head * ALIGN
+    value += head * value_head * ALIGN
+    grad += head * grad_head * ALIGN
+    q = load_rows(query, rows, in_rows, query_row * ALIGN, C, D, UPCAST)
+    k = load_rows(key, cols, in_cols, key_row * ALIGN, C, D, UPCAST)
+    v = load_rows(value, cols, in_cols, value_row * ALIGN, C, D, UPCAST)
+    g = load_rows(grad, rows, in_rows, grad_row * ALIGN, C, D, UPCAST)
     at = stats + (numbers * H + head) * 2
     top = tl.load(at, mask=in_rows, other=0.0)
     inverse = tl.load(at + 1, mask=in_rows, other=0.0)

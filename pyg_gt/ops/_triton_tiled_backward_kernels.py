@@ -25,7 +25,8 @@ def tiled_backward_rows(
     grad, query_grad, deltas, slopes_out, table_parts, query_row, query_head, key_row, key_head,
     value_row, value_head, grad_row, grad_head, scale, threshold, factor, H: tl.constexpr,
     C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, K: tl.constexpr,
-    KP: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The gradients of queries and biases, and ``deltas [Nq, H]`` for the other kernel."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -34,16 +35,18 @@ def tiled_backward_rows(
     in_rows = local < queries
     numbers = first_query + local
     rows = nodes_of(query_order, numbers, in_rows)
-    q = load_rows(query + head * query_head, rows, in_rows, query_row, C, D, UPCAST)
-    g = load_rows(grad + head * grad_head, rows, in_rows, grad_row, C, D, UPCAST)
+    query += head * query_head * ALIGN
+    grad += head * grad_head * ALIGN
+    q = load_rows(query, rows, in_rows, query_row * ALIGN, C, D, UPCAST)
+    g = load_rows(grad, rows, in_rows, grad_row * ALIGN, C, D, UPCAST)
     o = load_rows(out + head * C, rows, in_rows, H * C, C, D, UPCAST)
     delta = tl.sum(o.to(tl.float32) * g.to(tl.float32), 1)
     tl.store(deltas + numbers * H + head, delta, mask=in_rows)
     at = stats + (numbers * H + head) * 2
     top = tl.load(at, mask=in_rows, other=0.0)
     inverse = tl.load(at + 1, mask=in_rows, other=0.0)
-    key += head * key_head
-    value += head * value_head
+    key += head * key_head * ALIGN
+    value += head * value_head * ALIGN
 
     dq = tl.zeros([BQ, D], tl.float32)
     part = tl.zeros([KP], tl.float32)
@@ -51,8 +54,8 @@ def tiled_backward_rows(
         other = start + tl.arange(0, BK)
         in_cols = other < keys
         cols = nodes_of(key_order, first_key + other, in_cols)
-        k = load_rows(key, cols, in_cols, key_row, C, D, UPCAST)
-        v = load_rows(value, cols, in_cols, value_row, C, D, UPCAST)
+        k = load_rows(key, cols, in_cols, key_row * ALIGN, C, D, UPCAST)
+        v = load_rows(value, cols, in_cols, value_row * ALIGN, C, D, UPCAST)
         offsets = offsets_of(tl.arange(0, BQ), other, keys, WIDE)
         there = in_rows[:, None] & in_cols[None, :]
         scores = masked_scores(
@@ -81,17 +84,19 @@ def tiled_backward_cols(
     deltas, key_grad, value_grad, query_row, query_head, key_row, key_head, value_row,
     value_head, grad_row, grad_head, scale, threshold, factor, H: tl.constexpr, C: tl.constexpr,
     D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The gradients of keys and values, one tile of keys a program."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
     other = first + tl.arange(0, BK)
     in_cols = other < keys
     cols = nodes_of(key_order, first_key + other, in_cols)
-    k = load_rows(key + head * key_head, cols, in_cols, key_row, C, D, UPCAST)
-    v = load_rows(value + head * value_head, cols, in_cols, value_row, C, D, UPCAST)
-    query += head * query_head
-    grad += head * grad_head
+    key += head * key_head * ALIGN
+    value += head * value_head * ALIGN
+    k = load_rows(key, cols, in_cols, key_row * ALIGN, C, D, UPCAST)
+    v = load_rows(value, cols, in_cols, value_row * ALIGN, C, D, UPCAST)
+    query += head * query_head * ALIGN
+    grad += head * grad_head * ALIGN
 
     dk = tl.zeros([BK, D], tl.float32)
     dv = tl.zeros([BK, D], tl.float32)
@@ -100,8 +105,8 @@ def tiled_backward_cols(
         in_rows = local < queries
         numbers = first_query + local
         rows = nodes_of(query_order, numbers, in_rows)
-        q = load_rows(query, rows, in_rows, query_row, C, D, UPCAST)
-        g = load_rows(grad, rows, in_rows, grad_row, C, D, UPCAST)
+        q = load_rows(query, rows, in_rows, query_row * ALIGN, C, D, UPCAST)
+        g = load_rows(grad, rows, in_rows, grad_row * ALIGN, C, D, UPCAST)
         at = stats + (numbers * H + head) * 2
         top = tl.load(at, mask=in_rows, other=0.0)
         inverse = tl.load(at + 1, mask=in_rows, other=0.0)

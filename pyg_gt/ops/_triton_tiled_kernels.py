@@ -21,7 +21,7 @@ def tiled_forward(
     programs, query, key, value, pairs, table, index, seed, query_order, key_order, out, stats,
     query_row, query_head, key_row, key_head, value_row, value_head, scale, threshold, factor,
     H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
-    WIDE: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """As ``small_forward``, one tile of queries a program (Dao et al. 2022, online softmax)."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -30,9 +30,10 @@ def tiled_forward(
     in_rows = local < queries
     numbers = first_query + local
     rows = nodes_of(query_order, numbers, in_rows)
-    q = load_rows(query + head * query_head, rows, in_rows, query_row, C, D, UPCAST)
-    key += head * key_head
-    value += head * value_head
+    query += head * query_head * ALIGN
+    q = load_rows(query, rows, in_rows, query_row * ALIGN, C, D, UPCAST)
+    key += head * key_head * ALIGN
+    value += head * value_head * ALIGN
 
     top = tl.full([BQ], float("-inf"), tl.float32)
     total = tl.zeros([BQ], tl.float32)
@@ -41,8 +42,8 @@ def tiled_forward(
         other = start + tl.arange(0, BK)
         in_cols = other < keys
         cols = nodes_of(key_order, first_key + other, in_cols)
-        k = load_rows(key, cols, in_cols, key_row, C, D, UPCAST)
-        v = load_rows(value, cols, in_cols, value_row, C, D, UPCAST)
+        k = load_rows(key, cols, in_cols, key_row * ALIGN, C, D, UPCAST)
+        v = load_rows(value, cols, in_cols, value_row * ALIGN, C, D, UPCAST)
         offsets = offsets_of(tl.arange(0, BQ), other, keys, WIDE)
         there = in_rows[:, None] & in_cols[None, :]
         scores = masked_scores(

@@ -6,6 +6,8 @@ have a process of their own: ``TRITON_INTERPRET=1 pytest tests/ops/triton_cases.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -83,12 +85,14 @@ def in_double(case: Case) -> Case:
 def bias_in_double(bias: AttentionBias) -> AttentionBias:
     return type(bias)(
         **{
-            name: x.detach().double().requires_grad_()
-            if isinstance(x, Tensor) and x.is_floating_point()
-            else x
+            name: x.detach().double().requires_grad_() if is_float(x) else x
             for name, x in vars(bias).items()
         }
     )
+
+
+def is_float(x: object) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point()
 
 
 def assert_is_the_reference(
@@ -162,6 +166,33 @@ def test_pairs_that_are_forbidden(name: str) -> None:
     assert_is_the_reference(case, 0.3)
 
 
+def negated(x: Tensor) -> Tensor:
+    """``x`` as a view whose numbers are not those in memory."""
+    view = torch.complex(x.detach(), -x.detach()).conj().imag
+    assert view.is_neg() and torch.equal(view, x)
+    return view
+
+
+@pytest.mark.parametrize("name", ["query", "key", "value", "pair", "table-uint8", "edge"])
+@pytest.mark.parametrize("sizes", ["small", "large"])
+def test_numbers_that_are_negated_when_they_are_read(sizes: str, name: str) -> None:
+    case = make(sizes, "sorted", bias="none" if name in ("query", "key", "value") else name)
+    want = attend(case)
+    if name in ("query", "key", "value"):
+        setattr(case, name, negated(getattr(case, name)))
+    else:
+        (bias,) = case.biases
+        floats = {k: x for k, x in vars(bias).items() if is_float(x)}
+        case.biases = (replace(bias, **{k: negated(x) for k, x in floats.items()}),)
+        assert floats
+    got = attend(case)
+    assert torch.equal(got, want)
+    leaf = case.key if name == "query" else case.query
+    wave = torch.arange(got.numel(), device=DEVICE).view(got.shape).cos()
+    grads = [torch.autograd.grad(got, leaf, g, retain_graph=True) for g in (wave, negated(wave))]
+    assert torch.equal(*grads[0], *grads[1])
+
+
 @pytest.mark.parametrize("sizes", [[40], [70]])
 def test_scores_of_ten_thousand_keep_their_weights(sizes: list[int]) -> None:
     """A log-sum-exp in float32 would be off by 1e-3 there."""
@@ -214,7 +245,7 @@ def test_parts_of_a_joined_projection_are_read_where_they_lie() -> None:
     case.query, case.key, case.value = joined.unbind(1)
     leaves = [x.detach().clone().requires_grad_() for x in joined.unbind(1)]
     apart.query, apart.key, apart.value = leaves
-    assert all(_triton_full._with_dense_channels(x) is x for x in joined.unbind(1))
+    assert all(_triton_full.with_dense_channels(x) is x for x in joined.unbind(1))
     want = gradients(attend(apart), leaves)
     out, together = gradients(attend(case), [joined])
     assert torch.equal(out, want[0]) and torch.equal(together, torch.stack(want[1:], 1))

@@ -29,11 +29,11 @@ from .cases import layout_of
 SHARED = 99 * 1024
 # bytes of a thread, along edges: a compiler may give up a few for another warp at a time
 SPILLED = 32
-CASES = [(torch.float32, 20, True), (torch.bfloat16, 64, False)]
+CASES = [(torch.float32, 20, True), (torch.bfloat16, 64, False), (torch.bfloat16, 8, False)]
 ALL = [
     (dtype, channels, with_everything)
     for dtype in (torch.float32, torch.bfloat16)
-    for channels in (16, 32, 64, 128, 256)
+    for channels in (8, 16, 32, 64, 128, 256)
     for with_everything in (False, True)
 ]
 EDGE_CASES = [
@@ -81,6 +81,9 @@ def compile_only(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
         assert shared <= SHARED, f"{shared} bytes of shared memory"
         if kernel.fn.__module__.startswith("pyg_gt.ops._triton_edge"):
             assert usage.spilled <= SPILLED, "registers do not suffice"
+        elif kwargs["query"].dtype == torch.bfloat16 and kwargs["C"] % 8 == 0:
+            narrow = re.findall(r"ld\.global\S*\.b16", compiled.asm["ptx"])
+            assert not narrow, f"{len(narrow)} numbers are read one by one"
 
     return launch
 

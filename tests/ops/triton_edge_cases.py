@@ -28,6 +28,7 @@ from .triton_cases import (
     gradients,
     in_double,
     inputs_of,
+    negated,
 )
 
 INF = float("inf")
@@ -111,6 +112,23 @@ def test_values_and_features_of_another_type(dtype: torch.dtype) -> None:
     other = make(mask_of(case).edges, 4, 5, dtype=dtype)
     case.biases = other.biases
     assert_is_the_reference(case, tolerance=3e-2 if dtype == torch.bfloat16 else None)
+
+
+@pytest.mark.parametrize("name", ["query", "key", "value", "values", "features"])
+def test_numbers_that_are_negated_when_they_are_read(name: str) -> None:
+    case = make(edges_of([2, 7, 0, 18], 5), 4, 5)
+    want = attend(case)
+    mask = mask_of(case)
+    if name in ("values", "features"):
+        case.biases = (replace(mask, **{name: negated(getattr(mask, name))}),)
+    else:
+        setattr(case, name, negated(getattr(case, name)))
+    got = attend(case)
+    assert torch.equal(got, want)
+    leaf = case.key if name == "query" else case.query
+    wave = torch.arange(got.numel(), device=DEVICE).view(got.shape).cos()
+    grads = [torch.autograd.grad(got, leaf, g, retain_graph=True) for g in (wave, negated(wave))]
+    assert torch.equal(*grads[0], *grads[1])
 
 
 BIASED = [
