@@ -55,10 +55,8 @@ def aligned_strides(rows: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
     They come divided by it. A kernel that multiplies them with it again knows it, and reads
     several numbers at once, also where a head has 8 channels; triton itself tells multiples of 16.
     """
-    strides = {
-        f"{name}_{of}": stride
-        for name, x in rows.items()
-        for of, stride in zip(("row", "head"), x.stride(), strict=False)
-    }
+    strides = {}
+    for name, x in rows.items():
+        strides[f"{name}_row"], strides[f"{name}_head"], _ = x.stride()
     align = math.gcd(8, *strides.values())
     return {name: stride // align for name, stride in strides.items()}, align

@@ -6,7 +6,7 @@ weights anew, once query by query and once key by key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
 from ._triton_edge_programs import EdgePrograms, programs_by_source, programs_by_target
 from ._triton_edge_tiles import EdgeTiles, edge_tiles
+from ._triton_launch import Arguments
 
 # parts of a heavy node that are summed at a time
 _PARTS = 4
@@ -50,15 +51,15 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
     tiles = _tiles(problem, query)
     programs = programs_by_target(problem.edges)
-    given = _arguments(problem, tiles, query, key, value) | programs.lists
-    _launch_light(edge_forward, programs, tiles, given | {"out": out, "stats": stats})
+    given = _arguments(problem, tiles, query, key, value, out=out, stats=stats, **programs.lists)
+    _launch_light(edge_forward, programs, tiles, given)
     if count := programs.parts.size(0):
         parts, part_stats = (
             x.new_empty((count, *x.shape[1:]), dtype=torch.float32) for x in (out, stats)
         )
-        _launch_parts(edge_forward, programs, tiles, given | {"out": parts, "stats": part_stats})
+        _launch_parts(edge_forward, programs, tiles, given, out=parts, stats=part_stats)
         to = {"parts": parts, "part_stats": part_stats, "out": out, "stats": stats}
-        _combine(combine_weighted, programs, given, to)
+        _combine(combine_weighted, programs, tiles, given, to)
     return out, stats
 
 
@@ -83,18 +84,16 @@ def backward(
     dq, dk, dv, dvalues, dfeatures = made
     grad = grad.to(query.dtype)
     tiles = _tiles(problem, query)
-    given = _arguments(problem, tiles, query, key, value, grad)
-    given["stats"] = stats
-    given["deltas"] = query.new_empty(query.shape[:2], dtype=torch.float32)
+    deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
+    given = _arguments(problem, tiles, query, key, value, grad, stats=stats, deltas=deltas)
     if any(x is not None for x in (dq, dk, dvalues, dfeatures)):
-        programs = programs_by_target(problem.edges)
         more = {"out": out, "values_grad": dvalues, "features_grad": dfeatures}
-        given_rows = given | programs.lists | more
-        _launch_rows(edge_backward_queries, programs, tiles, given_rows, {"query_grad": dq})
+        programs = programs_by_target(problem.edges)
+        _launch_rows(edge_backward_queries, programs, tiles, given, {"query_grad": dq}, more)
     if dk is not None or dv is not None:
-        programs = programs_by_source(problem.edges)
         rows = {"key_grad": dk, "value_grad": dv}
-        _launch_rows(edge_backward_keys, programs, tiles, given | programs.lists, rows)
+        programs = programs_by_source(problem.edges)
+        _launch_rows(edge_backward_keys, programs, tiles, given, rows, {})
     return made
 
 
@@ -106,60 +105,75 @@ def _launch_rows(
     kernel: Any,
     programs: EdgePrograms,
     tiles: EdgeTiles,
-    given: dict[str, Any],
+    given: Arguments,
     rows: dict[str, Tensor | None],
+    more: dict[str, Tensor | None],
 ) -> None:
     """Runs a kernel whose ``rows`` are sums over the edges of a node, in parts where there are."""
     from ._triton_edge_kernels import combine_sums
 
-    _launch_light(kernel, programs, tiles, given | rows)
+    own = more | programs.lists
+    _launch_light(kernel, programs, tiles, given, **own, **rows)
     if count := programs.parts.size(0):
         parts = {
             name: None if x is None else x.new_empty((count, *x.shape[1:]), dtype=torch.float32)
             for name, x in rows.items()
         }
-        _launch_parts(kernel, programs, tiles, given | parts)
-        for name, x in rows.items():
-            if x is not None:
-                _combine(combine_sums, programs, given, {"parts": parts[name], "out": x})
+        _launch_parts(kernel, programs, tiles, given, **own, **parts)
+        for name, part in parts.items():
+            if part is not None and (x := rows[name]) is not None:
+                _combine(combine_sums, programs, tiles, given, {"parts": part, "out": x})
 
 
 def _launch_light(
-    kernel: Any, programs: EdgePrograms, tiles: EdgeTiles, given: dict[str, Any]
+    kernel: Any, programs: EdgePrograms, tiles: EdgeTiles, given: Arguments, **own: Any
 ) -> None:
+    own["PARTS"] = False
     if tiles.few == tiles.many:
-        _launch(kernel, programs.light, *tiles.few, given, PARTS=False)
+        _launch(kernel, programs.light, tiles.few, tiles, given, own)
     else:
-        _launch(kernel, programs.many, *tiles.many, given, PARTS=False)
-        _launch(kernel, programs.few, *tiles.few, given, PARTS=False)
+        _launch(kernel, programs.many, tiles.many, tiles, given, own)
+        _launch(kernel, programs.few, tiles.few, tiles, given, own)
 
 
 def _launch_parts(
-    kernel: Any, programs: EdgePrograms, tiles: EdgeTiles, given: dict[str, Any]
+    kernel: Any, programs: EdgePrograms, tiles: EdgeTiles, given: Arguments, **own: Any
 ) -> None:
-    _launch(kernel, programs.parts, *tiles.many, given, PARTS=True)
+    _launch(kernel, programs.parts, tiles.many, tiles, given, own | {"PARTS": True})
 
 
 def _combine(
-    kernel: Any, programs: EdgePrograms, given: dict[str, Any], tensors: dict[str, Any]
+    kernel: Any,
+    programs: EdgePrograms,
+    tiles: EdgeTiles,
+    given: Arguments,
+    tensors: Mapping[str, Tensor],
 ) -> None:
-    shape = {name: given[name] for name in ("H", "C", "D", "HB", "num_warps")}
-    _run(kernel, programs.heavy, 1, shape | tensors, BE=_PARTS)
+    table = programs.heavy
+    named = {**tensors, **{name: given[name] for name in ("H", "C", "D", "HB")}}
+    own = {"programs": table, "count": table.size(0), "BE": _PARTS}
+    grid = table.size(0) * _quotient(given["H"], given["HB"])
+    Arguments(named, table).launch(kernel, grid, own, num_warps=tiles.warps)
 
 
 def _launch(
-    kernel: Any, table: Tensor, nodes: int, edges: int, given: dict[str, Any], **more: Any
+    kernel: Any,
+    table: Tensor,
+    tile: tuple[int, int],
+    tiles: EdgeTiles,
+    given: Arguments,
+    own: dict[str, Any],
 ) -> None:
-    _run(kernel, table, nodes, given, BT=nodes, BE=edges, **more)
+    """Runs a kernel over the nodes of ``table``, with so many of them, and of edges, a program."""
+    count, (nodes, edges) = table.size(0), tile
+    own = own | {"programs": table, "count": count, "BT": nodes, "BE": edges}
+    grid = _quotient(count, nodes) * _quotient(given["H"], given["HB"])
+    given.launch(kernel, grid, own, num_warps=tiles.warps)
 
 
-def _run(kernel: Any, table: Tensor, nodes: int, given: dict[str, Any], **more: Any) -> None:
-    """Runs a kernel on the device of its tensors and on its current stream."""
-    count = table.size(0)
-    tiles = (count + nodes - 1) // nodes
-    if grid := tiles * ((given["H"] + given["HB"] - 1) // given["HB"]):
-        with torch.cuda.device_of(table):
-            kernel[(grid,)](table, count, **given, **more)
+def _quotient(a: int, b: int) -> int:
+    """Rounded up."""
+    return (a + b - 1) // b
 
 
 def _arguments(
@@ -169,17 +183,20 @@ def _arguments(
     key: Tensor,
     value: Tensor,
     grad: Tensor | None = None,
-) -> dict[str, Any]:
-    """What all kernels read, by name, but for the edges."""
+    **more: Tensor | None,
+) -> Arguments:
+    """What all kernels read, by name, but for the edges, and ``more``."""
     p, features, values = problem.dropout_p, problem.features, problem.values
     named = {"query": query, "key": key, "value": value, "features": features, "grad": grad}
     rows = {name: with_dense_channels(x) for name, x in named.items() if x is not None}
     strides, align = aligned_strides(rows)
-    return {"features": None, "features_row": 0, "features_head": 0} | rows | strides | {
+    none: dict[str, Any] = {"features": None, "features_row": 0, "features_head": 0}
+    named = none | rows | strides | more | {
         "values": None if values is None else in_memory(values).contiguous(), "seed": problem.seed,
         "scale": problem.scale, "threshold": threshold(p) - 2**31,
         "factor": 0.0 if p >= 1 else 1 / (1 - p),
         "H": query.size(1), "C": query.size(2), "D": tiles.width, "HB": tiles.heads,
-        "ALIGN": align, "num_warps": tiles.warps,
+        "ALIGN": align,
         "NUMBERED": features is not None or values is not None or problem.seed is not None,
     }  # fmt: skip
+    return Arguments(named, query)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..layout import GraphLayout
 from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
+from ._triton_launch import Arguments
 from ._triton_programs import programs_of
 from ._triton_tiles import Tiles, power_of_two, tiles_of
 
@@ -74,10 +75,10 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
     tiles = problem.tiles(query)
     programs = programs_of(problem.query_layout, problem.layout, tiles)
-    given = _arguments(problem, tiles, query, key, value) | {"out": out, "stats": stats}
+    given = _arguments(problem, tiles, query, key, value, out=out, stats=stats)
     for side, table in programs.small:
-        _launch(small_forward, table, **given, B=side, num_warps=tiles.warps(side))
-    _launch(tiled_forward, programs.query_tiles, **given, **_tiled(tiles))
+        _launch_small(small_forward, side, table, tiles, given)
+    _launch_tiled(tiled_forward, programs.query_tiles, tiles, given)
     return out, stats
 
 
@@ -123,7 +124,7 @@ def backward(
     if needs_table and problem.table is not None:
         table_rows, heads = problem.table.shape
         parts = query.new_empty((programs.count, table_rows, heads), dtype=torch.float32)
-    given = _arguments(problem, tiles, query, key, value, grad) | {"stats": stats}
+    given = _arguments(problem, tiles, query, key, value, grad, stats=stats)
     to_rows: dict[str, Any] = {
         "query_grad": dq, "slopes_out": slopes, "K": table_rows,
         # a vector of a kernel has a power of two of elements
@@ -133,28 +134,31 @@ def backward(
     first = 0
     for side, table in programs.small:
         to_rows["table_parts"] = None if parts is None else parts[first:]
-        warps = tiles.warps(side)
-        _launch(small_backward, table, **given, **to_rows, **to_cols, B=side, num_warps=warps)
+        _launch_small(small_backward, side, table, tiles, given, **to_rows, **to_cols)
         first += table.size(0)
     if programs.query_tiles.size(0) + programs.key_tiles.size(0):
-        given |= _tiled(tiles)
-        given["deltas"] = query.new_empty(query.shape[:2], dtype=torch.float32)
         to_rows["table_parts"] = None if parts is None else parts[first:]
-        _launch(tiled_backward_rows, programs.query_tiles, **given, **to_rows, out=out)
-        _launch(tiled_backward_cols, programs.key_tiles, **given, **to_cols)
+        to_rows["out"] = out
+        deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
+        for kernel, table, own in (
+            (tiled_backward_rows, programs.query_tiles, to_rows),
+            (tiled_backward_cols, programs.key_tiles, to_cols),
+        ):
+            _launch_tiled(kernel, table, tiles, given, deltas=deltas, **own)
     return Gradients(dq, dk, dv, slopes, None if parts is None else parts.sum(0))
 
 
-def _launch(kernel: Any, programs: Tensor, **arguments: Any) -> None:
-    """Runs a kernel on the device of its tensors and on its current stream."""
-    if grid := programs.size(0) * arguments["H"]:
-        with torch.cuda.device_of(programs):
-            kernel[(grid,)](programs, **arguments)
+def _launch_small(
+    kernel: Any, side: int, table: Tensor, tiles: Tiles, given: Arguments, **own: Any
+) -> None:
+    own |= {"programs": table, "B": side}
+    given.launch(kernel, table.size(0) * given["H"], own, num_warps=tiles.warps(side))
 
 
-def _tiled(tiles: Tiles) -> dict[str, int]:
-    warps = tiles.warps(tiles.rows)
-    return {"BQ": tiles.rows, "BK": tiles.cols, "num_warps": warps, "num_stages": tiles.stages}
+def _launch_tiled(kernel: Any, table: Tensor, tiles: Tiles, given: Arguments, **own: Any) -> None:
+    own |= {"programs": table, "BQ": tiles.rows, "BK": tiles.cols}
+    warps, stages = tiles.warps(tiles.rows), tiles.stages
+    given.launch(kernel, table.size(0) * given["H"], own, num_warps=warps, num_stages=stages)
 
 
 def _arguments(
@@ -164,14 +168,15 @@ def _arguments(
     key: Tensor,
     value: Tensor,
     grad: Tensor | None = None,
-) -> dict[str, Any]:
-    """What all kernels read, by name."""
+    **more: Tensor,
+) -> Arguments:
+    """What all kernels read, by name, and ``more``."""
     p, heads = problem.dropout_p, query.size(1)
     rows = {"query": query, "key": key, "value": value}
     if grad is not None:
         rows["grad"] = grad
     strides, align = aligned_strides(rows)
-    return rows | strides | {
+    named = rows | strides | more | {
         "pairs": _contiguous(problem.pairs), "table": _contiguous(problem.table),
         "index": _contiguous(problem.index), "seed": problem.seed,
         "query_order": problem.query_layout.order, "key_order": problem.layout.order,
@@ -183,6 +188,7 @@ def _arguments(
         # numpy, in which the interpreter computes, has no bfloat16
         "UPCAST": query.dtype == torch.bfloat16 and interprets(),
     }  # fmt: skip
+    return Arguments(named, query)
 
 
 def _precision() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,7 @@ class Tiles(NamedTuple):
         return 2 if self.bytes <= 256 else 1
 
 
+@cache
 def tiles_of(channels: int, dtype: torch.dtype, plain: bool) -> Tiles:
     """The largest tiles that stay in registers and take at most 99 KiB of shared memory.
 

@@ -55,6 +55,12 @@ def test_kernels_compile_for_a_gpu_that_is_not_there() -> None:
     run(["-m", "tests.ops.triton_compiles"], interpret=False)
 
 
+@needs_triton
+@pytest.mark.slow
+def test_launches_choose_the_compilation_that_triton_chooses() -> None:
+    run(["-m", "tests.ops.triton_launches"], interpret=False)
+
+
 @pytest.mark.parametrize("kind", ["self", "cross"])
 @pytest.mark.parametrize("channels", [16, 256])
 def test_every_node_has_one_program(channels: int, kind: str) -> None:

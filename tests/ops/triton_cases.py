@@ -232,8 +232,10 @@ def test_one_edge_set_with_two_biases() -> None:
 
 
 def test_offsets_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = _triton_full._arguments
-    monkeypatch.setattr(_triton_full, "_arguments", lambda *x: arguments(*x) | {"WIDE": True})
+    arguments = _triton_full.Arguments
+    monkeypatch.setattr(
+        _triton_full, "Arguments", lambda named, beside: arguments(named | {"WIDE": True}, beside)
+    )
     for name in ("small", "large"):
         assert_is_the_reference(make(name, bias="additive"))
 
