@@ -18,6 +18,7 @@ from pyg_gt import EdgeLayout, EdgeMask, GraphLayout
 from pyg_gt.ops import _sparse, _triton, _triton_edge_programs, _triton_edges, _triton_edges_op
 from pyg_gt.ops._dispatch import _inputs
 from pyg_gt.ops._philox import keep_edges
+from pyg_gt.ops._triton_launch import Arguments
 
 from .cases import BIASES, Case, layout_of
 from .triton_cases import (
@@ -622,14 +623,14 @@ def test_nothing_of_the_size_of_all_edges_is_kept() -> None:
 def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of molecules takes one kernel forward and two backward."""
     names = []
-    run = _triton_edges._run
+    launch = Arguments.launch
 
-    def count(kernel: object, table: Tensor, *rest: object, **more: object) -> None:
-        if table.size(0):
+    def count(self: Arguments, kernel: object, grid: int, *rest: object, **more: int) -> None:
+        if grid:
             names.append(kernel.fn.__name__)  # type: ignore[attr-defined]
-        run(kernel, table, *rest, **more)  # type: ignore[arg-type]
+        launch(self, kernel, grid, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_triton_edges, "_run", count)
+    monkeypatch.setattr(Arguments, "launch", count)
     edges = edges_of([4, 1, 2, 3, 3], 5)
     case = make(edges, 5, 5, values=False, features=False)
     attend(case).sum().backward()
