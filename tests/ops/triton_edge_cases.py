@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from pyg_gt import EdgeLayout, EdgeMask, GraphLayout
-from pyg_gt.ops import _sparse, _triton, _triton_edge_programs, _triton_edges, _triton_edges_op
+from pyg_gt.ops import _sparse, _triton, _triton_edge_programs, _triton_edges_op
 from pyg_gt.ops._dispatch import _inputs
 from pyg_gt.ops._philox import keep_edges
 from pyg_gt.ops._triton_launch import Arguments
