@@ -173,6 +173,12 @@ def negated(x: Tensor) -> Tensor:
     return view
 
 
+def assert_a_negated_gradient_is_read(leaf: Tensor, out: Tensor) -> None:
+    wave = torch.arange(out.numel(), device=DEVICE).view(out.shape).cos()
+    grads = [torch.autograd.grad(out, leaf, g, retain_graph=True) for g in (wave, negated(wave))]
+    assert torch.equal(*grads[0], *grads[1])
+
+
 @pytest.mark.parametrize("name", ["query", "key", "value", "pair", "table-uint8", "edge"])
 @pytest.mark.parametrize("sizes", ["small", "large"])
 def test_numbers_that_are_negated_when_they_are_read(sizes: str, name: str) -> None:
@@ -187,10 +193,7 @@ def test_numbers_that_are_negated_when_they_are_read(sizes: str, name: str) -> N
         assert floats
     got = attend(case)
     assert torch.equal(got, want)
-    leaf = case.key if name == "query" else case.query
-    wave = torch.arange(got.numel(), device=DEVICE).view(got.shape).cos()
-    grads = [torch.autograd.grad(got, leaf, g, retain_graph=True) for g in (wave, negated(wave))]
-    assert torch.equal(*grads[0], *grads[1])
+    assert_a_negated_gradient_is_read(case.key if name == "query" else case.query, got)
 
 
 @pytest.mark.parametrize("sizes", [[40], [70]])
