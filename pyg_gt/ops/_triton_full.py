@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -46,7 +46,8 @@ class Problem:
         table: ``[K, H]``, or None.
         index: ``[P]``, rows of ``table``.
         seed: ``[1]``, or None without dropout.
-        scale: factor of the scores.
+        scale: factor of the scores. Kernels are given none below zero, and the queries negated:
+            they look for the largest score before they multiply.
         dropout_p: probability of dropping a weight.
     """
 
@@ -70,6 +71,8 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
     from ._triton_small_kernels import small_forward
     from ._triton_tiled_kernels import tiled_forward
 
+    if problem.scale < 0:
+        return forward(replace(problem, scale=-problem.scale), -query, key, value)
     out = query.new_empty(query.shape)
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
@@ -115,6 +118,10 @@ def backward(
     from ._triton_small_kernels import small_backward
     from ._triton_tiled_backward_kernels import tiled_backward_cols, tiled_backward_rows
 
+    if problem.scale < 0:
+        problem = replace(problem, scale=-problem.scale)
+        made = backward(problem, grad, -query, key, value, out, stats, slopes, needs_table)
+        return made._replace(query=-made.query)
     dq, dk, dv = (x.new_empty(x.shape) for x in (query, key, value))
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
     grad = with_dense_channels(grad.to(query.dtype))
@@ -184,20 +191,22 @@ def _arguments(
         "factor": 0.0 if p >= 1 else 1 / (1 - p),
         "H": heads, "C": query.size(2), "D": tiles.width,
         "WIDE": tiles.rows * problem.layout.max_nodes * heads >= 2**31,
-        "ALIGN": align, "PRECISION": _precision(),
+        "ALIGN": align, "PRECISION": _precision(query.dtype),
         # numpy, in which the interpreter computes, has no bfloat16
         "UPCAST": query.dtype == torch.bfloat16 and interprets(),
     }  # fmt: skip
     return Arguments(named, query)
 
 
-def _precision() -> str:
+def _precision(dtype: torch.dtype) -> str:
     """How float32 is multiplied: in TF32 where torch may, else in three products of TF32 parts.
 
     Three products have the accuracy of float32 to a few eps (as torch's memory-efficient attention
     computes them). Multiplied one by one ("ieee"), numbers do not fit into registers.
     """
     # the setting behind 'allow_tf32' and 'set_float32_matmul_precision' alike
+    if dtype != torch.float32:
+        return "half"
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
 

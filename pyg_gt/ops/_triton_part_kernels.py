@@ -8,6 +8,10 @@ Queries and keys have two numbers: one graph by graph, and the caller's, their n
 import triton
 import triton.language as tl
 
+# The hardware computes powers of two, and those that are not normal numbers only take longer:
+# scores are kept as exponents of two.
+LOG2E = tl.constexpr(1.4426950408889634)
+
 
 @triton.jit
 def program_of(programs, H: tl.constexpr):
@@ -24,21 +28,55 @@ def program_of(programs, H: tl.constexpr):
 def nodes_of(order, numbers, there):
     """``[B]``: the node behind each number."""
     if order is not None:
-        numbers = tl.load(order + numbers, mask=there, other=0)
+        if there is None:
+            numbers = tl.load(order + numbers)
+        else:
+            numbers = tl.load(order + numbers, mask=there, other=0)
     return numbers
 
 
 @triton.jit
 def load_rows(base, nodes, there, stride, C: tl.constexpr, D: tl.constexpr, UPCAST: tl.constexpr):
-    """``[B, D]``: channels of one head, zero where there are none."""
+    """``[B, D]``: channels of one head, zero where there are none; None: all are ``there``."""
     channel = tl.arange(0, D)
-    mask = there[:, None]
-    if D != C:
-        mask = mask & (channel < C)[None, :]
-    rows = tl.load(base + (nodes * stride)[:, None] + channel[None, :], mask=mask, other=0.0)
+    at = base + (nodes * stride)[:, None] + channel[None, :]
+    if there is None:
+        if D == C:
+            rows = tl.load(at)
+        else:
+            rows = tl.load(at, mask=(channel < C)[None, :], other=0.0)
+    elif D == C:
+        rows = tl.load(at, mask=there[:, None], other=0.0)
+    else:
+        rows = tl.load(at, mask=there[:, None] & (channel < C)[None, :], other=0.0)
     if UPCAST:
         rows = rows.to(tl.float32)
     return rows
+
+
+@triton.jit
+def shuffled(x, BQ: tl.constexpr, BK: tl.constexpr):
+    """``x [BQ, BK]`` with columns 0 2 4 6 1 3 5 7, and so on in each group of eight.
+
+    A thread has two neighbours of a row of a product. As the first factor of the next one, in
+    TF32, it must have two that are four apart: these. So nothing moves, and the other factor comes
+    by :func:`load_shuffled`. In half precision products and factors are alike.
+    """
+    return tl.reshape(tl.permute(tl.reshape(x, (BQ, BK // 8, 4, 2)), (0, 1, 3, 2)), (BQ, BK))
+
+
+@triton.jit
+def load_shuffled(
+    base, order, first, start, count, stride, B: tl.constexpr, WHOLE: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """``[B, D]``: the rows that belong to the columns of :func:`shuffled`."""
+    x = tl.arange(0, B)
+    local = start + (x // 8 * 8 + x % 4 * 2 + x // 4 % 2)
+    there = None
+    if not WHOLE:
+        there = local < count
+    return load_rows(base, nodes_of(order, first + local, there), there, stride, C, D, UPCAST)
 
 
 @triton.jit
@@ -63,19 +101,69 @@ def offsets_of(rows, cols, keys, WIDE: tl.constexpr):
 
 
 @triton.jit
-def masked_scores(
-    q, k, first, offsets, pairs, table, index, there, head, scale,
+def parts_of(x, PRECISION: tl.constexpr):
+    """``x`` as a sum of two numbers of 11 bits, TF32; twice itself where one product is enough."""
+    rest = x
+    if PRECISION == "tf32x3":
+        # half of the last bit that stays is added, what is below it is cut off
+        x = ((rest.to(tl.int32, bitcast=True) + 4096) & -8192).to(tl.float32, bitcast=True)
+        rest -= x
+    return x, rest
+
+
+@triton.jit
+def product(a, a_rest, b, b_rest, total, PRECISION: tl.constexpr):
+    """``total + (a + a_rest) @ (b + b_rest)``, of parts; None is no total.
+
+    Triton's own "tf32x3" looks for NaN in every number of the product, which takes longer than the
+    product of heads this narrow. Here, an infinite number may give NaN.
+    """
+    if PRECISION == "tf32x3":
+        total = tl.dot(a_rest, b, total, input_precision="tf32")
+        total = tl.dot(a, b_rest, total, input_precision="tf32")
+    return tl.dot(a, b, total, input_precision="tf32")
+
+
+@triton.jit
+def scores_of(
+    q, q_rest, k, k_rest, first, offsets, pairs, table, index, there, in_cols, head, scale,
     H: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``[BQ, BK]``: scores with their biases, minus infinity where there is no pair."""
-    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+    """``[BQ, BK]``, and their unit: weights are powers of two of scores times it.
+
+    They are minus infinity where ``in_cols`` says that there is no key. A row without a query has
+    zeros: nothing looks at it.
+    """
+    scores = product(q, q_rest, tl.trans(k), tl.trans(k_rest), None, PRECISION)
+    # times minus infinity, zero would be no number
+    unit = tl.maximum(scale * LOG2E, 1e-37)
     if pairs is not None:
         at = pairs + (first * H + head) + offsets * H
-        scores += tl.load(at, mask=there, other=0.0).to(tl.float32)
-    if table is not None:
-        which = tl.load(index + first + offsets, mask=there, other=0).to(tl.int32)
-        scores += tl.load(table + head + which * H, mask=there, other=0.0).to(tl.float32)
-    return tl.where(there, scores, float("-inf"))
+        bias = tl.load(at, mask=there, other=0.0).to(tl.float32)
+        if table is not None:
+            bias += _of_table(first, offsets, table, index, there, head, H)
+        scores = tl.fma(scores, unit, bias * LOG2E)
+        unit = 1.0
+    elif table is not None:
+        bias = _of_table(first, offsets, table, index, there, head, H)
+        scores = tl.fma(scores, unit, bias * LOG2E)
+        unit = 1.0
+    if in_cols is not None:
+        scores = tl.where(in_cols[None, :], scores, float("-inf"))
+    return scores, unit
+
+
+@triton.jit
+def _of_table(first, offsets, table, index, there, head, H: tl.constexpr):
+    which = tl.load(index + first + offsets, mask=there, other=0).to(tl.int32)
+    return tl.load(table + head + which * H, mask=there, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def weights_of(scores, unit, top):
+    """Powers of two, at most one where ``top`` is the largest of a row, in units of one."""
+    # rounded once: what one rounding does to 'top', it does to all of a row
+    return tl.exp2(tl.fma(scores, unit, -top[:, None]))
 
 
 @triton.jit

@@ -9,13 +9,18 @@ from ._triton_part_kernels import (
     by_table_row,
     kept,
     load_rows,
-    masked_scores,
+    load_shuffled,
     nodes_of,
     offsets_of,
+    parts_of,
+    product,
     program_of,
+    scores_of,
+    shuffled,
     store_part,
     store_rows,
     store_slopes,
+    weights_of,
 )
 
 
@@ -37,23 +42,36 @@ def small_forward(
     key += head * key_head * ALIGN
     value += head * value_head * ALIGN
     q = load_rows(query, rows, in_rows, query_row * ALIGN, C, D, UPCAST)
+    q, q_rest = parts_of(q, PRECISION)
     k = load_rows(key, cols, in_cols, key_row * ALIGN, C, D, UPCAST)
-    v = load_rows(value, cols, in_cols, value_row * ALIGN, C, D, UPCAST)
+    k, k_rest = parts_of(k, PRECISION)
+    if PRECISION == "half":
+        v = load_rows(value, cols, in_cols, value_row * ALIGN, C, D, UPCAST)
+    else:
+        v = load_shuffled(
+            value, key_order, first_key, 0, keys, value_row * ALIGN, B, False, C, D, UPCAST
+        )
+    v, v_rest = parts_of(v, PRECISION)
 
     offsets = offsets_of(local, local, keys, WIDE)
     there = in_rows[:, None] & in_cols[None, :]
-    scores = masked_scores(
-        q, k, first_pair, offsets, pairs, table, index, there, head, scale, H, PRECISION
-    )
-    top = tl.max(scores, 1)
+    scores, unit = scores_of(
+        q, q_rest, k, k_rest, first_pair, offsets, pairs, table, index, there, in_cols, head,
+        scale, H, PRECISION,
+    )  # fmt: skip
+    top = tl.max(scores, 1) * unit
     top = tl.where(top == float("-inf"), 0.0, top)
-    weights = tl.exp(scores - top[:, None])
+    weights = weights_of(scores, unit, top)
     total = tl.sum(weights, 1)
     # not 'total > 0', which would turn NaN into zeros
     inverse = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
     if seed is not None:
-        weights = tl.where(kept(seed, numbers, 0, head, threshold, B), weights * factor, 0.0)
-    result = tl.dot(weights.to(v.dtype), v, input_precision=PRECISION) * inverse[:, None]
+        weights = tl.where(kept(seed, numbers, 0, head, threshold, B), weights, 0.0)
+    if PRECISION != "half":
+        weights = shuffled(weights, B, B)
+    weights, weights_rest = parts_of(weights.to(v.dtype), PRECISION)
+    result = product(weights, weights_rest, v, v_rest, None, PRECISION)
+    result *= (inverse * factor)[:, None]
     store_rows(out + head * C, rows, in_rows, H * C, result, C, D)
     at = stats + (numbers * H + head) * 2
     tl.store(at, top, mask=in_rows)
@@ -81,26 +99,32 @@ def small_backward(
     value += head * value_head * ALIGN
     grad += head * grad_head * ALIGN
     q = load_rows(query, rows, in_rows, query_row * ALIGN, C, D, UPCAST)
+    q, q_rest = parts_of(q, PRECISION)
     k = load_rows(key, cols, in_cols, key_row * ALIGN, C, D, UPCAST)
+    k, k_rest = parts_of(k, PRECISION)
     v = load_rows(value, cols, in_cols, value_row * ALIGN, C, D, UPCAST)
+    v, v_rest = parts_of(v, PRECISION)
     g = load_rows(grad, rows, in_rows, grad_row * ALIGN, C, D, UPCAST)
+    g, g_rest = parts_of(g, PRECISION)
     at = stats + (numbers * H + head) * 2
     top = tl.load(at, mask=in_rows, other=0.0)
     inverse = tl.load(at + 1, mask=in_rows, other=0.0)
 
     offsets = offsets_of(local, local, keys, WIDE)
     there = in_rows[:, None] & in_cols[None, :]
-    scores = masked_scores(
-        q, k, first_pair, offsets, pairs, table, index, there, head, scale, H, PRECISION
-    )
-    weights = tl.exp(scores - top[:, None]) * inverse[:, None]
-    slopes = tl.dot(g, tl.trans(v), input_precision=PRECISION)
+    scores, unit = scores_of(
+        q, q_rest, k, k_rest, first_pair, offsets, pairs, table, index, there, in_cols, head,
+        scale, H, PRECISION,
+    )  # fmt: skip
+    weights = weights_of(scores, unit, top) * inverse[:, None]
+    slopes = product(g, g_rest, tl.trans(v), tl.trans(v_rest), None, PRECISION)
     dropped = weights
     if seed is not None:
         keep = kept(seed, numbers, 0, head, threshold, B)
-        dropped = tl.where(keep, weights * factor, 0.0)
+        dropped = tl.where(keep, weights, 0.0)
         slopes = tl.where(keep, slopes * factor, 0.0)
-    dv = tl.dot(tl.trans(dropped.to(g.dtype)), g, input_precision=PRECISION)
+    dropped, dropped_rest = parts_of(dropped.to(g.dtype), PRECISION)
+    dv = product(tl.trans(dropped), tl.trans(dropped_rest), g, g_rest, None, PRECISION) * factor
     store_rows(value_grad + head * C, cols, in_cols, H * C, dv, C, D)
     slopes = weights * (slopes - tl.sum(weights * slopes, 1)[:, None])
     if slopes_out is not None:
@@ -110,7 +134,15 @@ def small_backward(
         part = by_table_row(which, tl.where(there, slopes, 0.0), K, KP)
         store_part(table_parts, part, head, H, K, KP)
     slopes = slopes.to(q.dtype)
-    dq = tl.dot(slopes, k, input_precision=PRECISION) * scale
-    store_rows(query_grad + head * C, rows, in_rows, H * C, dq, C, D)
-    dk = tl.dot(tl.trans(slopes), q, input_precision=PRECISION) * scale
+    of_keys, rest = parts_of(slopes, PRECISION)
+    dk = product(tl.trans(of_keys), tl.trans(rest), q, q_rest, None, PRECISION) * scale
     store_rows(key_grad + head * C, cols, in_cols, H * C, dk, C, D)
+    if PRECISION != "half":
+        slopes = shuffled(slopes, B, B)
+        k = load_shuffled(
+            key, key_order, first_key, 0, keys, key_row * ALIGN, B, False, C, D, UPCAST
+        )
+        k, k_rest = parts_of(k, PRECISION)
+    slopes, rest = parts_of(slopes, PRECISION)
+    dq = product(slopes, rest, k, k_rest, None, PRECISION) * scale
+    store_rows(query_grad + head * C, rows, in_rows, H * C, dq, C, D)

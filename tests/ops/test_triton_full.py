@@ -105,14 +105,17 @@ def test_a_graph_has_its_tile_by_its_own_size() -> None:
 
 
 def test_float32_is_cut_to_tf32_only_where_torch_may() -> None:
-    assert _triton_full._precision() == "tf32x3"
+    def precisions() -> list[str]:
+        return [_triton_full._precision(x) for x in _triton_full.TYPES]
+
     before = torch.get_float32_matmul_precision()
+    assert precisions() == ["tf32x3", "half", "half"]
     try:
         torch.set_float32_matmul_precision("high")
-        assert _triton_full._precision() == "tf32"
+        assert precisions() == ["tf32", "half", "half"]
     finally:
         torch.set_float32_matmul_precision(before)
-    assert _triton_full._precision() == "tf32x3"
+    assert precisions() == ["tf32x3", "half", "half"]
 
 
 def test_it_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,20 @@ LAYOUTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def multiply_and_add_rounds_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU; the interpreter rounds the product too."""
+    if not _triton_full.interprets():
+        return
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    def create_fma(self: object, x: TensorHandle, y: TensorHandle, z: TensorHandle) -> TensorHandle:
+        made = x.data.astype("float64") * y.data + z.data
+        return TensorHandle(made.astype(z.data.dtype), z.dtype.scalar)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_fma", create_fma)
+
+
 def make(
     name: str = "small",
     order: str = "unsorted",
@@ -54,16 +68,16 @@ def make(
     return case
 
 
-def inputs_of(case: Case, dropout_p: float = 0.0) -> Inputs:
+def inputs_of(case: Case, dropout_p: float = 0.0, scale: float | None = None) -> Inputs:
     torch.manual_seed(7)  # of the dropout
     return _inputs(
-        case.query, case.key, case.value, case.layout, case.biases, case.query_layout, None,
+        case.query, case.key, case.value, case.layout, case.biases, case.query_layout, scale,
         dropout_p,
     )  # fmt: skip
 
 
-def attend(case: Case, dropout_p: float = 0.0) -> Tensor:
-    inputs = inputs_of(case, dropout_p)
+def attend(case: Case, dropout_p: float = 0.0, scale: float | None = None) -> Tensor:
+    inputs = inputs_of(case, dropout_p, scale)
     assert _triton.unsupported(inputs) is None
     return _triton.forward(inputs)
 
@@ -96,19 +110,32 @@ def is_float(x: object) -> bool:
 
 
 def assert_is_the_reference(
-    case: Case, dropout_p: float = 0.0, tolerance: float | None = None
+    case: Case,
+    dropout_p: float = 0.0,
+    tolerance: float | None = None,
+    scale: float | None = None,
 ) -> None:
     """Outputs and every gradient, against float64 with the same seed of the dropout."""
     tolerance = TOLERANCE[case.query.dtype] if tolerance is None else tolerance
-    got = gradients(attend(case, dropout_p), list(case.leaves.values()))
+    for name, error in errors(case, dropout_p, scale).items():
+        assert error <= tolerance, name
+
+
+def errors(
+    case: Case, dropout_p: float = 0.0, scale: float | None = None
+) -> dict[str, float]:
+    """The largest of the output and of each gradient, beside its largest number or 1."""
+    got = gradients(attend(case, dropout_p, scale), list(case.leaves.values()))
     wide = in_double(case)
-    out = _reference.forward(inputs_of(wide, dropout_p))
+    out = _reference.forward(inputs_of(wide, dropout_p, scale))
     want = gradients(out, list(wide.leaves.values()))
+    found = {}
     for name, a, b in zip(["out", *case.leaves], got, want, strict=True):
         assert a.shape == b.shape
         if b.numel():
-            allowed = tolerance * max(1.0, float(b.abs().max()))
-            assert float((a.double() - b).abs().max()) <= allowed, name
+            size = max(1.0, float(b.abs().max()))
+            found[name] = float((a.double() - b).abs().max()) / size
+    return found
 
 
 @pytest.mark.parametrize("dropout_p", [0.0, 0.3])
@@ -205,6 +232,37 @@ def test_scores_of_ten_thousand_keep_their_weights(sizes: list[int]) -> None:
         case.query.fill_(128.0)
         case.key.fill_(80.0)[::2] += 1 / 128  # scores are 10,240 and 10,241 exactly
     assert_is_the_reference(case)
+
+
+@pytest.mark.parametrize("scale", [-0.7, 0.0])
+@pytest.mark.parametrize("bias", ["none", "pair-inf"])
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_a_scale_that_is_not_positive(name: str, bias: str, scale: float) -> None:
+    assert_is_the_reference(make(name, "sorted", bias=bias), 0.3, scale=scale)
+
+
+@pytest.mark.skipif(not _triton_full.interprets(), reason="a GPU cuts numbers itself")
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_three_products_in_tf32_are_as_good_as_float32(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With factors cut as tensor cores cut them; the interpreter takes them as they are."""
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    multiply = InterpreterBuilder.create_dot
+
+    def cut(x: TensorHandle) -> TensorHandle:
+        assert x.data.dtype == "float32"
+        return TensorHandle((x.data.view("int32") & -8192).view("float32"), x.dtype)
+
+    def create_dot(self: object, a: TensorHandle, b: TensorHandle, *rest: object) -> TensorHandle:
+        return multiply(self, cut(a), cut(b), *rest)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
+    case = make(name, heads=2, channels=16, bias="pair")
+    assert max(errors(case, 0.3).values()) < 2e-6
+    monkeypatch.setattr(_triton_full, "_precision", lambda dtype: "tf32")
+    assert max(errors(case, 0.3).values()) > 1e-4  # of a single product
 
 
 @pytest.mark.parametrize("rows", [1, 17, 129])
