@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
 from ._triton_launch import Arguments
 from ._triton_programs import programs_of
-from ._triton_tiles import Tiles, power_of_two, tiles_of
+from ._triton_tiles import Tiles, power_of_two, small_warps, tiles_of
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_CHANNELS = 256
@@ -62,8 +63,8 @@ class Problem:
 
     def tiles(self, query: Tensor) -> Tiles:
         """Tiles that suit this problem."""
-        plain = self.pairs is None and self.table is None and self.seed is None
-        return tiles_of(query.size(2), query.dtype, plain)
+        biased = self.pairs is not None or self.table is not None
+        return tiles_of(query.size(2), query.dtype, biased)
 
 
 def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,8 +81,9 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
     programs = programs_of(problem.query_layout, problem.layout, tiles)
     given = _arguments(problem, tiles, query, key, value, out=out, stats=stats)
     for side, table in programs.small:
-        _launch_small(small_forward, side, table, tiles, given)
-    _launch_tiled(tiled_forward, programs.query_tiles, tiles, given)
+        _launch_small(small_forward, side, table, given, {})
+    sides = {"BQ": tiles.rows, "BK": tiles.keys}
+    _launch_tiled(tiled_forward, programs.query_tiles, tiles, given, sides)
     return out, stats
 
 
@@ -137,35 +139,36 @@ def backward(
         # a vector of a kernel has a power of two of elements
         "KP": max(16, power_of_two(table_rows)),
     }  # fmt: skip
-    to_cols = {"key_grad": dk, "value_grad": dv}
+    to_cols: dict[str, Any] = {"key_grad": dk, "value_grad": dv}
     first = 0
     for side, table in programs.small:
         to_rows["table_parts"] = None if parts is None else parts[first:]
-        _launch_small(small_backward, side, table, tiles, given, **to_rows, **to_cols)
+        _launch_small(small_backward, side, table, given, to_rows | to_cols)
         first += table.size(0)
     if programs.query_tiles.size(0) + programs.key_tiles.size(0):
         to_rows["table_parts"] = None if parts is None else parts[first:]
         to_rows["out"] = out
         deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
-        for kernel, table, own in (
-            (tiled_backward_rows, programs.query_tiles, to_rows),
-            (tiled_backward_cols, programs.key_tiles, to_cols),
-        ):
-            _launch_tiled(kernel, table, tiles, given, deltas=deltas, **own)
+        to_rows |= {"deltas": deltas, "BQ": tiles.rows, "BK": tiles.keys}
+        to_cols |= {"deltas": deltas, "BQ": tiles.queries, "BK": tiles.cols}
+        _launch_tiled(tiled_backward_rows, programs.query_tiles, tiles, given, to_rows)
+        _launch_tiled(tiled_backward_cols, programs.key_tiles, tiles, given, to_cols)
     return Gradients(dq, dk, dv, slopes, None if parts is None else parts.sum(0))
 
 
 def _launch_small(
-    kernel: Any, side: int, table: Tensor, tiles: Tiles, given: Arguments, **own: Any
+    kernel: Any, side: int, table: Tensor, given: Arguments, own: Mapping[str, Any]
 ) -> None:
-    own |= {"programs": table, "B": side}
-    given.launch(kernel, table.size(0) * given["H"], own, num_warps=tiles.warps(side))
+    own = {**own, "programs": table, "B": side}
+    given.launch(kernel, table.size(0) * given["H"], own, num_warps=small_warps(side))
 
 
-def _launch_tiled(kernel: Any, table: Tensor, tiles: Tiles, given: Arguments, **own: Any) -> None:
-    own |= {"programs": table, "BQ": tiles.rows, "BK": tiles.cols}
-    warps, stages = tiles.warps(tiles.rows), tiles.stages
-    given.launch(kernel, table.size(0) * given["H"], own, num_warps=warps, num_stages=stages)
+def _launch_tiled(
+    kernel: Any, table: Tensor, tiles: Tiles, given: Arguments, own: Mapping[str, Any]
+) -> None:
+    own = {**own, "programs": table}
+    options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
+    given.launch(kernel, table.size(0) * given["H"], own, **options)
 
 
 def _arguments(
@@ -190,7 +193,7 @@ def _arguments(
         "scale": problem.scale, "threshold": threshold(p) - 2**31,
         "factor": 0.0 if p >= 1 else 1 / (1 - p),
         "H": heads, "C": query.size(2), "D": tiles.width,
-        "WIDE": tiles.rows * problem.layout.max_nodes * heads >= 2**31,
+        "WIDE": max(tiles.rows, tiles.queries) * problem.layout.max_nodes * heads >= 2**31,
         "ALIGN": align, "PRECISION": _precision(query.dtype),
         # numpy, in which the interpreter computes, has no bfloat16
         "UPCAST": query.dtype == torch.bfloat16 and interprets(),

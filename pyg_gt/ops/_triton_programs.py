@@ -38,7 +38,7 @@ class Programs:
 def programs_of(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) -> Programs:
     """The programs of a pair of layouts, made once."""
     other = None if query_layout is layout else weakref.ref(layout)
-    key = ("triton", other, *tiles[:3])
+    key = ("triton", other, tiles.small, tiles.rows, tiles.cols)
     return query_layout.once(key, lambda: _make(query_layout, layout, tiles))
 
 

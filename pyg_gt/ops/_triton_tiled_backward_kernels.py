@@ -60,17 +60,17 @@ def tiled_backward_rows(
     whole = keys.to(tl.int32) // BK * BK
     for start in range(0, whole, BK):
         dq, part = _with_keys(
-            dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner, start, first_key,
-            keys, True, key, value, pairs, table, index, seed, key_order, slopes_out, table_parts,
-            key_row, value_row, scale, threshold, factor, H, C, D, BQ, BK, K, KP, WIDE, ALIGN,
-            PRECISION, UPCAST,
+            dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner,
+            start, first_key, keys, True, key, value, pairs, table, index, seed, key_order,
+            slopes_out, table_parts, key_row, value_row, scale, threshold, factor, H, C, D, BQ, BK,
+            K, KP, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     if whole < keys:
         dq, part = _with_keys(
-            dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner, whole, first_key,
-            keys, False, key, value, pairs, table, index, seed, key_order, slopes_out, table_parts,
-            key_row, value_row, scale, threshold, factor, H, C, D, BQ, BK, K, KP, WIDE, ALIGN,
-            PRECISION, UPCAST,
+            dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner,
+            whole, first_key, keys, False, key, value, pairs, table, index, seed, key_order,
+            slopes_out, table_parts, key_row, value_row, scale, threshold, factor, H, C, D, BQ, BK,
+            K, KP, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     store_rows(query_grad + head * C, rows, in_rows, H * C, dq * scale, C, D)
     if table_parts is not None:
@@ -79,11 +79,12 @@ def tiled_backward_rows(
 
 @triton.jit
 def _with_keys(
-    dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner, start, first_key, keys,
-    WHOLE: tl.constexpr, key, value, pairs, table, index, seed, key_order, slopes_out, table_parts,
-    key_row, value_row, scale, threshold, factor, H: tl.constexpr, C: tl.constexpr,
-    D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, K: tl.constexpr, KP: tl.constexpr,
-    WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner, start,
+    first_key, keys, WHOLE: tl.constexpr, key, value, pairs, table, index, seed, key_order,
+    slopes_out, table_parts, key_row, value_row, scale, threshold, factor, H: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, K: tl.constexpr,
+    KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The sums of ``tiled_backward_rows`` after one more tile of keys, ``WHOLE`` if it is full."""
     other = start + tl.arange(0, BK)
@@ -154,17 +155,17 @@ def tiled_backward_cols(
     whole = queries.to(tl.int32) // BQ * BQ
     for start in range(0, whole, BQ):
         dk, dv = _with_queries(
-            dk, dv, k, k_rest, v, v_rest, in_cols, other, head, first, start, first_query, queries, keys,
-            first_pair, True, query, grad, stats, deltas, pairs, table, index, seed, query_order,
-            query_row, grad_row, scale, threshold, factor, H, C, D, BQ, BK, WIDE, ALIGN, PRECISION,
-            UPCAST,
+            dk, dv, k, k_rest, v, v_rest, in_cols, other, head, first, start, first_query,
+            queries, keys, first_pair, True, query, grad, stats, deltas, pairs, table, index, seed,
+            query_order, query_row, grad_row, scale, threshold, factor, H, C, D, BQ, BK, WIDE,
+            ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     if whole < queries:
         dk, dv = _with_queries(
-            dk, dv, k, k_rest, v, v_rest, in_cols, other, head, first, whole, first_query, queries, keys,
-            first_pair, False, query, grad, stats, deltas, pairs, table, index, seed, query_order,
-            query_row, grad_row, scale, threshold, factor, H, C, D, BQ, BK, WIDE, ALIGN, PRECISION,
-            UPCAST,
+            dk, dv, k, k_rest, v, v_rest, in_cols, other, head, first, whole, first_query,
+            queries, keys, first_pair, False, query, grad, stats, deltas, pairs, table, index,
+            seed, query_order, query_row, grad_row, scale, threshold, factor, H, C, D, BQ, BK,
+            WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     store_rows(key_grad + head * C, cols, in_cols, H * C, dk * scale, C, D)
     store_rows(value_grad + head * C, cols, in_cols, H * C, dv * factor, C, D)
@@ -172,9 +173,9 @@ def tiled_backward_cols(
 
 @triton.jit
 def _with_queries(
-    dk, dv, k, k_rest, v, v_rest, in_cols, other, head, first, start, first_query, queries, keys, first_pair,
-    WHOLE: tl.constexpr, query, grad, stats, deltas, pairs, table, index, seed, query_order,
-    query_row, grad_row, scale, threshold, factor, H: tl.constexpr, C: tl.constexpr,
+    dk, dv, k, k_rest, v, v_rest, in_cols, other, head, first, start, first_query, queries, keys,
+    first_pair, WHOLE: tl.constexpr, query, grad, stats, deltas, pairs, table, index, seed,
+    query_order, query_row, grad_row, scale, threshold, factor, H: tl.constexpr, C: tl.constexpr,
     D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip

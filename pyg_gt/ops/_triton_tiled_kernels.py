@@ -47,15 +47,15 @@ def tiled_forward(
     whole = keys.to(tl.int32) // BK * BK
     for start in range(0, whole, BK):
         top, total, result = _with_keys(
-            top, total, result, q, q_rest, numbers, in_rows, head, corner, start, first_key, keys, True,
-            key, value, pairs, table, index, seed, key_order, key_row, value_row, scale, threshold,
-            H, C, D, BQ, BK, WIDE, ALIGN, PRECISION, UPCAST,
+            top, total, result, q, q_rest, numbers, in_rows, head, corner, start, first_key, keys,
+            True, key, value, pairs, table, index, seed, key_order, key_row, value_row, scale,
+            threshold, H, C, D, BQ, BK, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     if whole < keys:
         top, total, result = _with_keys(
-            top, total, result, q, q_rest, numbers, in_rows, head, corner, whole, first_key, keys, False,
-            key, value, pairs, table, index, seed, key_order, key_row, value_row, scale, threshold,
-            H, C, D, BQ, BK, WIDE, ALIGN, PRECISION, UPCAST,
+            top, total, result, q, q_rest, numbers, in_rows, head, corner, whole, first_key, keys,
+            False, key, value, pairs, table, index, seed, key_order, key_row, value_row, scale,
+            threshold, H, C, D, BQ, BK, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     top = tl.where(top == float("-inf"), 0.0, top)
     inverse = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))

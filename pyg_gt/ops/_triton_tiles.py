@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -17,53 +16,60 @@ class Tiles(NamedTuple):
 
     Attributes:
         small: the largest graph that one program computes.
-        rows: queries of a tile of a larger one.
-        cols: its keys.
+        rows: queries of a program of a larger graph.
+        keys: how many keys it looks at at a time.
+        cols: keys of a program that computes gradients of keys.
+        queries: how many queries that one looks at at a time.
+        warps: of a program of a larger graph.
+        stages: tiles that are on their way from memory at a time.
         width: channels of a head, rounded up to a power of two.
-        bytes: size of the channels of a head.
-        plain: whether scores have no bias and weights no dropout.
     """
 
     small: int
     rows: int
+    keys: int
     cols: int
+    queries: int
+    warps: int
+    stages: int
     width: int
-    bytes: int
-    plain: bool
-
-    def warps(self, side: int) -> int:
-        """Warps of a program that computes ``side`` queries at a time."""
-        if side == 16:
-            return 1 if self.bytes <= 128 else 2 if self.bytes <= 256 else 4
-        easy = self.plain and self.bytes <= 128
-        if side == 32:
-            return 2 if easy else 4
-        return 4 if easy else 8
-
-    @property
-    def stages(self) -> int:
-        """Tiles that are on their way from memory at a time."""
-        return 2 if self.bytes <= 256 else 1
 
 
-@cache
-def tiles_of(channels: int, dtype: torch.dtype, plain: bool) -> Tiles:
-    """The largest tiles that stay in registers and take at most 99 KiB of shared memory.
+# By width, and without the width. A warp multiplies 16 rows; triton gives more warps the same rows
+# once more, so that they only help where a row does not fit into the registers of one.
+_HALF = {
+    16: (64, 64, 64, 64, 64, 4, 2),
+    32: (64, 64, 64, 64, 64, 4, 2),
+    64: (64, 64, 64, 64, 64, 4, 2),
+    128: (64, 64, 32, 32, 64, 4, 2),
+    256: (32, 64, 16, 32, 32, 4, 1),
+}
+_HALF_BIASED = _HALF | {width: (64, 64, 32, 64, 32, 4, 2) for width in (16, 32, 64)}
+_FLOAT32 = {
+    16: (64, 64, 32, 64, 32, 4, 2),
+    32: (64, 64, 32, 64, 16, 4, 2),
+    64: (32, 64, 16, 64, 16, 4, 1),
+    128: (32, 32, 16, 32, 16, 2, 1),
+    256: (16, 16, 16, 16, 16, 1, 1),
+}
 
-    Found by compiling for compute capability 9.0 with triton 3.6, not by timing. The gradients of
-    float32 heads of 64 channels and more spill some registers at any size.
+
+def tiles_of(channels: int, dtype: torch.dtype, biased: bool) -> Tiles:
+    """The tiles with the fewest instructions a score, within 99 KiB of shared memory.
+
+    Found by compiling for compute capability 9.0 with triton 3.6 and counting, not by timing.
+    ``python -m tests.ops.triton_compiles --all full`` prints what they take. The gradients of
+    float32 heads of 64 channels and more, and of others of 256, spill registers at any size.
     """
     width = max(16, power_of_two(channels))
-    size = width * dtype.itemsize
-    if size <= 128:
-        small, rows, cols = 64, 64, 64 if plain else 32
-    elif size <= 256:
-        small, rows, cols = 64, 64, 32
-    elif size <= 512:
-        small, rows, cols = 32, 32, 32
-    else:
-        small, rows, cols = 16, 16, 16
-    return Tiles(small, rows, cols, width, size, plain)
+    if dtype == torch.float32:
+        return Tiles(*_FLOAT32[width], width)
+    return Tiles(*(_HALF_BIASED if biased else _HALF)[width], width)
+
+
+def small_warps(side: int) -> int:
+    """Warps of a program that computes a graph of up to ``side`` nodes."""
+    return side // 16
 
 
 def power_of_two(x: int) -> int:

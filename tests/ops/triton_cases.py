@@ -45,9 +45,10 @@ def multiply_and_add_rounds_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-    def create_fma(self: object, x: TensorHandle, y: TensorHandle, z: TensorHandle) -> TensorHandle:
-        made = x.data.astype("float64") * y.data + z.data
-        return TensorHandle(made.astype(z.data.dtype), z.dtype.scalar)
+    def create_fma(self: object, *factors_and_sum: TensorHandle) -> TensorHandle:
+        x, y, z = (each.data for each in factors_and_sum)
+        made = (x.astype("float64") * y + z).astype(z.dtype)
+        return TensorHandle(made, factors_and_sum[2].dtype.scalar)
 
     monkeypatch.setattr(InterpreterBuilder, "create_fma", create_fma)
 
@@ -121,9 +122,7 @@ def assert_is_the_reference(
         assert error <= tolerance, name
 
 
-def errors(
-    case: Case, dropout_p: float = 0.0, scale: float | None = None
-) -> dict[str, float]:
+def errors(case: Case, dropout_p: float = 0.0, scale: float | None = None) -> dict[str, float]:
     """The largest of the output and of each gradient, beside its largest number or 1."""
     got = gradients(attend(case, dropout_p, scale), list(case.leaves.values()))
     wide = in_double(case)

@@ -6,15 +6,13 @@ multiprocessor.
 
 from __future__ import annotations
 
+import math
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
@@ -24,12 +22,26 @@ from pyg_gt.ops._triton_edge_programs import PART
 from pyg_gt.ops._triton_full import Problem
 
 from .cases import layout_of
+from .sass import loops_of, powers_of_two, usage_of
 
 # what a thread block of any card since capability 8.6 can have, but for 1 KiB
 SHARED = 99 * 1024
 # bytes of a thread, along edges: a compiler may give up a few for another warp at a time
 SPILLED = 32
-CASES = [(torch.float32, 20, True), (torch.bfloat16, 64, False), (torch.bfloat16, 8, False)]
+CASES = [
+    (torch.float32, 20, True), (torch.bfloat16, 64, False), (torch.bfloat16, 8, False),
+    (torch.bfloat16, 16, False), (torch.float32, 16, False),
+]  # fmt: skip
+# Instructions a score. A multiprocessor issues eight in the time of the power of two that every
+# score takes: with 16, powers of two are computed at half of their rate.
+MOST = {
+    (torch.bfloat16, 16, "tiled_forward"): 8.5,
+    (torch.bfloat16, 16, "tiled_backward_rows"): 8.5,
+    (torch.bfloat16, 16, "tiled_backward_cols"): 12,
+    (torch.float32, 16, "tiled_forward"): 19,
+    (torch.float32, 16, "tiled_backward_rows"): 23,
+    (torch.float32, 16, "tiled_backward_cols"): 45,
+}
 ALL = [
     (dtype, channels, with_everything)
     for dtype in (torch.float32, torch.bfloat16)
@@ -74,44 +86,47 @@ def compile_only(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
         names = "B", "BQ", "BK", "BT", "BE", "HB", "D", "PARTS", "num_warps"
         sides = ", ".join(f"{name}={kwargs[name]}" for name in names if name in kwargs)
         usage = usage_of(compiled.asm["cubin"])
-        print(
+        said = (
             f"  {kernel.fn.__name__}({sides}): {shared} bytes of shared memory, "
-            f"{usage.registers} registers, {usage.spilled} bytes spilled", flush=True,
-        )  # fmt: skip
-        assert shared <= SHARED, f"{shared} bytes of shared memory"
+            f"{usage.registers} registers, {usage.spilled} bytes spilled"
+        )
+        assert shared <= SHARED, said
         if kernel.fn.__module__.startswith("pyg_gt.ops._triton_edge"):
+            print(said, flush=True)
             assert usage.spilled <= SPILLED, "registers do not suffice"
-        elif kwargs["query"].dtype == torch.bfloat16 and kwargs["C"] % 8 == 0:
+            return
+        scores = scores_of(compiled.asm["cubin"], kwargs)
+        print(f"{said}, {scores.instructions:.1f} instructions a score", flush=True)
+        assert scores.repeated <= 1 or kwargs["D"] > 64, "scores are computed more than once"
+        dtype, channels = kwargs["query"].dtype, kwargs["C"]
+        assert scores.instructions <= MOST.get((dtype, channels, kernel.fn.__name__), math.inf)
+        if dtype == torch.bfloat16 and channels % 8 == 0:
             narrow = re.findall(r"ld\.global\S*\.b16", compiled.asm["ptx"])
             assert not narrow, f"{len(narrow)} numbers are read one by one"
 
     return launch
 
 
-class Usage(NamedTuple):
-    """Of a thread.
+class Scores(NamedTuple):
+    """Of the loop over whole tiles, or of a graph in one tile.
 
     Attributes:
-        registers: how many.
-        spilled: bytes that did not fit into them.
+        instructions: that a thread spends on each of its scores.
+        repeated: how many times one is computed.
     """
 
-    registers: int
-    spilled: int
+    instructions: float
+    repeated: float
 
 
-def usage_of(cubin: bytes) -> Usage:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        said = subprocess.run(
-            [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", said)
-    assert found, said
-    registers, stack, local = map(int, found.groups())
-    return Usage(registers, stack + local)
+def scores_of(cubin: bytes, kwargs: dict[str, Any]) -> Scores:
+    whole, *loops = (lines for lines in loops_of(cubin) if powers_of_two(lines))
+    rows, cols = (kwargs["B"],) * 2 if "B" in kwargs else (kwargs["BQ"], kwargs["BK"])
+    lines = whole if "B" in kwargs else max(loops, key=len)
+    of_thread = rows * cols / (32 * kwargs["num_warps"])
+    # a forward loop computes one more for each row, of its largest score
+    more = 2 * rows / (16 * kwargs["num_warps"]) if "BQ" in kwargs else 0
+    return Scores(len(lines) / of_thread, (powers_of_two(lines) - more) / of_thread)
 
 
 def compile_all(dtype: torch.dtype, channels: int, with_everything: bool) -> None:
