@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from torch import Tensor
 from ..layout import GraphLayout
 from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
+from ._triton_again import Again, Launches, likeness, settings
 from ._triton_launch import Arguments
 from ._triton_programs import programs_of
 from ._triton_tiles import Tiles, power_of_two, small_warps, tiles_of
@@ -61,30 +63,74 @@ class Problem:
     scale: float
     dropout_p: float
 
+    def with_tensors(
+        self, pairs: Tensor | None, table: Tensor | None, index: Tensor | None, seed: Tensor | None
+    ) -> Problem:
+        """The same with these in place of its own."""
+        if pairs is self.pairs and table is self.table and index is self.index:
+            if seed is self.seed:  # mostly, all are None
+                return self
+        return replace(self, pairs=pairs, table=table, index=index, seed=seed)
+
+    def without_tensors(self) -> Problem:
+        """The same, to be kept beside tensors that autograd keeps."""
+        return self.with_tensors(None, None, None, None)
+
+    def tensors(self) -> dict[str, Tensor | None]:
+        """What the kernels read of it."""
+        return {
+            "pairs": _contiguous(self.pairs), "table": _contiguous(self.table),
+            "index": _contiguous(self.index), "seed": self.seed,
+        }  # fmt: skip
+
     def tiles(self, query: Tensor) -> Tiles:
         """Tiles that suit this problem."""
         biased = self.pairs is not None or self.table is not None
         return tiles_of(query.size(2), query.dtype, biased)
 
+    def launches(
+        self, of: str, query: Tensor, given: Mapping[str, Tensor | None]
+    ) -> Launches:
+        """Those of an earlier call that was like this one, if there was one."""
+        other = None if self.query_layout is self.layout else weakref.ref(self.layout)
+        known: dict[Any, Again] = self.query_layout.once(("triton launches", other), dict)
+        key = (
+            of, self.scale, self.dropout_p, _precision(query.dtype), settings(),
+            *map(likeness, given.values()),
+        )  # fmt: skip
+        return Launches(known, key, query)
+
 
 def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
-    from ._triton_small_kernels import small_forward
-    from ._triton_tiled_kernels import tiled_forward
-
     if problem.scale < 0:
         return forward(replace(problem, scale=-problem.scale), -query, key, value)
     out = query.new_empty(query.shape)
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
-    query, key, value = (with_dense_channels(x) for x in (query, key, value))
-    tiles = problem.tiles(query)
-    programs = programs_of(problem.query_layout, problem.layout, tiles)
-    given = _arguments(problem, tiles, query, key, value, out=out, stats=stats)
-    for side, table in programs.small:
-        _launch_small(small_forward, side, table, given, {})
-    sides = {"BQ": tiles.rows, "BK": tiles.keys}
-    _launch_tiled(tiled_forward, programs.query_tiles, tiles, given, sides)
+    given: dict[str, Tensor | None] = {
+        "query": with_dense_channels(query), "key": with_dense_channels(key),
+        "value": with_dense_channels(value), **problem.tensors(),
+    }  # fmt: skip
+    tensors = given | {"out": out, "stats": stats}
+    launches = problem.launches("forward", query, given)
+    if not launches.done_again(tensors):
+        launches.keep(_launch_forward(problem, tensors).again(tensors))
     return out, stats
+
+
+def _launch_forward(problem: Problem, tensors: Mapping[str, Tensor | None]) -> Arguments:
+    from ._triton_small_kernels import small_forward
+    from ._triton_tiled_kernels import tiled_forward
+
+    assert tensors["query"] is not None
+    tiles = problem.tiles(tensors["query"])
+    programs = programs_of(problem.query_layout, problem.layout, tiles)
+    arguments = _arguments(problem, tiles, tensors)
+    for side, table in programs.small:
+        _launch_small(small_forward, side, table, arguments, {})
+    sides = {"BQ": tiles.rows, "BK": tiles.keys}
+    _launch_tiled(tiled_forward, programs.query_tiles, tiles, arguments, sides)
+    return arguments
 
 
 class Gradients(NamedTuple):
@@ -117,43 +163,55 @@ def backward(
     needs_table: bool,
 ) -> Gradients:
     """The gradients; the kernels write into ``slopes [P, H]`` if it is not None."""
-    from ._triton_small_kernels import small_backward
-    from ._triton_tiled_backward_kernels import tiled_backward_cols, tiled_backward_rows
-
     if problem.scale < 0:
         problem = replace(problem, scale=-problem.scale)
         made = backward(problem, grad, -query, key, value, out, stats, slopes, needs_table)
         return made._replace(query=-made.query)
     dq, dk, dv = (x.new_empty(x.shape) for x in (query, key, value))
-    query, key, value = (with_dense_channels(x) for x in (query, key, value))
-    grad = with_dense_channels(grad.to(query.dtype))
-    tiles = problem.tiles(query)
-    programs = programs_of(problem.query_layout, problem.layout, tiles)
-    table_rows, parts = 1, None
-    if needs_table and problem.table is not None:
-        table_rows, heads = problem.table.shape
-        parts = query.new_empty((programs.count, table_rows, heads), dtype=torch.float32)
-    given = _arguments(problem, tiles, query, key, value, grad, stats=stats)
-    to_rows: dict[str, Any] = {
-        "query_grad": dq, "slopes_out": slopes, "K": table_rows,
-        # a vector of a kernel has a power of two of elements
-        "KP": max(16, power_of_two(table_rows)),
+    given: dict[str, Tensor | None] = {
+        "query": with_dense_channels(query), "key": with_dense_channels(key),
+        "value": with_dense_channels(value),
+        "grad": with_dense_channels(grad.to(query.dtype)), "out": out, "stats": stats,
+        "slopes_out": slopes, **problem.tensors(),
     }  # fmt: skip
-    to_cols: dict[str, Any] = {"key_grad": dk, "value_grad": dv}
+    tiles = problem.tiles(query)
+    deltas = None
+    if max(problem.query_layout.max_nodes, problem.layout.max_nodes) > tiles.small:
+        deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
+    tensors = given | {"query_grad": dq, "key_grad": dk, "value_grad": dv, "deltas": deltas}
+    if not needs_table or problem.table is None:
+        launches = problem.launches("backward", query, given)
+        if not launches.done_again(tensors):
+            launches.keep(_launch_backward(problem, tiles, tensors, None).again(tensors))
+        return Gradients(dq, dk, dv, slopes, None)
+    count = programs_of(problem.query_layout, problem.layout, tiles).count
+    parts = query.new_empty((count, *problem.table.shape), dtype=torch.float32)
+    _launch_backward(problem, tiles, tensors, parts)
+    return Gradients(dq, dk, dv, slopes, parts.sum(0))
+
+
+def _launch_backward(
+    problem: Problem, tiles: Tiles, tensors: Mapping[str, Tensor | None], parts: Tensor | None
+) -> Arguments:
+    from ._triton_small_kernels import small_backward
+    from ._triton_tiled_backward_kernels import tiled_backward_cols, tiled_backward_rows
+
+    programs = programs_of(problem.query_layout, problem.layout, tiles)
+    rows = 1 if parts is None else parts.size(1)
+    # a vector of a kernel has a power of two of elements
+    more = {"K": rows, "KP": max(16, power_of_two(rows))}
+    arguments = _arguments(problem, tiles, {**tensors, **more})
     first = 0
     for side, table in programs.small:
-        to_rows["table_parts"] = None if parts is None else parts[first:]
-        _launch_small(small_backward, side, table, given, to_rows | to_cols)
+        own = {"table_parts": None if parts is None else parts[first:]}
+        _launch_small(small_backward, side, table, arguments, own)
         first += table.size(0)
-    if programs.query_tiles.size(0) + programs.key_tiles.size(0):
-        to_rows["table_parts"] = None if parts is None else parts[first:]
-        to_rows["out"] = out
-        deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
-        to_rows |= {"deltas": deltas, "BQ": tiles.rows, "BK": tiles.keys}
-        to_cols |= {"deltas": deltas, "BQ": tiles.queries, "BK": tiles.cols}
-        _launch_tiled(tiled_backward_rows, programs.query_tiles, tiles, given, to_rows)
-        _launch_tiled(tiled_backward_cols, programs.key_tiles, tiles, given, to_cols)
-    return Gradients(dq, dk, dv, slopes, None if parts is None else parts.sum(0))
+    own = {"table_parts": None if parts is None else parts[first:]}
+    sides = {"BQ": tiles.rows, "BK": tiles.keys}
+    _launch_tiled(tiled_backward_rows, programs.query_tiles, tiles, arguments, own | sides)
+    sides = {"BQ": tiles.queries, "BK": tiles.cols}
+    _launch_tiled(tiled_backward_cols, programs.key_tiles, tiles, arguments, sides)
+    return arguments
 
 
 def _launch_small(
@@ -171,24 +229,14 @@ def _launch_tiled(
     given.launch(kernel, table.size(0) * given["H"], own, **options)
 
 
-def _arguments(
-    problem: Problem,
-    tiles: Tiles,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    grad: Tensor | None = None,
-    **more: Tensor,
-) -> Arguments:
-    """What all kernels read, by name, and ``more``."""
-    p, heads = problem.dropout_p, query.size(1)
-    rows = {"query": query, "key": key, "value": value}
-    if grad is not None:
-        rows["grad"] = grad
-    strides, align = aligned_strides(rows)
-    named = rows | strides | more | {
-        "pairs": _contiguous(problem.pairs), "table": _contiguous(problem.table),
-        "index": _contiguous(problem.index), "seed": problem.seed,
+def _arguments(problem: Problem, tiles: Tiles, tensors: Mapping[str, Any]) -> Arguments:
+    """What all kernels read, by name: ``tensors``, and what follows from them."""
+    p, query = problem.dropout_p, tensors["query"]
+    names = [name for name in ("query", "key", "value", "grad") if name in tensors]
+    strides, align = aligned_strides({name: tensors[name] for name in names})
+    heads = query.size(1)
+    named = {
+        **tensors, **strides,
         "query_order": problem.query_layout.order, "key_order": problem.layout.order,
         "scale": problem.scale, "threshold": threshold(p) - 2**31,
         "factor": 0.0 if p >= 1 else 1 / (1 - p),

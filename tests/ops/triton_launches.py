@@ -6,8 +6,12 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
+import gc
 import itertools
 import random
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import triton
@@ -17,12 +21,19 @@ from triton import knobs
 from triton.compiler import CompiledKernel
 from triton.runtime import driver
 
-from pyg_gt.ops import _triton_launch
+from pyg_gt import GraphLayout
+from pyg_gt.ops import _triton_again, _triton_full, _triton_launch
 from pyg_gt.ops._triton_launch import Arguments
 
 from .triton_compiles import NoDevice
 
 RUN: list[tuple[str, tuple[int, ...], tuple]] = []
+# addresses of the tensors of a call
+GIVEN: set[int] = set()
+LAYOUTS = {
+    "layout": GraphLayout.from_sizes([5, 20, 40, 100, 70]),
+    "query layout": GraphLayout.from_sizes([4, 30, 7, 70, 9]),
+}
 
 
 @triton.jit
@@ -87,6 +98,99 @@ def check(kernel: triton.JITFunction, named: dict[str, object], common: list[str
     assert all(a is b for a, b in zip(given, named.values(), strict=True))
 
 
+class Attention:
+    """With tensors of its own."""
+
+    def __init__(self, names: str) -> None:
+        layout = LAYOUTS["layout"]
+        query_layout = LAYOUTS["query layout"] if "cross" in names else layout
+        dtype = torch.bfloat16 if "half" in names else torch.float32
+        self.query = torch.randn(query_layout.num_nodes, 4, 16, dtype=dtype)
+        self.key, self.value = torch.randn(2, layout.num_nodes, 4, 16, dtype=dtype)
+        if "joined" in names:
+            joined = torch.randn(layout.num_nodes, 3, 4, 16, dtype=dtype)
+            self.query, self.key, self.value = joined.unbind(1)
+        if "unaligned" in names:
+            self.value = torch.randn(self.value.numel() + 1)[1:].view_as(self.value)
+        self.grad, self.out = torch.randn_like(self.query), torch.randn_like(self.query)
+        self.stats = torch.zeros(query_layout.num_nodes, 4, 2)
+        pairs = sum(a * b for a, b in zip(query_layout.sizes, layout.sizes, strict=True))
+        self.pairs = self.table = self.index = self.seed = self.slopes = None
+        if "pairs" in names:
+            self.pairs, self.slopes = torch.randn(2, pairs, 4)
+        if "table" in names:
+            self.table, self.index = torch.randn(20, 4), torch.zeros(pairs, dtype=torch.uint8)
+        if "dropout" in names:
+            self.seed = torch.zeros(1, dtype=torch.int64)
+        self.problem = _triton_full.Problem(
+            query_layout, layout, self.pairs, self.table, self.index, self.seed,
+            -0.3 if "negative" in names else 0.3, 0.5 if "dropout" in names else 0.0,
+        )  # fmt: skip
+
+    def tensors(self) -> list[Tensor]:
+        return [x for x in vars(self).values() if isinstance(x, Tensor)]
+
+    def forward(self) -> None:
+        _triton_full.forward(self.problem, self.query, self.key, self.value)
+
+    def backward(self) -> None:
+        _triton_full.backward(
+            self.problem, self.grad, self.query, self.key, self.value, self.out, self.stats,
+            self.slopes, self.table is not None,
+        )  # fmt: skip
+
+
+def launches_of(call: Callable[[], object]) -> list[tuple]:
+    known = len(RUN)
+    call()
+    return [(hash_, grid, [of_call(x) for x in given]) for hash_, grid, given in RUN[known:]]
+
+
+def of_call(x: object) -> object:
+    """What must be the same if a call is made twice: results lie elsewhere."""
+    if not isinstance(x, Tensor):
+        return x
+    known = x.shape, x.stride(), x.dtype
+    return (*known, x.data_ptr()) if x.data_ptr() in GIVEN else known
+
+
+def check_again(names: str) -> None:
+    """What is launched again is what would be launched anew, with the tensors of the call."""
+    first, second = Attention(names), Attention(names)
+    GIVEN.clear()
+    GIVEN.update(x.data_ptr() for x in second.tensors())
+    usual = _triton_again.Launches.done_again
+    for name in ("forward", "backward"):
+        getattr(first, name)()
+        again = launches_of(getattr(second, name))
+        _triton_again.Launches.done_again = lambda self, tensors: False
+        anew = launches_of(getattr(second, name))
+        _triton_again.Launches.done_again = usual
+        assert again == anew, (names, name)
+        assert len(again) > 2
+
+
+def check_that_no_tensor_stays() -> None:
+    attention = Attention("pairs dropout")
+    attention.forward()
+    attention.backward()
+    alive = [weakref.ref(x) for x in attention.tensors()]
+    RUN.clear()
+    del attention
+    gc.collect()
+    assert not any(x() is not None for x in alive)
+
+
+def check_that_not_all_are_known() -> None:
+    attention = Attention("")
+    for scale in range(1, 3 * _triton_again.MAX_KNOWN):
+        attention.problem = replace(attention.problem, scale=float(scale))
+        attention.forward()
+    made = attention.problem.layout._made
+    (known,) = (x for key, x in made.items() if key == ("triton launches", None))
+    assert 0 < len(known) <= _triton_again.MAX_KNOWN
+
+
 def main() -> None:
     driver.set_active(NoDevice())
     CompiledKernel._init_handles = lambda self: setattr(self, "function", 0)
@@ -118,6 +222,14 @@ def main() -> None:
         knobs.runtime.debug = switched_on
         check(*a_case)
     assert RUN[-1][0] == RUN[-3][0] != RUN[-2][0]
+
+    for names in (
+        "", "unaligned", "joined", "half joined", "pairs dropout", "table", "cross negative",
+        "joined pairs",
+    ):  # fmt: skip
+        check_again(names)
+    check_that_no_tensor_stays()
+    check_that_not_all_are_known()
 
 
 if __name__ == "__main__":
