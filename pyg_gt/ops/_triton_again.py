@@ -1,7 +1,7 @@
 """Launches of Triton kernels that are made once more, with other tensors.
 
 The layers of a model launch the same kernels on a batch, one after the other. The first one finds
-out which; the others only hand over their tensors, in a third of the time.
+out which; the others only hand over their tensors, in less than half of the time.
 """
 
 from __future__ import annotations

@@ -88,9 +88,7 @@ class Problem:
         biased = self.pairs is not None or self.table is not None
         return tiles_of(query.size(2), query.dtype, biased)
 
-    def launches(
-        self, of: str, query: Tensor, given: Mapping[str, Tensor | None]
-    ) -> Launches:
+    def launches(self, of: str, query: Tensor, given: Mapping[str, Tensor | None]) -> Launches:
         """Those of an earlier call that was like this one, if there was one."""
         other = None if self.query_layout is self.layout else weakref.ref(self.layout)
         known: dict[Any, Again] = self.query_layout.once(("triton launches", other), dict)

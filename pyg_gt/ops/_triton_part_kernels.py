@@ -8,8 +8,8 @@ Queries and keys have two numbers: one graph by graph, and the caller's, their n
 import triton
 import triton.language as tl
 
-# The hardware computes powers of two, and those that are not normal numbers only take longer:
-# scores are kept as exponents of two.
+# The hardware has powers of two. 'tl.exp' multiplies every score first, and scales those with tiny
+# weights, in five instructions: scores are kept as exponents of two, which take one.
 LOG2E = tl.constexpr(1.4426950408889634)
 
 
