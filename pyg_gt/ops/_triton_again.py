@@ -62,14 +62,24 @@ class Launches(NamedTuple):
             self.known[self.key] = again
 
 
-def settings() -> tuple[Any, ...]:
-    """Of triton, that decide which compilation is right."""
+def launches_like(
+    known: dict[Any, Again], beside: Tensor, given: Mapping[str, Tensor | None], *more: Any
+) -> Launches:
+    """Those of a call with tensors like ``given`` and with ``more`` that is equal.
+
+    Args:
+        known: those of earlier calls on the same layouts.
+        beside: a tensor on their device.
+        given: tensors of the caller, by name; results are made anew for each call, all alike.
+        more: what else decides.
+    """
     from triton import knobs
 
-    return knobs.runtime.debug, knobs.compilation.instrumentation_mode
+    settings = knobs.runtime.debug, knobs.compilation.instrumentation_mode
+    return Launches(known, (*more, settings, *map(_likeness, given.values())), beside)
 
 
-def likeness(x: Tensor | None) -> Any:
+def _likeness(x: Tensor | None) -> Any:
     """Tensors that have it in common need the same launches."""
     if x is None:
         return None

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..layout import GraphLayout
 from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
-from ._triton_again import Again, Launches, likeness, settings
+from ._triton_again import Again, Launches, launches_like
 from ._triton_launch import Arguments
 from ._triton_programs import programs_of
 from ._triton_tiles import Tiles, power_of_two, small_warps, tiles_of
@@ -92,11 +92,8 @@ class Problem:
         """Those of an earlier call that was like this one, if there was one."""
         other = None if self.query_layout is self.layout else weakref.ref(self.layout)
         known: dict[Any, Again] = self.query_layout.once(("triton launches", other), dict)
-        key = (
-            of, self.scale, self.dropout_p, _precision(query.dtype), settings(),
-            *map(likeness, given.values()),
-        )  # fmt: skip
-        return Launches(known, key, query)
+        more = of, self.scale, self.dropout_p, _precision(query.dtype)
+        return launches_like(known, query, given, *more)
 
 
 def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
