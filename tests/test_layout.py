@@ -167,8 +167,8 @@ def test_an_edge_attribute_is_not_taken_for_a_node_attribute() -> None:
 @pytest.mark.cuda
 def test_no_sync_on_cuda() -> None:
     batch = Batch.from_data_list(graphs([2, 0, 4])).to("cuda")
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         layout = GraphLayout.from_data(batch)
         rode = GraphLayout.from_sizes([2, 0, 4]).pin_memory().to("cuda", non_blocking=True)
     finally:

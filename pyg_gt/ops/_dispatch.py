@@ -8,14 +8,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from . import _cpu, _flex, _reference, _sdpa, _sparse, _triton, _varlen
+from . import _cpu, _flex, _reference, _sdpa, _sparse, _triton, _triton_known, _varlen
 from ._inputs import Backend, Inputs, Layout, checked
 from ._philox import draw_seed
 from .bias import AttentionBias
 
-# 'auto' takes the first without an objection; the reference, last, has none. Triton's kernels have
-# not been measured, nor run, on a GPU yet: they are taken by name only, in effect.
-_ORDER = cast(tuple[Backend, ...], (_cpu, _sparse, _varlen, _sdpa, _flex, _triton, _reference))
+# 'auto' takes the first without an objection; the reference, last, has none. On CUDA, 'triton' was
+# the fastest wherever it runs (benchmarks/results/cuda_*.json, "order").
+_ORDER = cast(tuple[Backend, ...], (_cpu, _triton, _sparse, _varlen, _sdpa, _flex, _reference))
 BACKENDS = {backend.NAME: backend for backend in _ORDER}
 
 
@@ -59,11 +59,18 @@ def attention(
         IndexError: for an edge or table index out of range.
         NotImplementedError: if the named backend cannot run these inputs, with its reason.
     """
+    if isinstance(biases, Sequence) and not biases:
+        tensors = query, key, value
+        out = _triton_known.as_before(*tensors, layout, query_layout, scale, dropout_p, backend)
+        if out is not None:
+            return out
     inputs = _inputs(query, key, value, layout, biases, query_layout, scale, dropout_p)
     if backend == "auto":
         reasons = {}
         for chosen in _ORDER:
             if (reason := chosen.unsupported(inputs)) is None:
+                if chosen.NAME == _triton.NAME:
+                    _triton_known.remember(inputs, scale, backend)
                 return chosen.forward(inputs)
             reasons[chosen.NAME] = reason
         lines = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
@@ -77,6 +84,8 @@ def attention(
             f"Backend '{backend}' cannot run this attention: {reason}. Pass backend='auto', or "
             f"ask 'pyg_gt.explain_choice' which backends can"
         )
+    if backend == _triton.NAME:
+        _triton_known.remember(inputs, scale, backend)
     return BACKENDS[backend].forward(inputs)
 
 

@@ -15,10 +15,9 @@ from torch import Tensor
 from ..edge_layout import EdgeLayout
 from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
-from ._triton_again import Again, Launches, launches_like
 from ._triton_edge_programs import EdgePrograms, programs_by_source, programs_by_target
 from ._triton_edge_tiles import EdgeTiles, edge_tiles
-from ._triton_launch import Arguments
+from ._triton_launch import Again, Arguments, Call, likeness, number_kind
 
 # parts of a heavy node that are summed at a time
 _PARTS = 4
@@ -46,29 +45,33 @@ class Problem(NamedTuple):
 
 def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
-    from ._triton_edge_kernels import combine_weighted, edge_forward
-
     out = query.new_empty(query.shape)
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
-    given = _given(problem, query, key, value)
-    tensors = given | {"out": out, "stats": stats}
-    launches = _launches(problem, query, given, "forward")
-    if launches.done_again(tensors):
-        return out, stats
     tiles = _tiles(problem, query)
     programs = programs_by_target(problem.edges)
-    arguments = _arguments(problem, tiles, tensors, **programs.lists)
+    given = _given(problem, query, key, value) | programs.lists
+    call, known = _call("forward", problem, tiles, given, {"out": out, "stats": stats})
+    if not call.done_again(known):
+        call.keep(known, _launch_forward(programs, tiles, call.arguments(), out, stats))
+    return out, stats
+
+
+def _launch_forward(
+    programs: EdgePrograms, tiles: EdgeTiles, arguments: Arguments, out: Tensor, stats: Tensor
+) -> Again | None:
+    from ._triton_edge_kernels import combine_weighted, edge_forward
+
     _launch_light(edge_forward, programs, tiles, arguments)
-    if count := programs.parts.size(0):
+    count = programs.parts.size(0)
+    if count:
         parts, part_stats = (
             x.new_empty((count, *x.shape[1:]), dtype=torch.float32) for x in (out, stats)
         )
         _launch_parts(edge_forward, programs, tiles, arguments, out=parts, stats=part_stats)
         to = {"parts": parts, "part_stats": part_stats, "out": out, "stats": stats}
         _combine(combine_weighted, programs, tiles, arguments, to)
-    else:
-        launches.keep(arguments.again(tensors))
-    return out, stats
+    again = arguments.end()
+    return None if count else again  # parts lie elsewhere in every call
 
 
 def backward(
@@ -82,8 +85,6 @@ def backward(
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
     """Gradients of query, key, value, values and features, those that ``needs`` asks for."""
-    from ._triton_edge_backward_kernels import edge_backward_keys, edge_backward_queries
-
     leaves = query, key, value, problem.values, problem.features
     made = [
         x.new_empty(x.shape) if need and x is not None else None
@@ -96,34 +97,31 @@ def backward(
         "features_grad": dfeatures,
     }  # fmt: skip
     deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
-    tensors = given | grads | {"deltas": deltas}
-    wanted = (name for name, x in grads.items() if x is not None)
-    launches = _launches(problem, query, given, *wanted)
-    if launches.done_again(tensors):
-        return made
     tiles = _tiles(problem, query)
-    arguments = _arguments(problem, tiles, tensors)
-    heavy = 0
-    if any(x is not None for x in (dq, dk, dvalues, dfeatures)):
-        programs = programs_by_target(problem.edges)
-        heavy += programs.heavy.size(0)
-        _launch_rows(edge_backward_queries, programs, tiles, arguments, {"query_grad": dq})
-    if dk is not None or dv is not None:
-        programs = programs_by_source(problem.edges)
-        heavy += programs.heavy.size(0)
-        rows = {"key_grad": dk, "value_grad": dv}
-        _launch_rows(edge_backward_keys, programs, tiles, arguments, rows)
-    if not heavy:
-        launches.keep(arguments.again(tensors))
+    call, known = _call("backward", problem, tiles, given, grads | {"deltas": deltas})
+    if not call.done_again(known):
+        call.keep(known, _launch_backward(problem, tiles, call.arguments(), grads))
     return made
 
 
-def _launches(
-    problem: Problem, query: Tensor, given: Mapping[str, Tensor | None], *of: str
-) -> Launches:
-    """Those of an earlier call that was like this one, if no node is heavy."""
-    known: dict[Any, Again] = problem.edges.once("triton launches", dict)
-    return launches_like(known, query, given, of, problem.scale, problem.dropout_p)
+def _launch_backward(
+    problem: Problem, tiles: EdgeTiles, arguments: Arguments, grads: Mapping[str, Tensor | None]
+) -> Again | None:
+    from ._triton_edge_backward_kernels import edge_backward_keys, edge_backward_queries
+
+    heavy = 0
+    if any(x is not None for name, x in grads.items() if name != "value_grad"):
+        programs = programs_by_target(problem.edges)
+        heavy += programs.heavy.size(0)
+        rows = {"query_grad": grads["query_grad"]}
+        _launch_rows(edge_backward_queries, programs, tiles, arguments, rows)
+    if grads["key_grad"] is not None or grads["value_grad"] is not None:
+        programs = programs_by_source(problem.edges)
+        heavy += programs.heavy.size(0)
+        rows = {name: grads[name] for name in ("key_grad", "value_grad")}
+        _launch_rows(edge_backward_keys, programs, tiles, arguments, rows)
+    again = arguments.end()
+    return None if heavy else again
 
 
 def _given(
@@ -189,10 +187,9 @@ def _combine(
     tensors: Mapping[str, Tensor],
 ) -> None:
     table = programs.heavy
-    named = {**tensors, **{name: given[name] for name in ("H", "C", "D", "HB")}}
-    own = {"programs": table, "count": table.size(0), "BE": _PARTS}
+    own = {**tensors, "programs": table, "count": table.size(0), "BE": _PARTS}
     grid = table.size(0) * _quotient(given["H"], given["HB"])
-    Arguments(named, table).launch(kernel, grid, own, num_warps=tiles.warps)
+    given.launch(kernel, grid, own, num_warps=tiles.warps)
 
 
 def _launch(
@@ -215,20 +212,43 @@ def _quotient(a: int, b: int) -> int:
     return (a + b - 1) // b
 
 
-def _arguments(
-    problem: Problem, tiles: EdgeTiles, tensors: Mapping[str, Tensor | None], **more: Tensor | None
-) -> Arguments:
-    """What all kernels read, by name: ``tensors``, what follows from them, and ``more``."""
-    p, query = problem.dropout_p, tensors["query"]
+def _call(
+    of: str,
+    problem: Problem,
+    tiles: EdgeTiles,
+    given: Mapping[str, Tensor | None],
+    made: Mapping[str, Tensor | None],
+) -> tuple[Call, dict[Any, Again]]:
+    """All that kernels are given by name, and earlier calls along the same edges.
+
+    Args:
+        of: name of the kind of call.
+        problem: the attention.
+        tiles: how it is cut.
+        given: what kernels read.
+        made: what they write; of types that follow from what they read.
+    """
+    p, query = problem.dropout_p, given["query"]
     assert query is not None
-    rows = {name: tensors.get(name) for name in ("query", "key", "value", "features", "grad")}
-    strides, align = aligned_strides({k: x for k, x in rows.items() if x is not None})
-    named = {
-        "features_row": 0, "features_head": 0, **tensors, **strides, **more,
-        "scale": problem.scale, "threshold": threshold(p) - 2**31,
+    smallest = threshold(p) - 2**31
+    numbers = {
+        "scale": float(problem.scale), "threshold": smallest,
         "factor": 0.0 if p >= 1 else 1 / (1 - p),
-        "H": query.size(1), "C": query.size(2), "D": tiles.width, "HB": tiles.heads,
-        "ALIGN": align,
-        "NUMBERED": any(tensors[name] is not None for name in ("features", "values", "seed")),
     }  # fmt: skip
-    return Arguments(named, query)
+
+    def fixed() -> dict[str, Any]:
+        rows = {name: given[name] for name in ("query", "key", "value", "features", "grad")}
+        strides, align = aligned_strides({k: x for k, x in rows.items() if x is not None})
+        return {
+            "features_row": 0, "features_head": 0, **strides,
+            "H": query.size(1), "C": query.size(2), "D": tiles.width, "HB": tiles.heads,
+            "ALIGN": align,
+            "NUMBERED": any(given[name] is not None for name in ("features", "values", "seed")),
+        }  # fmt: skip
+
+    key = (
+        "edges", of, number_kind(smallest), *[x is None for x in made.values()],
+        *map(likeness, given.values()),
+    )  # fmt: skip
+    known: dict[Any, Again] = problem.edges.once("triton calls", dict)
+    return Call(key, {**given, **made, **numbers}, fixed, query), known

@@ -15,8 +15,7 @@ from torch import Tensor
 from ..layout import GraphLayout
 from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
-from ._triton_again import Again, Launches, launches_like
-from ._triton_launch import Arguments
+from ._triton_launch import Again, Arguments, Call, likeness, number_kind
 from ._triton_programs import programs_of
 from ._triton_tiles import Tiles, power_of_two, small_warps, tiles_of
 
@@ -88,12 +87,11 @@ class Problem:
         biased = self.pairs is not None or self.table is not None
         return tiles_of(query.size(2), query.dtype, biased)
 
-    def launches(self, of: str, query: Tensor, given: Mapping[str, Tensor | None]) -> Launches:
-        """Those of an earlier call that was like this one, if there was one."""
+    def known(self) -> dict[Any, Again]:
+        """Calls on these layouts, to be made once more."""
         other = None if self.query_layout is self.layout else weakref.ref(self.layout)
-        known: dict[Any, Again] = self.query_layout.once(("triton launches", other), dict)
-        more = of, self.scale, self.dropout_p, _precision(query.dtype)
-        return launches_like(known, query, given, *more)
+        made: dict[Any, Again] = self.query_layout.once(("triton calls", other), dict)
+        return made
 
 
 def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,30 +100,28 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
         return forward(replace(problem, scale=-problem.scale), -query, key, value)
     out = query.new_empty(query.shape)
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
+    tiles = problem.tiles(query)
     given: dict[str, Tensor | None] = {
         "query": with_dense_channels(query), "key": with_dense_channels(key),
         "value": with_dense_channels(value), **problem.tensors(),
     }  # fmt: skip
-    tensors = given | {"out": out, "stats": stats}
-    launches = problem.launches("forward", query, given)
-    if not launches.done_again(tensors):
-        launches.keep(_launch_forward(problem, tensors).again(tensors))
+    call, known = _call("forward", problem, tiles, given, {"out": out, "stats": stats})
+    if not call.done_again(known):
+        call.keep(known, _launch_forward(problem, tiles, call.arguments()))
     return out, stats
 
 
-def _launch_forward(problem: Problem, tensors: Mapping[str, Tensor | None]) -> Arguments:
+def _launch_forward(problem: Problem, tiles: Tiles, arguments: Arguments) -> Again | None:
     from ._triton_small_kernels import small_forward
     from ._triton_tiled_kernels import tiled_forward
 
-    assert tensors["query"] is not None
-    tiles = problem.tiles(tensors["query"])
     programs = programs_of(problem.query_layout, problem.layout, tiles)
-    arguments = _arguments(problem, tiles, tensors)
     for side, table in programs.small:
         _launch_small(small_forward, side, table, arguments, {})
     sides = {"BQ": tiles.rows, "BK": tiles.keys}
-    _launch_tiled(tiled_forward, programs.query_tiles, tiles, arguments, sides)
-    return arguments
+    options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
+    _launch_tiled(tiled_forward, programs.query_tiles, arguments, sides, options)
+    return arguments.end()
 
 
 class Gradients(NamedTuple):
@@ -163,50 +159,52 @@ def backward(
         made = backward(problem, grad, -query, key, value, out, stats, slopes, needs_table)
         return made._replace(query=-made.query)
     dq, dk, dv = (x.new_empty(x.shape) for x in (query, key, value))
+    tiles = problem.tiles(query)
     given: dict[str, Tensor | None] = {
         "query": with_dense_channels(query), "key": with_dense_channels(key),
         "value": with_dense_channels(value),
         "grad": with_dense_channels(grad.to(query.dtype)), "out": out, "stats": stats,
         "slopes_out": slopes, **problem.tensors(),
     }  # fmt: skip
-    tiles = problem.tiles(query)
     deltas = None
     if max(problem.query_layout.max_nodes, problem.layout.max_nodes) > tiles.small:
         deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
-    tensors = given | {"query_grad": dq, "key_grad": dk, "value_grad": dv, "deltas": deltas}
+    grads = {"query_grad": dq, "key_grad": dk, "value_grad": dv, "deltas": deltas}
     if not needs_table or problem.table is None:
-        launches = problem.launches("backward", query, given)
-        if not launches.done_again(tensors):
-            launches.keep(_launch_backward(problem, tiles, tensors, None).again(tensors))
+        call, known = _call("backward", problem, tiles, given, grads, K=1, KP=16)
+        if not call.done_again(known):
+            call.keep(known, _launch_backward(problem, tiles, call.arguments(), None))
         return Gradients(dq, dk, dv, slopes, None)
+    # a vector of a kernel has a power of two of elements
+    rows = problem.table.size(0)
+    sizes = {"K": rows, "KP": max(16, power_of_two(rows))}
+    call, _ = _call("backward", problem, tiles, given, grads, **sizes)
     count = programs_of(problem.query_layout, problem.layout, tiles).count
     parts = query.new_empty((count, *problem.table.shape), dtype=torch.float32)
-    _launch_backward(problem, tiles, tensors, parts)
+    _launch_backward(problem, tiles, call.arguments(), parts)
     return Gradients(dq, dk, dv, slopes, parts.sum(0))
 
 
 def _launch_backward(
-    problem: Problem, tiles: Tiles, tensors: Mapping[str, Tensor | None], parts: Tensor | None
-) -> Arguments:
+    problem: Problem, tiles: Tiles, arguments: Arguments, parts: Tensor | None
+) -> Again | None:
     from ._triton_small_kernels import small_backward
     from ._triton_tiled_backward_kernels import tiled_backward_cols, tiled_backward_rows
 
     programs = programs_of(problem.query_layout, problem.layout, tiles)
-    rows = 1 if parts is None else parts.size(1)
-    # a vector of a kernel has a power of two of elements
-    more = {"K": rows, "KP": max(16, power_of_two(rows))}
-    arguments = _arguments(problem, tiles, {**tensors, **more})
     first = 0
     for side, table in programs.small:
-        own = {"table_parts": None if parts is None else parts[first:]}
+        own: dict[str, Any] = {"table_parts": None if parts is None else parts[first:]}
         _launch_small(small_backward, side, table, arguments, own)
         first += table.size(0)
     own = {"table_parts": None if parts is None else parts[first:]}
-    sides = {"BQ": tiles.rows, "BK": tiles.keys}
-    _launch_tiled(tiled_backward_rows, programs.query_tiles, tiles, arguments, own | sides)
+    own |= {"BQ": tiles.rows, "BK": tiles.keys}
+    options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
+    _launch_tiled(tiled_backward_rows, programs.query_tiles, arguments, own, options)
     sides = {"BQ": tiles.queries, "BK": tiles.cols}
-    _launch_tiled(tiled_backward_cols, programs.key_tiles, tiles, arguments, sides)
-    return arguments
+    options = {"num_warps": tiles.col_warps, "num_stages": tiles.col_stages}
+    _launch_tiled(tiled_backward_cols, programs.key_tiles, arguments, sides, options)
+    return arguments.end()
 
 
 def _launch_small(
@@ -217,31 +215,63 @@ def _launch_small(
 
 
 def _launch_tiled(
-    kernel: Any, table: Tensor, tiles: Tiles, given: Arguments, own: Mapping[str, Any]
+    kernel: Any,
+    table: Tensor,
+    given: Arguments,
+    own: Mapping[str, Any],
+    options: Mapping[str, int],
 ) -> None:
     own = {**own, "programs": table}
-    options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
     given.launch(kernel, table.size(0) * given["H"], own, **options)
 
 
-def _arguments(problem: Problem, tiles: Tiles, tensors: Mapping[str, Any]) -> Arguments:
-    """What all kernels read, by name: ``tensors``, and what follows from them."""
-    p, query = problem.dropout_p, tensors["query"]
-    names = [name for name in ("query", "key", "value", "grad") if name in tensors]
-    strides, align = aligned_strides({name: tensors[name] for name in names})
+def _call(
+    of: str,
+    problem: Problem,
+    tiles: Tiles,
+    given: Mapping[str, Tensor | None],
+    made: Mapping[str, Tensor | None],
+    **more: int,
+) -> tuple[Call, dict[Any, Again]]:
+    """All that kernels are given by name, and earlier calls on the same layouts.
+
+    Args:
+        of: name of the kind of call.
+        problem: the attention.
+        tiles: how it is cut.
+        given: what kernels read.
+        made: what they write; of types that follow from what they read.
+        **more: constants.
+    """
+    p, query = problem.dropout_p, given["query"]
+    assert query is not None
     heads = query.size(1)
-    named = {
-        **tensors, **strides,
-        "query_order": problem.query_layout.order, "key_order": problem.layout.order,
-        "scale": problem.scale, "threshold": threshold(p) - 2**31,
-        "factor": 0.0 if p >= 1 else 1 / (1 - p),
-        "H": heads, "C": query.size(2), "D": tiles.width,
-        "WIDE": max(tiles.rows, tiles.queries) * problem.layout.max_nodes * heads >= 2**31,
-        "ALIGN": align, "PRECISION": _precision(query.dtype),
-        # numpy, in which the interpreter computes, has no bfloat16
-        "UPCAST": query.dtype == torch.bfloat16 and interprets(),
+    wide = max(tiles.rows, tiles.queries) * problem.layout.max_nodes * heads >= 2**31
+    precision = _precision(query.dtype)
+    given = {
+        **given, "query_order": problem.query_layout.order, "key_order": problem.layout.order
     }  # fmt: skip
-    return Arguments(named, query)
+    smallest = threshold(p) - 2**31
+    numbers = {
+        "scale": float(problem.scale), "threshold": smallest,
+        "factor": 0.0 if p >= 1 else 1 / (1 - p),
+    }  # fmt: skip
+
+    def fixed() -> dict[str, Any]:
+        rows = {name: given.get(name) for name in ("query", "key", "value", "grad")}
+        strides, align = aligned_strides({k: x for k, x in rows.items() if x is not None})
+        return {
+            **strides, **more, "H": heads, "C": query.size(2), "D": tiles.width,
+            "WIDE": wide, "ALIGN": align, "PRECISION": precision,
+            # numpy, in which the interpreter computes, has no bfloat16
+            "UPCAST": query.dtype == torch.bfloat16 and interprets(),
+        }  # fmt: skip
+
+    key = (
+        of, precision, wide, number_kind(smallest), *more.values(),
+        *[x is None for x in made.values()], *map(likeness, given.values()),
+    )  # fmt: skip
+    return Call(key, {**given, **made, **numbers}, fixed, query), problem.known()
 
 
 def _precision(dtype: torch.dtype) -> str:

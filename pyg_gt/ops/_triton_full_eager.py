@@ -5,6 +5,7 @@ Small graphs are done in less time than it takes to call an op.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,7 +75,7 @@ class _Attention(torch.autograd.Function):
             problem.seed, out, stats,
         )  # fmt: skip
         ctx.save_for_backward(*saved)
-        ctx.kinds = [None if x is None else _kind(x) for x in saved]
+        ctx.kinds = [None if x is None else _kind(x) for x in saved] if _has_hooks() else None
         ctx.problem = problem.without_tensors()
         return out
 
@@ -82,12 +83,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each argument of ``forward``."""
         saved = ctx.saved_tensors
-        for x, kind in zip(saved, ctx.kinds, strict=True):
-            if kind is not None and _kind(x) != kind:
-                raise ValueError(
-                    f"a saved tensor must have shape, type and device {kind} as before (got "
-                    f"{_kind(x)}); a hook on saved tensors must hand back an equal one"
-                )
+        if ctx.kinds is not None:
+            _check_kinds(saved, ctx.kinds)
         query, key, value, pairs, table, edge_values, index, edges, edge_pairs, *rest = saved
         seed, out, stats = rest
         problem = ctx.problem.with_tensors(pairs, table, index, seed)
@@ -115,6 +112,21 @@ def _with_edges(
         return problem
     size = num_pairs(problem.query_layout, problem.layout)
     return replace(problem, pairs=on_pairs(problem.pairs, edge_pairs, edge_values, size))
+
+
+def _has_hooks() -> bool:
+    """Whether saved tensors go through somebody else's hands, who may give back others."""
+    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None
+
+
+def _check_kinds(saved: Sequence[Tensor | None], kinds: Sequence[Any]) -> None:
+    for x, kind in zip(saved, kinds, strict=True):
+        if x is not None and _kind(x) != kind:
+            raise ValueError(
+                f"a saved tensor must have shape, type and device {kind} as before (got "
+                f"{_kind(x)}); a hook on saved tensors must hand back an equal one"
+            )
 
 
 def _kind(x: Tensor) -> tuple[Any, ...]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import weakref
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..layout import GraphLayout
 from ._triton_tiles import SMALL, Tiles
+
+Table = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,34 +47,36 @@ def programs_of(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) ->
 
 
 def _make(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) -> Programs:
-    queries, keys = (torch.tensor(x.sizes, dtype=torch.int64) for x in (query_layout, layout))
-    starts = (x.cumsum(0) - x for x in (queries, keys, queries * keys))
+    # in numpy, whose operations on a hundred graphs take a fifth of the time of torch's
+    queries, keys = (np.array(x.sizes, np.int64) for x in (query_layout, layout))
+    starts = (x.cumsum() - x for x in (queries, keys, queries * keys))
     first_query, first_key, first_pair = starts
-    graphs = torch.stack(
-        [first_query, queries, first_key, keys, first_pair, torch.zeros_like(keys)], 1
+    graphs = np.stack(
+        [first_query, queries, first_key, keys, first_pair, np.zeros_like(keys)], 1
     )  # [B, 6]
-    side = torch.maximum(queries, keys)
-    device = layout.device
-    small = []
+    side = np.maximum(queries, keys)
+    sides, tables = [], []
     below = 0
     for block in (b for b in SMALL if b <= tiles.small):
         some = graphs[(side > below) & (side <= block)]
-        if some.size(0):
-            small.append((block, some.to(device, non_blocking=True)))
+        if len(some):
+            sides.append(block)
+            tables.append(some)
         below = block
     large = graphs[side > below]
-    tables = (
-        _tiled(large, large[:, 1], large[:, 3], tiles.rows),
-        _tiled(large, large[:, 3], large[:, 1], tiles.cols),
-    )
-    return Programs(tuple(small), *(x.to(device, non_blocking=True) for x in tables))
+    tables.append(_tiled(large, large[:, 1], large[:, 3], tiles.rows))
+    tables.append(_tiled(large, large[:, 3], large[:, 1], tiles.cols))
+    # one copy to the device; rows of 48 bytes leave every table at a multiple of 16
+    joined = torch.from_numpy(np.concatenate(tables)).to(layout.device, non_blocking=True)
+    *small, query_tiles, key_tiles = joined.split([len(table) for table in tables])
+    return Programs(tuple(zip(sides, small, strict=True)), query_tiles, key_tiles)
 
 
-def _tiled(graphs: Tensor, sizes: Tensor, work: Tensor, side: int) -> Tensor:
+def _tiled(graphs: Table, sizes: Table, work: Table, side: int) -> Table:
     """Rows of graphs repeated for each tile of their ``sizes``; most work first."""
-    order = work.argsort(descending=True, stable=True)
+    order = np.argsort(-work, kind="stable")
     counts = (sizes[order] + side - 1) // side
-    rows = graphs[order].repeat_interleave(counts, 0)
-    number = torch.arange(rows.size(0)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    rows = graphs[order].repeat(counts, 0)
+    number = np.arange(len(rows)) - (counts.cumsum() - counts).repeat(counts)
     rows[:, 5] = number * side
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -18,42 +19,47 @@ class Tiles(NamedTuple):
         small: the largest graph that one program computes.
         rows: queries of a program of a larger graph.
         keys: how many keys it looks at at a time.
+        warps: of that program.
+        stages: tiles that are on their way from memory at a time.
         cols: keys of a program that computes gradients of keys.
         queries: how many queries that one looks at at a time.
-        warps: of a program of a larger graph.
-        stages: tiles that are on their way from memory at a time.
+        col_warps: of that one.
+        col_stages: of that one.
         width: channels of a head, rounded up to a power of two.
     """
 
     small: int
     rows: int
     keys: int
-    cols: int
-    queries: int
     warps: int
     stages: int
+    cols: int
+    queries: int
+    col_warps: int
+    col_stages: int
     width: int
 
 
 # By width, and without the width. A warp multiplies 16 rows; triton gives more warps the same rows
 # once more, so that they only help where a row does not fit into the registers of one.
 _HALF = {
-    16: (64, 64, 64, 64, 64, 4, 2),
-    32: (64, 64, 64, 64, 64, 4, 2),
-    64: (64, 64, 64, 64, 64, 4, 2),
-    128: (64, 64, 32, 32, 64, 4, 2),
-    256: (32, 64, 16, 32, 32, 4, 1),
+    16: (64, 64, 64, 4, 3, 64, 64, 2, 2),
+    32: (64, 64, 64, 4, 3, 64, 64, 4, 3),
+    64: (64, 128, 64, 8, 3, 64, 64, 4, 3),
+    128: (64, 64, 64, 4, 2, 64, 64, 4, 2),
+    256: (32, 64, 16, 4, 1, 32, 32, 4, 1),
 }
-_HALF_BIASED = _HALF | {width: (64, 64, 32, 64, 32, 4, 2) for width in (16, 32, 64)}
+_HALF_BIASED = _HALF | {width: (64, 64, 32, 4, 2, 64, 32, 4, 2) for width in (16, 32, 64)}
 _FLOAT32 = {
-    16: (64, 64, 32, 64, 32, 4, 2),
-    32: (64, 64, 32, 64, 16, 4, 2),
-    64: (32, 64, 16, 64, 16, 4, 1),
-    128: (32, 32, 16, 32, 16, 2, 1),
-    256: (16, 16, 16, 16, 16, 1, 1),
+    16: (64, 32, 32, 2, 2, 64, 64, 4, 2),
+    32: (64, 64, 32, 4, 2, 64, 16, 4, 2),
+    64: (32, 32, 32, 2, 1, 32, 32, 2, 1),
+    128: (32, 32, 16, 2, 1, 32, 16, 2, 1),
+    256: (16, 16, 16, 1, 1, 16, 16, 1, 1),
 }
 
 
+@cache
 def tiles_of(channels: int, dtype: torch.dtype, biased: bool) -> Tiles:
     """The tiles with the fewest instructions a score, within 99 KiB of shared memory.
 

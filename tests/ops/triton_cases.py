@@ -6,6 +6,7 @@ have a process of their own: ``TRITON_INTERPRET=1 pytest tests/ops/triton_cases.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -292,10 +293,12 @@ def test_one_edge_set_with_two_biases() -> None:
 
 
 def test_offsets_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = _triton_full.Arguments
-    monkeypatch.setattr(
-        _triton_full, "Arguments", lambda named, beside: arguments(named | {"WIDE": True}, beside)
-    )
+    call = _triton_full.Call
+
+    def wide(key: tuple, varying: dict, fixed: Callable, beside: Tensor) -> object:
+        return call((*key, "wide"), varying, lambda: fixed() | {"WIDE": True}, beside)
+
+    monkeypatch.setattr(_triton_full, "Call", wide)
     for name in ("small", "large"):
         assert_is_the_reference(make(name, bias="additive"))
 

@@ -574,9 +574,8 @@ def along(
     def attention(qkv: Tensor, edges: Tensor, values: Tensor, features: Tensor) -> Tensor:
         query, key, value = qkv.unbind(1)
         mask = EdgeMask(edges, values, features)
-        inputs = _inputs(
-            query, key, value, GraphLayout.of(None, qkv.size(0)), (mask,), None, None, 0.0
-        )
+        layout = GraphLayout.of(None, qkv.size(0), None, qkv.device)
+        inputs = _inputs(query, key, value, layout, (mask,), None, None, 0.0)
         assert _triton.unsupported(inputs) is None
         return _triton.forward(inputs)
 

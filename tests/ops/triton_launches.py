@@ -1,4 +1,4 @@
-"""Launches choose the compilation that triton would choose, on a machine that need not have a GPU.
+"""Launches are those that triton would make, on a machine that need not have a GPU.
 
 ``python -m tests.ops.triton_launches`` runs no kernel, but all that comes before.
 """
@@ -6,12 +6,15 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
+import ctypes
 import gc
 import itertools
 import random
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import triton
@@ -22,12 +25,25 @@ from triton.compiler import CompiledKernel
 from triton.runtime import driver
 
 from pyg_gt import EdgeLayout, GraphLayout
-from pyg_gt.ops import _triton_again, _triton_edges, _triton_full, _triton_launch
-from pyg_gt.ops._triton_launch import Arguments
+from pyg_gt.ops import _triton_direct, _triton_edges, _triton_full, _triton_launch
+from pyg_gt.ops._triton_launch import Call, likeness, number_kind
 
 from .triton_compiles import NoDevice
 
-RUN: list[tuple[str, tuple[int, ...], tuple]] = []
+
+class Run(NamedTuple):
+    """A launch: who made it, of what, and its arguments but for constants and None."""
+
+    by: str
+    hash: str
+    grid: tuple[int, ...]
+    given: dict[str, object]
+
+
+RUN: list[Run] = []
+# by the address of a function in the driver
+LOADED: dict[int, CompiledKernel] = {}
+TAKES = [True]
 # addresses of the tensors of a call
 GIVEN: set[int] = set()
 LAYOUTS = {
@@ -53,14 +69,59 @@ def other(x, y, C: tl.constexpr, NAMED: tl.constexpr):
     tl.store(x + C, tl.load(y))
 
 
-def record(self: CompiledKernel) -> None:
-    """In place of what hands a kernel to a GPU."""
+def load(self: CompiledKernel) -> None:
+    """In place of what loads a kernel into a GPU."""
+    if self.function is None:
+        self.function = 16 * (len(LOADED) + 1)
+        LOADED[self.function] = self
+
+
+def record(self: CompiledKernel) -> Callable[..., None]:
+    """In place of what hands a kernel to triton's launcher."""
 
     def run(x: int, y: int, z: int, *more: object) -> None:
         names = self.src.fn.arg_names
-        RUN.append((self.hash, (x, y, z), more[-len(names) :]))
+        given = dict(zip(names, more[-len(names) :], strict=True))
+        RUN.append(Run("triton", self.hash, (x, y, z), values(self, given)))
 
     return run
+
+
+def values(compiled: CompiledKernel, given: dict[str, object]) -> dict[str, object]:
+    """What the driver would see."""
+    kinds = compiled.src.signature
+    seen = {name: given[name] for name, kind in kinds.items() if kind != "constexpr"}
+    for name, x in seen.items():
+        if isinstance(x, Tensor):
+            seen[name] = x.data_ptr()
+        elif kinds[name] == "fp32":
+            seen[name] = ctypes.c_float(x).value
+    return seen
+
+
+def take(
+    function: ctypes.c_void_p, x: int, y: int, z: int, threads: int, one: int, another: int,
+    shared: int, stream: int, addresses: ctypes.Array, extra: None,
+) -> int:  # fmt: skip
+    """In place of the driver's function."""
+    compiled = LOADED[function.value]
+    metadata, kinds = compiled.metadata, compiled.src.signature
+    assert (threads, one, another) == (32 * metadata.num_warps, 1, 1)
+    assert (shared, stream, extra) == (metadata.shared, 0, None)
+    names = [name for name, kind in kinds.items() if kind != "constexpr"]
+    given = {}
+    for name, address in zip(names, addresses, strict=False):
+        kind = kinds[name]
+        cell = ctypes.c_uint64 if kind.startswith("*") else _triton_direct._CELLS[kind]
+        given[name] = cell.from_address(address).value
+    *_, scratch, profile = addresses
+    assert len(addresses) == len(names) + 2
+    assert ctypes.c_uint64.from_address(scratch).value == 0
+    assert ctypes.c_uint64.from_address(profile).value == 0
+    if not TAKES[0]:
+        return 201
+    RUN.append(Run("us", compiled.hash, (x, y, z), given))
+    return 0
 
 
 def at(x: Tensor, aligned: bool) -> Tensor:
@@ -88,17 +149,31 @@ def all_arguments() -> list[dict[str, object]]:
     return found
 
 
+def kind_of(x: object) -> object:
+    if type(x) is int:
+        return number_kind(x)
+    return type(x) is float or likeness(x)
+
+
 def check(kernel: triton.JITFunction, named: dict[str, object], common: list[str], warps: int):
     """Some arguments are given to all launches, some to this one."""
-    shared = {name: x if name in common else None for name, x in named.items()}
+    constants = {each.name for each in kernel.params if each.is_constexpr}
+    fixed = {name: x for name, x in named.items() if name in common and name in constants}
+    varying = {name: x for name, x in named.items() if name in common and name not in constants}
     own = {name: x for name, x in named.items() if name not in common}
-    known = len(RUN)
-    Arguments(shared, torch.empty(1)).launch(kernel, 7, own, num_warps=warps)
-    ((chosen, grid, given),) = RUN[known:]
+    key = (id(kernel), *common, *fixed.values(), *map(kind_of, varying.values()))
+    call = Call(key, varying, lambda: fixed, torch.empty(1))
     expected = kernel.warmup(**named, grid=(7,), num_warps=warps)
-    assert chosen == expected.hash, (kernel, named, warps)
-    assert grid == (7, 1, 1)
-    assert all(a is b for a, b in zip(given, named.values(), strict=True))
+    known = len(RUN)
+    for _ in range(2):
+        arguments = call.arguments()
+        arguments.launch(kernel, 7, own, num_warps=warps)
+        arguments.end()
+    assert len(RUN) == known + 2 and RUN[-1].by == "us", "the second one goes without triton"
+    for run in RUN[known:]:
+        assert run.hash == expected.hash, (kernel, named, warps)
+        assert run.grid == (7, 1, 1)
+        assert run.given == values(expected, named)
 
 
 class Attention:
@@ -173,34 +248,100 @@ class AlongEdges:
         )  # fmt: skip
 
 
-def launches_of(call: Callable[[], object]) -> list[tuple]:
+def launches_of(call: Callable[[], object]) -> list[Run]:
     known = len(RUN)
     call()
-    return [(hash_, grid, [of_call(x) for x in given]) for hash_, grid, given in RUN[known:]]
+    return RUN[known:]
 
 
-def of_call(x: object) -> object:
+def alike(runs: list[Run]) -> list[tuple]:
     """What must be the same if a call is made twice: results lie elsewhere."""
-    if not isinstance(x, Tensor):
-        return x
-    known = x.shape, x.stride(), x.dtype
-    return (*known, x.data_ptr()) if x.data_ptr() in GIVEN else known
+    tables = ("programs", "others", "numbers", "query_order", "key_order")
+    return [
+        (run.hash, run.grid, {
+            name: x for name, x in run.given.items()
+            if x in GIVEN or name in tables or not is_address(x)
+        })
+        for run in runs
+    ]  # fmt: skip
+
+
+def is_address(x: object) -> bool:
+    return isinstance(x, int) and x >= 2**32
 
 
 def check_again(kind: type[Attention] | type[AlongEdges], names: str) -> None:
-    """What is launched again is what would be launched anew, with the tensors of the call."""
-    first, second = kind(names), kind(names)
-    GIVEN.clear()
-    GIVEN.update(x.data_ptr() for x in second.tensors())
-    usual = _triton_again.Launches.done_again
+    """What is launched again is what triton would launch, with the tensors of the call."""
+    first, second, third = (kind(names) for _ in range(3))
     for name in ("forward", "backward"):
         getattr(first, name)()
+        for attention, is_again in ((second, True), (third, False)):
+            GIVEN.clear()
+            GIVEN.update(x.data_ptr() for x in attention.tensors())
+            usual = Call.done_again
+            if not is_again:
+                Call.done_again = lambda self, known: False
+            again = launches_of(getattr(attention, name))
+            Call.done_again = lambda self, known: False
+            _triton_launch._KNOWN.__dict__.clear()
+            anew = launches_of(getattr(attention, name))
+            Call.done_again = usual
+            assert {run.by for run in again} == {"us"}, (names, name)
+            assert anew[0].by == "triton", (names, name)
+            assert alike(again) == alike(anew), (names, name)
+            getattr(first, name)()
+
+
+def check_again_where_the_driver_refuses_or_somebody_watches() -> None:
+    """Then triton's launcher does it, and says what is wrong."""
+    attention = Attention("pairs")
+    attention.forward()
+    usual = launches_of(attention.forward)
+    TAKES[0] = False
+    refused = launches_of(attention.forward)
+    TAKES[0] = True
+    knobs.runtime.launch_enter_hook.add(print)
+    watched = launches_of(attention.forward)
+    knobs.runtime.launch_enter_hook.remove(print)
+    GIVEN.clear()
+    GIVEN.update(x.data_ptr() for x in attention.tensors())
+    for runs in (refused, watched):
+        assert {run.by for run in runs} == {"triton"} and alike(runs) == alike(usual)
+    assert {run.by for run in launches_of(attention.forward)} == {"us"}
+
+
+def check_that_threads_write_into_cells_of_their_own() -> None:
+    """Amid a launch of one thread, another makes the same call."""
+    mine, theirs = Attention("dropout"), Attention("dropout")
+    mine.forward()
+    usual = _triton_direct.Direct.__call__
+    amid: list[threading.Thread] = []
+
+    def interrupted(self: _triton_direct.Direct, *rest: object) -> bool:
+        if not amid:
+            amid.append(threading.Thread(target=theirs.forward))
+            amid[0].start()
+            amid[0].join()
+        return usual(self, *rest)
+
+    _triton_direct.Direct.__call__ = interrupted
+    runs = launches_of(mine.forward)
+    _triton_direct.Direct.__call__ = usual
+    seen = [run.given["query"] == mine.query.data_ptr() for run in runs]
+    assert seen == sorted(seen) and 0 < sum(seen) < len(seen)
+
+
+def check_in_parts(kind: type[Attention] | type[AlongEdges], names: str) -> None:
+    """Where a call makes tensors of its own, all is launched as triton would."""
+    first, second = kind(names), kind(names)
+    for name in ("forward", "backward"):
+        getattr(first, name)()
+        GIVEN.clear()
+        GIVEN.update(x.data_ptr() for x in second.tensors())
         again = launches_of(getattr(second, name))
-        _triton_again.Launches.done_again = lambda self, tensors: False
+        _triton_launch._KNOWN.__dict__.clear()
         anew = launches_of(getattr(second, name))
-        _triton_again.Launches.done_again = usual
-        assert again == anew, (names, name)
-        assert again
+        assert alike(again) == alike(anew) and again, (names, name)
 
 
 def check_that_no_tensor_stays(kind: type[Attention] | type[AlongEdges]) -> None:
@@ -215,19 +356,29 @@ def check_that_no_tensor_stays(kind: type[Attention] | type[AlongEdges]) -> None
 
 
 def check_that_not_all_are_known() -> None:
-    attention = Attention("")
-    for scale in range(1, 3 * _triton_again.MAX_KNOWN):
+    most = _triton_launch.MAX_KNOWN
+    _triton_launch.MAX_KNOWN = 2
+    _triton_launch._KNOWN.__dict__.clear()
+    Attention("").problem.known().clear()
+    for names in ("", "joined", "half", "pairs", "dropout"):
+        attention = Attention(names)
+        known = attention.problem.known()
+        assert len(launches_of(attention.forward)) >= 4
+        assert 0 < len(known) <= 2 and 0 < len(_triton_launch._KNOWN.__dict__) <= 2
+    before = len(known)
+    for scale in range(1, 9):  # a number, like an address, is written anew
         attention.problem = replace(attention.problem, scale=float(scale))
-        attention.forward()
-    made = attention.problem.layout._made
-    (known,) = (x for key, x in made.items() if key == ("triton launches", None))
-    assert 0 < len(known) <= _triton_again.MAX_KNOWN
+        (*_, run) = launches_of(attention.forward)
+        assert run.by == "us" and run.given["scale"] == scale
+    assert len(known) == before
+    _triton_launch.MAX_KNOWN = most
 
 
 def main() -> None:
     driver.set_active(NoDevice())
-    CompiledKernel._init_handles = lambda self: setattr(self, "function", 0)
+    CompiledKernel._init_handles = load
     CompiledKernel.run = property(record)
+    _triton_direct._driver = lambda: take
     cases = [
         (probe, named, ["x", "factor", "C"], warps)
         for named in all_arguments()
@@ -241,28 +392,32 @@ def main() -> None:
         random.Random(seed).shuffle(cases)
         for case in cases:
             check(*case)
-    found = {id(kernel): _triton_launch._KERNELS[id(kernel)] for kernel in (probe, other)}
-    kept = [len(known.compiled) for known in found.values()]
-    different = len({chosen for chosen, _, _ in RUN})
-    print(f"{len(RUN)} launches, {different} compilations, {sum(kept)} keys")
-    assert different <= sum(kept) <= different + 10  # keys tell apart hardly more than triton does
+    found = {run.hash for run in RUN}
+    kept = sum(len(made._kernels) for made in _triton_launch._KNOWN.__dict__.values())
+    print(f"{len(RUN)} launches, {len(found)} compilations, {kept} kept")
+    assert len(found) <= kept
 
     before = len(RUN)
-    Arguments(cases[0][1], torch.empty(1)).launch(cases[0][0], 0, {}, num_warps=1)
+    call = Call(("nothing",), {}, dict, torch.empty(1))
+    call.arguments().launch(probe, 0, {}, num_warps=1)
     assert len(RUN) == before, "no programs, no launch"
     a_case = cases[0]
     for switched_on in (False, True, False):
         knobs.runtime.debug = switched_on
         check(*a_case)
-    assert RUN[-1][0] == RUN[-3][0] != RUN[-2][0]
+    assert RUN[-1].hash == RUN[-5].hash != RUN[-3].hash
 
     for names in (
-        "", "unaligned", "joined", "half joined", "pairs dropout", "table", "cross negative",
+        "", "unaligned", "joined", "half joined", "pairs dropout", "cross negative",
         "joined pairs",
     ):  # fmt: skip
         check_again(Attention, names)
-    for names in ("", "joined", "values dropout", "features", "keys", "heavy values", "values"):
+    for names in ("", "joined", "values dropout", "features", "keys", "values"):
         check_again(AlongEdges, names)
+    check_in_parts(Attention, "table")
+    check_in_parts(AlongEdges, "heavy values")
+    check_again_where_the_driver_refuses_or_somebody_watches()
+    check_that_threads_write_into_cells_of_their_own()
     for kind in (Attention, AlongEdges):
         check_that_no_tensor_stays(kind)
     check_that_not_all_are_known()
