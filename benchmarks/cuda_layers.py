@@ -50,22 +50,13 @@ def checked_on(device: str, models: dict[str, Any], inputs: tuple[Any, ...]) -> 
 
 
 def gps(section: Section, shape: str, mode: str, batch: Tensor, edge_index: Tensor) -> None:
-    """As ``layer.py`` does it: checked without dropout, then timed in its mode.
-
-    Beside the choice of ``auto``, where there is a GPU, its kernels in Triton by name.
-    """
+    """As ``layer.py`` does it: checked without dropout, then timed in its mode."""
     device, dropout, train = section.device, 0.5 if "0.5" in mode else 0.0, "train" in mode
     models: dict[str, Any] = {n: m.to(device) for n, m in layers(CHANNELS, HEADS, dropout).items()}
     x = torch.randn(batch.numel(), CHANNELS, device=device)
     for model in models.values():
         model.train(mode == "train")
     checked_on(device, models, (x, edge_index, batch))
-    if section.device == "cuda":
-        with section.guarded(f"GPSConv on 'triton', {shape}, {mode}"):
-            named = copy.deepcopy(models["pyg_gt"])
-            named.backend = "triton"
-            checked_on(device, {"pyg": models["pyg"], "triton": named}, (x, edge_index, batch))
-            models["pyg_gt, triton"] = named
     for model in models.values():
         model.train(train)
     inputs = (x.requires_grad_(train), edge_index, batch)
@@ -86,14 +77,6 @@ def transformer(section: Section, shape: str, nodes: int, count: int) -> None:
     x = torch.randn(nodes, CHANNELS, device=device, requires_grad=True)
     edge_index = torch.randint(nodes, (2, count), device=device)
     checked_on(device, models, (x.detach(), edge_index))
-    one = pyg_gt.GraphLayout.from_sizes([nodes], device)
-    mask = (pyg_gt.EdgeMask(edge_index),)
-    q = torch.empty(nodes, HEADS, sizes[1], device=device)
-    if pyg_gt.explain_choice(q, q, q, one, mask)["triton"].startswith("could run"):
-        named = copy.deepcopy(ours)
-        named.backend = "triton"
-        checked_on(device, {"pyg": theirs, "triton": named}, (x.detach(), edge_index))
-        models["pyg_gt, triton"] = named
     for mode in ("train", "eval forward"):
         calls: dict[str, Callable[[], Any]] = {}
         for name, model in models.items():

@@ -41,11 +41,11 @@ PARTS: dict[str, tuple[Callable[[Section], None], int]] = {
     "layers": (cuda_layers.run, 40),
     "graphs": (cuda_graphs.run, 25),
     "memory": (cuda_memory.run, 25),
-    "recompiles": (cuda_layers.recompiles, 55),
     "flex": (cuda_operators.run_flex, 50),
     "flex edges": (cuda_edges.run_flex, 25),
+    "recompiles": (cuda_layers.recompiles, 55),
 }
-TESTS_SHARE = 150
+TESTS_SHARE = 220
 WARM_PROCESSES = 6
 BEHIND = "what stood behind the last row when the part ended"
 # a process needs about so much before it can begin

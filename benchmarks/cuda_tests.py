@@ -9,6 +9,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +17,8 @@ from cuda_section import Row, Section
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "mark.cuda"
+# of files with many tests, where pytest-xdist is installed
+WORKERS = {"test_backends.py": 4, "test_varlen.py": 4}
 
 
 def run(section: Section, others: Sequence[Sequence[str]] = (), root: Path = ROOT) -> None:
@@ -61,7 +64,7 @@ def _files(
             report = folder / f"{len(waiting)}.xml"
             command = [
                 sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider",
-                f"--junitxml={report}", "--tb=short", str(file),
+                f"--junitxml={report}", "--tb=short", str(file), *_workers(file),
             ]  # fmt: skip
             running[file] = (start(command, root, report.with_suffix(".txt")), report)
         for file, (process, report) in list(running.items()):
@@ -73,6 +76,13 @@ def _files(
         section.add({"file": _name(file, root), "ended": "killed: time is up", "failed": 1})
     for file in waiting:
         section.left_out.append(_name(file, root))
+
+
+def _workers(file: Path) -> list[str]:
+    if file.name not in WORKERS or find_spec("xdist") is None:
+        return []
+    # what 'pytest-benchmark' says of it would be an error
+    return ["-n", str(WORKERS[file.name]), "-p", "no:benchmark"]
 
 
 def counts(report: Path, code: int) -> Row:

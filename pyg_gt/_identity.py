@@ -32,7 +32,10 @@ def remember(made: dict[Any, Any], key: Any, make: Callable[[], T]) -> T:
         for old in list(made):
             if isinstance(old, tuple) and any(map(_is_dead, old)):
                 made.pop(old, None)
-        with torch.inference_mode(False):  # training may need what an evaluation made
+        if torch.is_inference_mode_enabled():  # training may need what an evaluation made
+            with torch.inference_mode(False):
+                made[key] = make()
+        else:
             made[key] = make()
     value: T = made[key]
     return value

@@ -156,17 +156,20 @@ class GraphLayout:
         # what a Batch was made of stays on the host when its tensors move
         before = getattr(data, "_inc_dict", {}).get("edge_index")
         if isinstance(before, Tensor) and before.dim() == 1 and before.device.type == "cpu":
-            host = [*before.tolist(), int(data.num_nodes)]
-            return cls.from_ptr(torch.tensor(host, device=device), host)
+            return cls._from_host([*before.tolist(), int(data.num_nodes)], device)
         # without edges, what has as many rows as there are nodes belongs to the nodes
         for name, slices in getattr(data, "_slice_dict", {}).items():
             if data.is_node_attr(name) and int(slices[-1]) == data.num_nodes:
-                host = [int(s) for s in slices]
-                return cls.from_ptr(torch.tensor(host, device=device), host)
+                return cls._from_host([int(s) for s in slices], device)
         raise ValueError(
             "this batch has neither 'ptr' on the host nor slices of a node attribute; use "
             "'GraphLayout.from_batch(data.batch)', which copies it to the host once"
         )
+
+    @classmethod
+    def _from_host(cls, ptr: list[int], device: torch.device) -> GraphLayout:
+        # 'torch.tensor(ptr, device=...)' would wait for the device
+        return cls.from_ptr(torch.tensor(ptr).to(device, non_blocking=True), ptr)
 
     @staticmethod
     def of(

@@ -363,7 +363,8 @@ def test_the_batch_of_a_dead_layout_is_remembered_again() -> None:
 
 CACHES = [
     cache
-    for module in (pyg_gt.layout, pyg_gt.edge_layout, ops._checked, ops._flex, _path_rows)
+    for module in (pyg_gt.layout, pyg_gt.edge_layout, ops._checked, ops._flex, ops._triton_full,
+                   _path_rows)
     for cache in vars(module).values() if isinstance(cache, IdentityCache)
 ]  # fmt: skip
 
@@ -371,7 +372,7 @@ CACHES = [
 def test_all_caches_are_watched() -> None:
     found = {id(x) for x in gc.get_objects() if type(x) is IdentityCache}
     assert {id(cache) for cache in CACHES} == found
-    assert len(CACHES) == 7
+    assert len(CACHES) == 8
 
 
 @pytest.mark.parametrize("view", [False, True])

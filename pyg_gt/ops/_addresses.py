@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,12 @@ def is_plain(x: Tensor) -> bool:
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and not torch._C._functorch.is_legacy_batchedtensor(x)
     )
+
+
+def may_come_back_changed() -> bool:
+    """Whether tensors that autograd saves now go through a hook, which may give back others."""
+    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None
 
 
 def check(name: str, x: Tensor, shape: tuple[int, ...], *dtypes: torch.dtype) -> None:

@@ -59,9 +59,11 @@ def attention(
         IndexError: for an edge or table index out of range.
         NotImplementedError: if the named backend cannot run these inputs, with its reason.
     """
-    if isinstance(biases, Sequence) and not biases:
-        tensors = query, key, value
-        out = _triton_known.as_before(*tensors, layout, query_layout, scale, dropout_p, backend)
+    call = _triton_known.Call(
+        query, key, value, layout, biases, query_layout, scale, dropout_p, backend
+    )
+    if not torch.compiler.is_compiling() and isinstance(biases, Sequence):
+        out = _triton_known.as_before(call)
         if out is not None:
             return out
     inputs = _inputs(query, key, value, layout, biases, query_layout, scale, dropout_p)
@@ -70,7 +72,7 @@ def attention(
         for chosen in _ORDER:
             if (reason := chosen.unsupported(inputs)) is None:
                 if chosen.NAME == _triton.NAME:
-                    _triton_known.remember(inputs, scale, backend)
+                    _triton_known.remember(call, inputs)
                 return chosen.forward(inputs)
             reasons[chosen.NAME] = reason
         lines = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
@@ -85,7 +87,7 @@ def attention(
             f"ask 'pyg_gt.explain_choice' which backends can"
         )
     if backend == _triton.NAME:
-        _triton_known.remember(inputs, scale, backend)
+        _triton_known.remember(call, inputs)
     return BACKENDS[backend].forward(inputs)
 
 

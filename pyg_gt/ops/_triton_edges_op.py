@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..edge_layout import DeferredEdges, EdgeLayout
 from . import _triton_edges
-from ._addresses import is_plain
+from ._addresses import is_plain, may_come_back_changed
 from ._checked import LIBRARY, TAGS
 from ._once_differentiable import differentiable_once
 from ._op_arguments import check_like
@@ -27,14 +27,23 @@ def forward(
     seed: Tensor | None,
     scale: float,
     dropout_p: float,
+    is_checked: bool = False,
 ) -> Tensor:
-    """``[Nq, H, C]``; see :class:`~pyg_gt.ops._triton_edges.Problem` for the arguments."""
+    """``[Nq, H, C]``; see :class:`~pyg_gt.ops._triton_edges.Problem` for the arguments.
+
+    With ``is_checked``, what an op would check is known to hold.
+    """
     known: EdgeLayout | DeferredEdges | Tensor
     known = edges if isinstance(edges, Tensor) else edges.edge_index  # an op takes tensors alone
     if is_plain(query):
-        known = EdgeLayout.of(edges, key.size(0), query.size(0))
+        known = layout = EdgeLayout.of(edges, key.size(0), query.size(0))
+        assert isinstance(layout, EdgeLayout)
+        tensors = query, key, value, values, features
+        grad = torch.is_grad_enabled()
+        if not grad or not any(x is not None and x.requires_grad for x in tensors):
+            return _forward(*tensors, layout, seed, scale, dropout_p, is_checked)[0]
     out: Tensor = EdgeAttention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, values, features, known, seed, scale, dropout_p
+        query, key, value, values, features, known, seed, scale, dropout_p, is_checked
     )
     return out
 
@@ -54,12 +63,17 @@ class EdgeAttention(torch.autograd.Function):
         seed: Tensor | None,
         scale: float,
         dropout_p: float,
+        is_checked: bool,
     ) -> Tensor:
         """``[Nq, H, C]``."""
         is_op = isinstance(edges, Tensor)
-        run = torch.ops.pyg_gt.triton_edges if is_op else _forward
         tensors = query, key, value, values, features
-        out, stats = run(*tensors, edges, seed, scale, dropout_p)
+        out: Tensor
+        if is_op:
+            out, stats = torch.ops.pyg_gt.triton_edges(*tensors, edges, seed, scale, dropout_p)
+        else:
+            out, stats = _forward(*tensors, edges, seed, scale, dropout_p, is_checked)
+        ctx.is_checked = is_checked and not may_come_back_changed()
         edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
         ctx.save_for_backward(*tensors, edge_index, seed, out, stats)
         ctx.edges = None if is_op else edges
@@ -74,8 +88,8 @@ class EdgeAttention(torch.autograd.Function):
         # 'create_graph=True'
         again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if ctx.edges is not None and not again and is_plain(grad):
-            made = _gradients(grad, out, stats, *tensors, ctx.edges, seed, *ctx.numbers, needs)
-            return *made, *(None,) * 4
+            rest = ctx.edges, seed, *ctx.numbers, needs, ctx.is_checked
+            return *_gradients(grad, out, stats, *tensors, *rest), *(None,) * 5
         with torch.no_grad():
             grads = torch.ops.pyg_gt.triton_edges_backward(
                 grad, out, stats, *tensors, edges, seed, *ctx.numbers, needs
@@ -83,7 +97,7 @@ class EdgeAttention(torch.autograd.Function):
         cure = "backend='sparse' or 'reference'"
         grads = differentiable_once("triton", cure, grads, [grad, *tensors])
         wanted = (d if need else None for d, need in zip(grads, needs, strict=True))
-        return *wanted, *(None,) * 4
+        return *wanted, *(None,) * 5
 
 
 _ARGUMENTS = (
@@ -138,18 +152,50 @@ def _problem(
     return Problem(layout, values, features, seed, scale, dropout_p)
 
 
-def _forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return _triton_edges.forward(_problem(query, key, value, *rest), query, key, value)
+def _forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    values: Tensor | None,
+    features: Tensor | None,
+    edges: EdgeLayout | Tensor,
+    seed: Tensor | None,
+    scale: float,
+    dropout_p: float,
+    is_checked: bool = False,
+) -> tuple[Tensor, Tensor]:
+    if is_checked and isinstance(edges, EdgeLayout):
+        problem = Problem(edges, values, features, seed, scale, dropout_p)
+    else:
+        rest = values, features, edges, seed, scale, dropout_p
+        problem = _problem(query, key, value, *rest)
+    return _triton_edges.forward(problem, query, key, value)
 
 
 def _gradients(
-    grad: Tensor, out: Tensor, stats: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
+    grad: Tensor,
+    out: Tensor,
+    stats: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    values: Tensor | None,
+    features: Tensor | None,
+    edges: EdgeLayout | Tensor,
+    seed: Tensor | None,
+    scale: float,
+    dropout_p: float,
+    needs: list[bool],
+    is_checked: bool = False,
 ) -> list[Tensor | None]:
-    *given, needs = rest
-    problem = _problem(query, key, value, *given)
-    check_like("grad", grad, query.shape, query, *TYPES)
-    check_like("out", out, query.shape, query, query.dtype)
-    check_like("stats", stats, (*query.shape[:2], 2), query, torch.float32)
+    if is_checked and isinstance(edges, EdgeLayout):
+        problem = Problem(edges, values, features, seed, scale, dropout_p)
+    else:
+        rest = values, features, edges, seed, scale, dropout_p
+        problem = _problem(query, key, value, *rest)
+        check_like("grad", grad, query.shape, query, *TYPES)
+        check_like("out", out, query.shape, query, query.dtype)
+        check_like("stats", stats, (*query.shape[:2], 2), query, torch.float32)
     return _triton_edges.backward(
         problem, grad, query, key, value, out.contiguous(), stats.contiguous(), needs
     )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._identity import IdentityCache
 from ..layout import GraphLayout
 from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
@@ -79,7 +80,7 @@ class Problem:
         """What the kernels read of it."""
         return {
             "pairs": _contiguous(self.pairs), "table": _contiguous(self.table),
-            "index": _contiguous(self.index), "seed": self.seed,
+            "index": None if self.index is None else _in_words(self.index), "seed": self.seed,
         }  # fmt: skip
 
     def tiles(self, query: Tensor) -> Tiles:
@@ -284,6 +285,25 @@ def _precision(dtype: torch.dtype) -> str:
     if dtype != torch.float32:
         return "half"
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
+
+
+def _in_words(index: Tensor) -> Tensor:
+    """Rows of a table in integers of 32 bits or more, made once.
+
+    From narrower ones, scores come out wrong on small graphs: triton (3.6) takes the narrowest
+    number among all that a factor of a product is made from for its width, and then gives threads
+    more of the product's inner dimension than a small tile has (compute capability 9.0).
+    """
+    if index.dtype not in (torch.uint8, torch.int16):
+        return in_memory(index).contiguous()
+    words = _WORDS.get(index)
+    if words is None:
+        words = index.int()
+        _WORDS.put(index, words)
+    return words
+
+
+_WORDS: IdentityCache[Tensor] = IdentityCache()
 
 
 def _contiguous(x: Tensor | None) -> Tensor | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _triton_full
-from ._addresses import is_plain
+from ._addresses import is_plain, may_come_back_changed
 from ._once_differentiable import differentiable_once
 from ._op_arguments import layout_arguments
 from ._triton_full import Problem
@@ -75,7 +75,9 @@ class _Attention(torch.autograd.Function):
             problem.seed, out, stats,
         )  # fmt: skip
         ctx.save_for_backward(*saved)
-        ctx.kinds = [None if x is None else _kind(x) for x in saved] if _has_hooks() else None
+        ctx.kinds = None
+        if may_come_back_changed():
+            ctx.kinds = [None if x is None else _kind(x) for x in saved]
         ctx.problem = problem.without_tensors()
         return out
 
@@ -112,12 +114,6 @@ def _with_edges(
         return problem
     size = num_pairs(problem.query_layout, problem.layout)
     return replace(problem, pairs=on_pairs(problem.pairs, edge_pairs, edge_values, size))
-
-
-def _has_hooks() -> bool:
-    """Whether saved tensors go through somebody else's hands, who may give back others."""
-    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks is not None
 
 
 def _check_kinds(saved: Sequence[Tensor | None], kinds: Sequence[Any]) -> None:

@@ -357,12 +357,12 @@ def test_deterministic_algorithms(backend: str, bias: str) -> None:
 def test_varlen_says_that_its_backward_is_not_deterministic() -> None:
     case = make_case("none", dtype=torch.bfloat16, device="cuda")
     arguments = (case.query, case.key, case.value, case.layout)
-    assert explain_choice(*arguments)["varlen"] == "chosen"
+    assert explain_choice(*arguments)["varlen"].startswith("could run")
     torch.use_deterministic_algorithms(True)
     try:
         assert "deterministic" in explain_choice(*arguments)["varlen"]
         with torch.no_grad():
-            assert explain_choice(*arguments)["varlen"] == "chosen"
+            assert explain_choice(*arguments)["varlen"].startswith("could run")
     finally:
         torch.use_deterministic_algorithms(False)
 

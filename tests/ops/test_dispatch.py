@@ -43,7 +43,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, case: Case, **kwargs: float) -> list[st
 
 
 def test_the_names_of_the_backends_in_the_order_in_which_they_are_asked() -> None:
-    assert list(BACKENDS) == ["cpu", "sparse", "varlen", "sdpa", "flex", "triton", "reference"]
+    assert list(BACKENDS) == ["cpu", "triton", "sparse", "varlen", "sdpa", "flex", "reference"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -117,11 +117,19 @@ def test_what_a_cpu_runs_without_compiled_code(
 
 @pytest.mark.cuda
 @pytest.mark.parametrize(
-    ("dtype", "chosen"), [(torch.bfloat16, "varlen"), (torch.float32, "sdpa")]
-)
-def test_what_a_gpu_runs(dtype: torch.dtype, chosen: str) -> None:
-    case = make_case("none", dtype=dtype, device="cuda")
-    assert [n for n, line in explained(case).items() if line == "chosen"] == [chosen]
+    ("dtype", "bias", "chosen"),
+    [
+        (torch.bfloat16, "none", "triton"), (torch.float32, "additive", "triton"),
+        (torch.float32, "mask-values-features-repeats", "triton"),
+        (torch.float64, "none", "sdpa"), (torch.float32, "mod", "sdpa"),
+        (torch.float64, "mask", "sparse"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_what_a_gpu_runs(dtype: torch.dtype, bias: str, chosen: str, p: float) -> None:
+    case = make_case(bias, dtype=dtype, device="cuda")
+    lines = explained(case, dropout_p=p)
+    assert [name for name, line in lines.items() if line == "chosen"] == [chosen]
 
 
 def test_explaining_draws_nothing_and_computes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

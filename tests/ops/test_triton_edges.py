@@ -18,7 +18,7 @@ from pyg_gt.ops._triton_edge_programs import (
 )
 from pyg_gt.ops._triton_edge_tiles import edge_tiles
 
-from .test_triton_full import needs_triton, run
+from .test_triton_full import needs_triton, run, side_by_side
 
 
 @needs_triton
@@ -30,7 +30,8 @@ def test_kernels_in_the_interpreter() -> None:
 @needs_triton
 @pytest.mark.cuda
 def test_kernels_on_a_gpu() -> None:
-    run(["-m", "pytest", "-q", "-x", "tests/ops/triton_edge_cases.py"], interpret=False)
+    cases = "tests/ops/triton_edge_cases.py"
+    run(["-m", "pytest", "-q", *side_by_side(), cases], interpret=False)
 
 
 def layout_of(degrees: list[int], sources: int) -> EdgeLayout:

@@ -37,6 +37,14 @@ def run(arguments: list[str], interpret: bool) -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+def side_by_side() -> list[str]:
+    """On a GPU nearly all of the time goes into compiling."""
+    if find_spec("xdist") is None:
+        return []
+    # what 'pytest-benchmark' says of it would be an error
+    return ["-n", str(max(1, (os.cpu_count() or 1) // 2)), "-p", "no:benchmark"]
+
+
 @needs_triton
 @pytest.mark.slow
 def test_kernels_in_the_interpreter() -> None:
@@ -46,7 +54,7 @@ def test_kernels_in_the_interpreter() -> None:
 @needs_triton
 @pytest.mark.cuda
 def test_kernels_on_a_gpu() -> None:
-    run(["-m", "pytest", "-q", "-x", "tests/ops/triton_cases.py"], interpret=False)
+    run(["-m", "pytest", "-q", *side_by_side(), "tests/ops/triton_cases.py"], interpret=False)
 
 
 @needs_triton

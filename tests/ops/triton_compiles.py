@@ -32,8 +32,8 @@ CASES = [
     (torch.float32, 20, True), (torch.bfloat16, 64, False), (torch.bfloat16, 8, False),
     (torch.bfloat16, 16, False), (torch.float32, 16, False),
 ]  # fmt: skip
-# Instructions a score, of the tiles that were fastest. A multiprocessor issues eight in the time of the power of two that every
-# score takes: with 16, powers of two are computed at half of their rate.
+# Instructions a score, of the tiles that were fastest. A multiprocessor issues eight in the time
+# of the power of two that every score takes: with 16, they are computed at half of their rate.
 MOST = {
     (torch.bfloat16, 16, "tiled_forward"): 8.5,
     (torch.bfloat16, 16, "tiled_backward_rows"): 8.5,
@@ -86,6 +86,8 @@ def compile_only(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
         names = "B", "BQ", "BK", "BT", "BE", "HB", "D", "PARTS", "num_warps"
         sides = ", ".join(f"{name}={kwargs[name]}" for name in names if name in kwargs)
         usage = usage_of(compiled.asm["cubin"])
+        # more than a small tile has to share: products of it would be wrong
+        assert not re.search(r"kWidth = (4|8|16)", compiled.asm["ttgir"])
         said = (
             f"  {kernel.fn.__name__}({sides}): {shared} bytes of shared memory, "
             f"{usage.registers} registers, {usage.spilled} bytes spilled"
