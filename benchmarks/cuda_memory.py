@@ -20,55 +20,60 @@ NODES = (10_000, 50_000, 100_000, 200_000)
 
 
 def run(section: Section) -> None:
-    """A row for each size and candidate; checked at the smallest size.
+    """A row for each candidate and size; checked at the smallest size.
 
-    A candidate is not run where its time, growing with the square of the nodes, or its memory,
-    growing as from the size before, would not fit.
+    A candidate is not run where its time, growing with the square of the nodes, would not fit, nor
+    after it has failed on a smaller graph.
     """
-    dtype = torch.bfloat16
     sizes = (40, 80) if section.tiny else NODES
-    last: dict[str, Row] = {}
-    for n in sizes:
-        if not section.has_time(f"{n} nodes"):
-            continue
-        torch.manual_seed(0)
-        layout = GraphLayout.from_sizes([n], section.device)
-        joined = torch.randn(n, 3, HEADS, CHANNELS, device=section.device).to(dtype)
-        joined.requires_grad_()
-        runs, objections = candidates(joined, layout)
-        want = partial(ours, "reference", joined.float(), layout)
-        problem = Problem({"joined": joined}, lambda p, want=want: want())
-        for name, text in objections.items():
-            section.add({"nodes": n, "candidate": name, "objection": text})
-        for name, candidate in runs.items():
+    smallest, layout = graph_of(sizes[0], section.device)
+    runs, objections = candidates(smallest, layout)
+    want = partial(ours, "reference", smallest.float(), layout)
+    problem = Problem({"joined": smallest}, lambda p: want())
+    for name, text in objections.items():
+        section.add({"nodes": sizes[0], "candidate": name, "objection": text})
+    for name, checked in runs.items():
+        before: Row = {}
+        for n in sizes:
             row: Row = {"nodes": n, "candidate": name, "heads": HEADS, "channels": CHANNELS}
             row |= {"dtype": "bfloat16", "scores": n * n * HEADS}
-            before = last.get(name)
-            if n > sizes[0] and before is None:
+            if n > sizes[0] and not before:
                 section.add(row | {"error": "not run: it failed on a smaller graph"})
                 continue
-            growth = 0.0 if before is None else (n / before["nodes"]) ** 2
-            seconds = growth * 2.5 * (before or {}).get("train_ms", 0.0) / 1e3
+            growth = (n / before["nodes"]) ** 2 if before else 0.0
+            seconds = growth * 2.5 * before.get("train_ms", 0.0) / 1e3
             if not section.has_time(f"{name}, {n} nodes", seconds):
                 continue
             try:
+                joined, candidate = smallest, checked
                 if n == sizes[0]:
                     row["difference"] = problem.difference(name, candidate)
-                call = call_of(problem, candidate, "train")
+                else:
+                    joined, layout = graph_of(n, section.device)
+                    candidate = candidates(joined, layout)[0][name]
+                own = Problem({"joined": joined}, problem.want)
+                call = call_of(own, candidate, "train")
                 row["peak_mib"] = peak_mib(call, section.device)
                 start = time.perf_counter()
                 call()
                 if section.device == "cuda":
                     torch.cuda.synchronize()
                 row["train_ms"] = round(1e3 * (time.perf_counter() - start), 3)
-                last[name] = row
+                before = row
             except AssertionError as error:
-                row["wrong"] = said(error)
+                before, row["wrong"] = {}, said(error)
             except Exception as error:
-                row["error"] = said(error)
+                before, row["error"] = {}, said(error)
             section.add(row)
             if section.device == "cuda":
                 torch.cuda.empty_cache()
+
+
+def graph_of(n: int, device: str) -> tuple[Tensor, GraphLayout]:
+    """``joined [n, 3, H, C]`` of one graph, and its layout."""
+    torch.manual_seed(0)
+    joined = torch.randn(n, 3, HEADS, CHANNELS, device=device).to(torch.bfloat16)
+    return joined.requires_grad_(), GraphLayout.from_sizes([n], device)
 
 
 def ours(name: str, joined: Tensor, layout: GraphLayout, p: float = 0.0) -> Tensor:

@@ -38,7 +38,7 @@ MOST = {
     (torch.bfloat16, 16, "tiled_forward"): 8.5,
     (torch.bfloat16, 16, "tiled_backward_rows"): 8.5,
     (torch.bfloat16, 16, "tiled_backward_cols"): 12,
-    (torch.float32, 16, "tiled_forward"): 24,
+    (torch.float32, 16, "tiled_forward"): 26,
     (torch.float32, 16, "tiled_backward_rows"): 32,
     (torch.float32, 16, "tiled_backward_cols"): 45,
 }
