@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from cuda_section import Row, Section, said
-from timing import batched, peak_mib, ratio
+from timing import batched, kernel_us, peak_mib, ratio
 from torch import Tensor
 
 # largest difference, relative to the largest number of a tensor
@@ -121,6 +121,10 @@ def compared(
                     call()
                     if peak:
                         found[name][f"{mode}_peak_mib"] = peak_mib(call, section.device)
+                    if section.device == "cuda":
+                        # what of the time is the device's: the rest is Python, autograd, launches
+                        us = sum(kernel_us(call).values())
+                        found[name][f"{mode}_device_ms"] = round(us / 1e3, 5)
                     calls[name] = call
             if calls:
                 ratios[mode] = side_by_side(calls, found, mode, peer, seconds)

@@ -20,7 +20,8 @@ def exp_shares(parts: Row) -> Iterator[Row]:
         for row in parts.get(part, {}).get("rows", []) if ceiling else []:
             for name, found in row["candidates"].items():
                 if "forward_ms" in found and row["bias"] is None and row["dropout"] == 0:
-                    share = row["scores"] / (found["forward_ms"] / 1e3) / ceiling
+                    ms = found.get("forward_device_ms", found["forward_ms"])
+                    share = row["scores"] / (ms / 1e3) / ceiling
                     yield {"candidate": name, "share": round(share, 4),
                            **{k: row[k] for k in ("shape", "channels", "dtype")}}  # fmt: skip
 

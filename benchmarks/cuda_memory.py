@@ -16,7 +16,7 @@ from pyg_gt import GraphLayout, attention, explain_choice
 from pyg_gt.ops._dispatch import BACKENDS
 
 HEADS, CHANNELS = 4, 16
-NODES = (10_000, 50_000, 100_000, 200_000)
+NODES = (2_000, 10_000, 50_000, 100_000, 200_000)
 
 
 def run(section: Section) -> None:

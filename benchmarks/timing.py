@@ -117,6 +117,18 @@ def peak_mib(call: Callable[[], Any], device: str = "cpu") -> float:
     return round(max(held, default=0) / 2**20, 1)
 
 
+def kernel_us(call: Callable[[], Any], count: int = 5) -> dict[str, float]:
+    """Microseconds of each kernel of a call on a GPU, by name, all its launches together."""
+    call()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
+        for _ in range(count):
+            call()
+        torch.cuda.synchronize()
+    events = profiler.key_averages()
+    return {e.key: e.device_time_total / count for e in events if e.device_time_total}
+
+
 def environment() -> dict[str, Any]:
     """What a figure is worth nothing without."""
     return {

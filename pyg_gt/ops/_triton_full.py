@@ -86,7 +86,7 @@ class Problem:
     def tiles(self, query: Tensor) -> Tiles:
         """Tiles that suit this problem."""
         biased = self.pairs is not None or self.table is not None
-        return tiles_of(query.size(2), query.dtype, biased)
+        return tiles_of(query.size(2), query.dtype, biased, self.seed is not None)
 
     def known(self) -> dict[Any, Again]:
         """Calls on these layouts, to be made once more."""

@@ -76,7 +76,7 @@ def test_every_node_has_one_program(channels: int, kind: str) -> None:
     query_layout = layout
     if kind == "cross":
         query_layout = layout_of([0, 3, 70, 200, 4, 0, 130, 1, 16, 64, 300])
-    tiles = tiles_of(channels, torch.float32, False)
+    tiles = tiles_of(channels, torch.float32)
     programs = programs_of(query_layout, layout, tiles)
     assert programs is programs_of(query_layout, layout, tiles)
     queries, keys = (torch.zeros(x.num_nodes, dtype=torch.int64) for x in (query_layout, layout))
@@ -104,7 +104,7 @@ def test_every_node_has_one_program(channels: int, kind: str) -> None:
 
 
 def test_a_graph_has_its_tile_by_its_own_size() -> None:
-    tiles = tiles_of(16, torch.float32, False)
+    tiles = tiles_of(16, torch.float32)
     for n in (1, 16, 17, 64):
         alone, among = (layout_of(x) for x in ([n], [3, 40, n, 300]))
         ((side, _),) = programs_of(alone, alone, tiles).small

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from pyg_gt import EdgeBias, GraphLayout, PairBias, TableBias
-from pyg_gt.ops import AttentionBias, _reference, _triton, _triton_full
+from pyg_gt import EdgeBias, EdgeMask, GraphLayout, PairBias, TableBias, attention
+from pyg_gt.ops import AttentionBias, _dispatch, _reference, _triton, _triton_full
 from pyg_gt.ops._dispatch import _inputs
 from pyg_gt.ops._inputs import Inputs
 
@@ -277,6 +277,15 @@ def test_tables(name: str, rows: int) -> None:
         assert_is_the_reference(case)
 
 
+@pytest.mark.parametrize("index", ["uint8", "int16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_narrow_indices_with_dropout(dtype: torch.dtype, index: str) -> None:
+    """On a GPU, 8 bits made triton lay out products wrongly."""
+    case = Case(*[layout_of([5, 20, 35], "unsorted", DEVICE)] * 2, dtype, heads=1, channels=8)
+    BIASES[f"table-{index}"](case)
+    assert_is_the_reference(case, 0.3)
+
+
 def test_several_biases_of_one_kind_add_up() -> None:
     case = make(bias="additive")
     first = case.biases
@@ -536,3 +545,78 @@ def test_traced_code_sees_one_graph_for_all_batches() -> None:
         for a, b in zip(gradients(got, leaves), gradients(want, leaves), strict=True):
             torch.testing.assert_close(a, b)
     assert counter.frame_count == 1
+
+
+KNOWN = {
+    "full": lambda case: (),
+    "mask": lambda case: (EdgeMask(random_edges(case.query_layout, case.layout, repeats=True)),),
+    "mask with more": lambda case: (mask_with_more(case),),
+}
+
+
+def mask_with_more(case: Case) -> EdgeMask:
+    edges = random_edges(case.query_layout, case.layout, repeats=True)
+    count = edges.size(1)
+    return EdgeMask(edges, case.leaf(count, case.heads), case.leaf(count, case.heads, 8))
+
+
+@pytest.mark.parametrize("query_sizes", [[5, 3], [2, 4]])
+@pytest.mark.parametrize("kind", list(KNOWN))
+def test_a_call_like_an_earlier_one_is_not_checked_again(
+    kind: str, query_sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = []
+    check = _dispatch.checked
+    monkeypatch.setattr(_dispatch, "checked", lambda *args: checks.append(1) or check(*args))
+    query_layout = layout = layout_of([5, 3], "unsorted", DEVICE)
+    if query_sizes != [5, 3]:
+        query_layout = layout_of(query_sizes, "unsorted", DEVICE)
+    case = Case(query_layout, layout, torch.float32, heads=2, channels=8)
+    case.biases = KNOWN[kind](case)
+    for p in (0.0, 0.3):
+        results = []
+        for _ in range(3):
+            torch.manual_seed(3)
+            out = case.attention("triton", dropout_p=p)
+            results.append(gradients(out, list(case.leaves.values())))
+        assert len(checks) == 1
+        for again in results[1:]:
+            assert all(map(torch.equal, again, results[0]))
+        torch.manual_seed(3)
+        want = case.attention("reference", dropout_p=p)
+        torch.testing.assert_close(results[0][0], want, rtol=0, atol=3e-5)
+        checks.clear()
+    with torch.no_grad():  # whatever autograd does
+        case.attention("triton")
+    assert not checks
+    kwargs: dict[str, object]
+    for kwargs in ({"scale": 0.3}, {"dropout_p": 0.2}):
+        case.attention("triton", **kwargs)
+        case.attention("triton", **kwargs)
+        assert checks.pop() and not checks
+    half = [x.detach().half() for x in (case.query, case.key, case.value)]
+    arguments = case.layout, case.biases
+    more = {"query_layout": case.query_layout, "backend": "triton"}
+    if kind != "mask with more":
+        attention(*half, *arguments, **more)
+        assert checks.pop() and not checks
+    wrong = [case.query, case.key, case.value[:, :1]]
+    with pytest.raises(ValueError, match="'key' and 'value' must have one shape"):
+        attention(*wrong, *arguments, **more)
+    with pytest.raises(ValueError, match="'dropout_p' must lie in"):
+        attention(case.query, case.key, case.value, *arguments, dropout_p=1.5, **more)
+
+
+def test_what_looks_on_is_seen_in_calls_like_an_earlier_one() -> None:
+    case = make("small")
+    case.attention("triton")
+    before = (case.query, case.key, case.value)
+    with torch.autograd.forward_ad.dual_level():
+        key = torch.autograd.forward_ad.make_dual(case.key.detach(), torch.ones_like(case.key))
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            attention(case.query, key, case.value, case.layout, backend="triton")
+    with pytest.raises(NotImplementedError, match="no rule for 'torch.func'"):
+        torch.func.grad(lambda q: attention(q, *before[1:], case.layout, backend="triton").sum())(
+            case.query.detach()
+        )
+    assert torch.equal(case.attention("triton"), case.attention("triton"))
