@@ -72,7 +72,7 @@ def attention(
         for chosen in _ORDER:
             if (reason := chosen.unsupported(inputs)) is None:
                 if chosen.NAME == _triton.NAME:
-                    _triton_known.remember(call, inputs)
+                    _triton_known.remember(call)
                 return chosen.forward(inputs)
             reasons[chosen.NAME] = reason
         lines = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
@@ -87,7 +87,7 @@ def attention(
             f"ask 'pyg_gt.explain_choice' which backends can"
         )
     if backend == _triton.NAME:
-        _triton_known.remember(call, inputs)
+        _triton_known.remember(call)
     return BACKENDS[backend].forward(inputs)
 
 

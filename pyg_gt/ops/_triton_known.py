@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from ..edge_layout import EdgeLayout
-from ..layout import GraphLayout
+from ..layout import DeferredLayout, GraphLayout
 from . import _triton_edges_op
 from ._addresses import is_plain
-from ._inputs import Inputs, Layout
 from ._philox import draw_seed
 from ._triton_full import Problem
 from ._triton_full_eager import attend
@@ -35,9 +34,9 @@ class Call(NamedTuple):
     query: Tensor
     key: Tensor
     value: Tensor
-    layout: Layout
+    layout: GraphLayout | DeferredLayout
     biases: Sequence[AttentionBias]
-    query_layout: Layout | None
+    query_layout: GraphLayout | DeferredLayout | None
     scale: float | None
     dropout_p: float
     backend: str
@@ -81,10 +80,8 @@ def as_before(call: Call) -> Tensor | None:
     return attend(problem, query, key, value)
 
 
-def remember(call: Call, inputs: Inputs) -> None:
-    """That Triton can run this call, which has become these inputs."""
-    if inputs.is_transformed:
-        return
+def remember(call: Call) -> None:
+    """That Triton can run this call."""
     read = _read(call, make=True)
     if read is not None:
         if len(read.known) >= _MOST:  # one layout for long, and a scale that changes
