@@ -13,7 +13,6 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -108,8 +107,7 @@ class GraphLayout:
         # the caller's object must not be held, and training cannot save an inference tensor
         batch = batch.clone() if batch.is_inference() else batch.detach()
         host = batch.to("cpu", torch.int64)
-        numbers = host.numpy()  # its operations take less time than torch's
-        low, high = (int(numbers.min()), int(numbers.max())) if numbers.size else (0, -1)
+        low, high = (int(x) for x in host.aminmax()) if host.numel() else (0, -1)
         if low < 0:
             raise ValueError(f"'batch' must not hold negative numbers (got {low})")
         if num_graphs is None:
@@ -119,8 +117,8 @@ class GraphLayout:
                 f"'batch' names graph {high}, but there are only {num_graphs} graphs; "
                 f"pass a larger 'num_graphs' or leave it out"
             )
-        sizes = np.bincount(numbers, minlength=num_graphs).tolist()
-        if (numbers[1:] >= numbers[:-1]).all():
+        sizes = torch.bincount(host, minlength=num_graphs).tolist()
+        if bool((host[1:] >= host[:-1]).all()):
             return cls._from_host_sizes(tuple(sizes), batch.device, batch.long())
         order = host.argsort(stable=True)
         starts = torch.tensor([0, *accumulate(sizes)])
