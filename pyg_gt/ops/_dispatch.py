@@ -14,7 +14,7 @@ from ._philox import draw_seed
 from .bias import AttentionBias
 
 # 'auto' takes the first without an objection; the reference, last, has none. On CUDA, 'triton' was
-# the fastest wherever it runs (benchmarks/results/cuda_*.json, "order").
+# the fastest wherever they were compared (benchmarks/results/cuda_*.json, "order").
 _ORDER = cast(tuple[Backend, ...], (_cpu, _triton, _sparse, _varlen, _sdpa, _flex, _reference))
 BACKENDS = {backend.NAME: backend for backend in _ORDER}
 
