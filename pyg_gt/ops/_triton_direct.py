@@ -19,6 +19,9 @@ _CELLS = {
     "fp32": ctypes.c_float, "f32": ctypes.c_float, "fp64": ctypes.c_double,
     "f64": ctypes.c_double,
 }  # fmt: skip
+_ONE = ctypes.c_uint(1)
+# arguments of the driver's function, each of its type in C
+Launch = tuple[Any, ...]
 
 
 class Direct:
@@ -33,25 +36,46 @@ class Direct:
     def __init__(self, compiled: Any, cells: list[Any], own: dict[str, Any]) -> None:
         metadata = compiled.metadata
         self._function = ctypes.c_void_p(compiled.function)
-        self._threads, self._shared = 32 * metadata.num_warps, metadata.shared
+        self._threads = ctypes.c_uint(32 * metadata.num_warps)
+        self._shared = ctypes.c_uint(metadata.shared)
         # two more, for memory that later versions of triton may be given beside
         self._alive = *cells, ctypes.c_uint64(0), ctypes.c_uint64(0)
         addresses = [ctypes.addressof(cell) for cell in self._alive]
         self._addresses = (ctypes.c_void_p * len(addresses))(*addresses)
-        self._own = list(own.items())
+        self._own = own
         # keeps the module, and so the function, loaded
         self._compiled = compiled
 
     def __call__(self, grid: int, own: Mapping[str, Any], stream: int) -> bool:
         """Whether the driver took it; where it did not, triton's launcher finds out why."""
-        for name, cell in self._own:
-            x = own[name]
-            cell.value = x.data_ptr() if isinstance(x, Tensor) else x
-        refused: int = _driver()(
-            self._function, grid, 1, 1, self._threads, 1, 1, self._shared, stream,
-            self._addresses, None,
+        for cell, number in self.written(own):
+            cell.value = number
+        return taken(self.launch(grid, ctypes.c_void_p(stream)))
+
+    def written(self, own: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+        """Cells with what a launch writes into them."""
+        return [(cell, number(own[name])) for name, cell in self._own.items()]
+
+    def launch(self, grid: int, stream: ctypes.c_void_p) -> Launch:
+        """With what lies in the cells, and in that of the stream, when the driver is asked."""
+        return (
+            self._function, ctypes.c_uint(grid), _ONE, _ONE, self._threads, _ONE, _ONE,
+            self._shared, stream, self._addresses, None,
         )  # fmt: skip
-        return refused == 0
+
+
+def taken(*launches: Launch) -> bool:
+    """Whether the driver takes them, one after the other; none after one that it refuses."""
+    driver = _driver()
+    for launch in launches:
+        if driver(*launch):
+            return False
+    return True
+
+
+def number(x: Any) -> Any:
+    """What a kernel is given."""
+    return 0 if x is None else x.data_ptr() if isinstance(x, Tensor) else x
 
 
 def direct(
@@ -84,7 +108,7 @@ def direct(
         cell = cells.get(name) if name in varying else None
         if cell is None:
             make = ctypes.c_uint64 if kind.startswith("*") else _CELLS[kind]
-            cell = make(x.data_ptr() if isinstance(x, Tensor) else x)
+            cell = make(number(x))
             if name in varying:
                 cells[name] = cell
             elif name in own:
@@ -121,9 +145,8 @@ def _is_there() -> bool:
 @cache
 def _driver() -> Any:
     """``cuLaunchKernel`` of the CUDA driver API."""
+    # No 'argtypes': arguments are of C's types already, and to convert them takes as long again as
+    # the call does.
     launch = ctypes.CDLL("libcuda.so.1").cuLaunchKernel
-    launch.argtypes = [
-        ctypes.c_void_p, *[ctypes.c_uint] * 7, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
-    ]  # fmt: skip
     launch.restype = ctypes.c_int
     return launch

@@ -15,9 +15,10 @@ from torch import Tensor
 from ..edge_layout import EdgeLayout
 from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
+from ._triton_again import Known, key_of
 from ._triton_edge_programs import EdgePrograms, programs_by_source, programs_by_target
 from ._triton_edge_tiles import EdgeTiles, edge_tiles
-from ._triton_launch import Again, Arguments, Call, likeness, number_kind
+from ._triton_launch import Arguments, Call, Made, likeness, number_kind
 
 # parts of a heavy node that are summed at a time
 _PARTS = 4
@@ -43,22 +44,36 @@ class Problem(NamedTuple):
     dropout_p: float
 
 
+# names of what the kernels read of a call, and of what they write
+_READ = "query", "key", "value", "values", "features", "seed"
+_FORWARD = *_READ, "out", "stats"
+_BACKWARD = (
+    *_READ, "grad", "out", "stats", "query_grad", "key_grad", "value_grad", "values_grad",
+    "features_grad", "deltas",
+)  # fmt: skip
+
+
 def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
+    edges, values, features, seed, scale, p = problem
     out = query.new_empty(query.shape)
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
-    tiles = _tiles(problem, query)
-    programs = programs_by_target(problem.edges)
-    given = _given(problem, query, key, value) | programs.lists
-    call, known = _call("forward", problem, tiles, given, {"out": out, "stats": stats})
-    if not call.done_again(known):
-        call.keep(known, _launch_forward(programs, tiles, call.arguments(), out, stats))
+    reads = query, key, value, values, features, seed
+    tensors = *reads, out, stats
+    kind = key_of("forward", scale, p, reads=reads)
+    known: Known = edges.once("triton calls", Known)
+    if not known.done(kind, tensors, query):
+        programs, tiles = programs_by_target(edges), _tiles(problem, query)
+        call, as_given = _call("forward", problem, tiles, programs.lists, _FORWARD, tensors)
+        made = _launch_forward(programs, tiles, call.arguments(), out, stats)
+        if as_given:
+            known.keep(kind, made)
     return out, stats
 
 
 def _launch_forward(
     programs: EdgePrograms, tiles: EdgeTiles, arguments: Arguments, out: Tensor, stats: Tensor
-) -> Again | None:
+) -> Made | None:
     from ._triton_edge_kernels import combine_weighted, edge_forward
 
     _launch_light(edge_forward, programs, tiles, arguments)
@@ -85,55 +100,46 @@ def backward(
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
     """Gradients of query, key, value, values and features, those that ``needs`` asks for."""
-    leaves = query, key, value, problem.values, problem.features
+    edges, values, features, seed, scale, p = problem
+    leaves = query, key, value, values, features
     made = [
         x.new_empty(x.shape) if need and x is not None else None
         for x, need in zip(leaves, needs, strict=True)
     ]
-    dq, dk, dv, dvalues, dfeatures = made
-    given = _given(problem, query, key, value, grad.to(query.dtype)) | {"out": out, "stats": stats}
-    grads = {
-        "query_grad": dq, "key_grad": dk, "value_grad": dv, "values_grad": dvalues,
-        "features_grad": dfeatures,
-    }  # fmt: skip
     deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
-    tiles = _tiles(problem, query)
-    call, known = _call("backward", problem, tiles, given, grads | {"deltas": deltas})
-    if not call.done_again(known):
-        call.keep(known, _launch_backward(problem, tiles, call.arguments(), grads))
+    grad = grad if grad.dtype == query.dtype else grad.to(query.dtype)
+    reads = *leaves, seed, grad, out, stats
+    tensors = *reads, *made, deltas
+    kind = key_of("backward", scale, p, *needs, reads=reads)
+    known: Known = edges.once("triton calls", Known)
+    if not known.done(kind, tensors, query):
+        tiles = _tiles(problem, query)
+        call, as_given = _call("backward", problem, tiles, {}, _BACKWARD, tensors)
+        launched = _launch_backward(problem, tiles, call.arguments(), call.varying)
+        if as_given:
+            known.keep(kind, launched)
     return made
 
 
 def _launch_backward(
-    problem: Problem, tiles: EdgeTiles, arguments: Arguments, grads: Mapping[str, Tensor | None]
-) -> Again | None:
+    problem: Problem, tiles: EdgeTiles, arguments: Arguments, given: Mapping[str, Any]
+) -> Made | None:
     from ._triton_edge_backward_kernels import edge_backward_keys, edge_backward_queries
 
     heavy = 0
-    if any(x is not None for name, x in grads.items() if name != "value_grad"):
+    needs = {name for name in _BACKWARD if name.endswith("_grad") and given[name] is not None}
+    if needs - {"value_grad"}:
         programs = programs_by_target(problem.edges)
         heavy += programs.heavy.size(0)
-        rows = {"query_grad": grads["query_grad"]}
+        rows = {"query_grad": given["query_grad"]}
         _launch_rows(edge_backward_queries, programs, tiles, arguments, rows)
-    if grads["key_grad"] is not None or grads["value_grad"] is not None:
+    if needs & {"key_grad", "value_grad"}:
         programs = programs_by_source(problem.edges)
         heavy += programs.heavy.size(0)
-        rows = {name: grads[name] for name in ("key_grad", "value_grad")}
+        rows = {name: given[name] for name in ("key_grad", "value_grad")}
         _launch_rows(edge_backward_keys, programs, tiles, arguments, rows)
     again = arguments.end()
     return None if heavy else again
-
-
-def _given(
-    problem: Problem, query: Tensor, key: Tensor, value: Tensor, grad: Tensor | None = None
-) -> dict[str, Tensor | None]:
-    """What the kernels read of the caller's, by name."""
-    values, rows = problem.values, {"query": query, "key": key, "value": value}
-    named = {**rows, "features": problem.features, "grad": grad}
-    given = {name: None if x is None else with_dense_channels(x) for name, x in named.items()}
-    given["values"] = None if values is None else in_memory(values).contiguous()
-    given["seed"] = problem.seed
-    return given
 
 
 def _tiles(problem: Problem, query: Tensor) -> EdgeTiles:
@@ -216,18 +222,27 @@ def _call(
     of: str,
     problem: Problem,
     tiles: EdgeTiles,
-    given: Mapping[str, Tensor | None],
-    made: Mapping[str, Tensor | None],
-) -> tuple[Call, dict[Any, Again]]:
-    """All that kernels are given by name, and earlier calls along the same edges.
+    lists: Mapping[str, Tensor],
+    names: Sequence[str],
+    tensors: Sequence[Tensor | None],
+) -> tuple[Call, bool]:
+    """All that kernels are given by name, and whether they read the tensors as they came.
 
     Args:
         of: name of the kind of call.
         problem: the attention.
         tiles: how it is cut.
-        given: what kernels read.
-        made: what they write; of types that follow from what they read.
+        lists: the edges, where all kernels go through the same.
+        names: of the tensors.
+        tensors: what kernels read and write.
     """
+    given = dict(zip(names, tensors, strict=True))
+    for name in ("query", "key", "value", "features", "grad"):
+        if (x := given.get(name)) is not None:
+            given[name] = with_dense_channels(x)
+    if (values := given["values"]) is not None:
+        given["values"] = in_memory(values).contiguous()
+    as_given = all(x is given[name] for name, x in zip(names, tensors, strict=True))
     p, query = problem.dropout_p, given["query"]
     assert query is not None
     smallest = threshold(p) - 2**31
@@ -237,7 +252,7 @@ def _call(
     }  # fmt: skip
 
     def fixed() -> dict[str, Any]:
-        rows = {name: given[name] for name in ("query", "key", "value", "features", "grad")}
+        rows = {name: given.get(name) for name in ("query", "key", "value", "features", "grad")}
         strides, align = aligned_strides({k: x for k, x in rows.items() if x is not None})
         return {
             "features_row": 0, "features_head": 0, **strides,
@@ -247,8 +262,7 @@ def _call(
         }  # fmt: skip
 
     key = (
-        "edges", of, number_kind(smallest), *[x is None for x in made.values()],
-        *map(likeness, given.values()),
+        "edges", of, number_kind(smallest), *map(likeness, given.values()),
+        *map(likeness, lists.values()),
     )  # fmt: skip
-    known: dict[Any, Again] = problem.edges.once("triton calls", dict)
-    return Call(key, {**given, **made, **numbers}, fixed, query), known
+    return Call(key, {**given, **lists, **numbers}, names, fixed, query), as_given

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ from .._identity import IdentityCache
 from ..layout import GraphLayout
 from ._addresses import aligned_strides, in_memory, with_dense_channels
 from ._philox import threshold
-from ._triton_launch import Again, Arguments, Call, likeness, number_kind
+from ._triton_again import Known, key_of
+from ._triton_launch import Arguments, Call, Made, likeness, number_kind
 from ._triton_programs import programs_of
 from ._triton_tiles import Tiles, power_of_two, small_warps, tiles_of
 
@@ -76,43 +77,48 @@ class Problem:
         """The same, to be kept beside tensors that autograd keeps."""
         return self.with_tensors(None, None, None, None)
 
-    def tensors(self) -> dict[str, Tensor | None]:
-        """What the kernels read of it."""
-        return {
-            "pairs": _contiguous(self.pairs), "table": _contiguous(self.table),
-            "index": None if self.index is None else _in_words(self.index), "seed": self.seed,
-        }  # fmt: skip
-
     def tiles(self, query: Tensor) -> Tiles:
         """Tiles that suit this problem."""
         biased = self.pairs is not None or self.table is not None
         return tiles_of(query.size(2), query.dtype, biased, self.seed is not None)
 
-    def known(self) -> dict[Any, Again]:
+    def known(self) -> Known:
         """Calls on these layouts, to be made once more."""
         other = None if self.query_layout is self.layout else weakref.ref(self.layout)
-        made: dict[Any, Again] = self.query_layout.once(("triton calls", other), dict)
+        made: Known = self.query_layout.once(("triton calls", other), Known)
         return made
+
+
+# names of what the kernels read of a call, and of what they write
+_READ = "query", "key", "value", "pairs", "table", "index", "seed"
+_FORWARD = *_READ, "out", "stats"
+_BACKWARD = (
+    *_READ, "grad", "out", "stats", "slopes_out", "query_grad", "key_grad", "value_grad", "deltas",
+)  # fmt: skip
 
 
 def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
-    if problem.scale < 0:
-        return forward(replace(problem, scale=-problem.scale), -query, key, value)
+    scale = problem.scale
+    if scale < 0:
+        return forward(replace(problem, scale=-scale), -query, key, value)
     out = query.new_empty(query.shape)
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
-    tiles = problem.tiles(query)
-    given: dict[str, Tensor | None] = {
-        "query": with_dense_channels(query), "key": with_dense_channels(key),
-        "value": with_dense_channels(value), **problem.tensors(),
-    }  # fmt: skip
-    call, known = _call("forward", problem, tiles, given, {"out": out, "stats": stats})
-    if not call.done_again(known):
-        call.keep(known, _launch_forward(problem, tiles, call.arguments()))
+    reads = query, key, value, problem.pairs, problem.table, problem.index, problem.seed
+    tensors = *reads, out, stats
+    precision = _precision(query.dtype)
+    kind = key_of("forward", scale, problem.dropout_p, precision, reads=reads)
+    known = problem.known()
+    if not known.done(kind, tensors, query):
+        tiles = problem.tiles(query)
+        call, as_given = _call("forward", problem, tiles, precision, _FORWARD, tensors)
+        made = _launch_forward(problem, tiles, call.arguments())
+        if as_given:
+            known.keep(kind, made)
     return out, stats
 
 
-def _launch_forward(problem: Problem, tiles: Tiles, arguments: Arguments) -> Again | None:
+def _launch_forward(problem: Problem, tiles: Tiles, arguments: Arguments) -> Made | None:
     from ._triton_small_kernels import small_forward
     from ._triton_tiled_kernels import tiled_forward
 
@@ -155,40 +161,57 @@ def backward(
     needs_table: bool,
 ) -> Gradients:
     """The gradients; the kernels write into ``slopes [P, H]`` if it is not None."""
-    if problem.scale < 0:
-        problem = replace(problem, scale=-problem.scale)
+    scale = problem.scale
+    if scale < 0:
+        problem = replace(problem, scale=-scale)
         made = backward(problem, grad, -query, key, value, out, stats, slopes, needs_table)
         return made._replace(query=-made.query)
     dq, dk, dv = (x.new_empty(x.shape) for x in (query, key, value))
     tiles = problem.tiles(query)
-    given: dict[str, Tensor | None] = {
-        "query": with_dense_channels(query), "key": with_dense_channels(key),
-        "value": with_dense_channels(value),
-        "grad": with_dense_channels(grad.to(query.dtype)), "out": out, "stats": stats,
-        "slopes_out": slopes, **problem.tensors(),
-    }  # fmt: skip
     deltas = None
     if max(problem.query_layout.max_nodes, problem.layout.max_nodes) > tiles.small:
         deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
-    grads = {"query_grad": dq, "key_grad": dk, "value_grad": dv, "deltas": deltas}
-    if not needs_table or problem.table is None:
-        call, known = _call("backward", problem, tiles, given, grads, K=1, KP=16)
-        if not call.done_again(known):
-            call.keep(known, _launch_backward(problem, tiles, call.arguments(), None))
-        return Gradients(dq, dk, dv, slopes, None)
+    reads = (
+        query, key, value, problem.pairs, problem.table, problem.index, problem.seed,
+        grad if grad.dtype == query.dtype else grad.to(query.dtype), out, stats,
+    )  # fmt: skip
+    tensors = *reads, slopes, dq, dk, dv, deltas
+    precision = _precision(query.dtype)
+    if needs_table and problem.table is not None:
+        return Gradients(dq, dk, dv, slopes, _with_table(problem, tiles, precision, tensors))
+    kind = key_of(
+        "backward", scale, problem.dropout_p, precision, None if slopes is None else slopes.dtype,
+        reads=reads,
+    )  # fmt: skip
+    known = problem.known()
+    if not known.done(kind, tensors, query):
+        call, as_given = _call(
+            "backward", problem, tiles, precision, _BACKWARD, tensors, K=1, KP=16
+        )  # fmt: skip
+        launched = _launch_backward(problem, tiles, call.arguments(), None)
+        if as_given:
+            known.keep(kind, launched)
+    return Gradients(dq, dk, dv, slopes, None)
+
+
+def _with_table(
+    problem: Problem, tiles: Tiles, precision: str, tensors: Sequence[Tensor | None]
+) -> Tensor:
+    """The gradient ``[K, H]`` of the table, and all else."""
+    assert problem.table is not None
     # a vector of a kernel has a power of two of elements
     rows = problem.table.size(0)
     sizes = {"K": rows, "KP": max(16, power_of_two(rows))}
-    call, _ = _call("backward", problem, tiles, given, grads, **sizes)
+    call, _ = _call("backward", problem, tiles, precision, _BACKWARD, tensors, **sizes)
     count = programs_of(problem.query_layout, problem.layout, tiles).count
-    parts = query.new_empty((count, *problem.table.shape), dtype=torch.float32)
+    parts = problem.table.new_empty((count, *problem.table.shape), dtype=torch.float32)
     _launch_backward(problem, tiles, call.arguments(), parts)
-    return Gradients(dq, dk, dv, slopes, parts.sum(0))
+    return parts.sum(0)
 
 
 def _launch_backward(
     problem: Problem, tiles: Tiles, arguments: Arguments, parts: Tensor | None
-) -> Again | None:
+) -> Made | None:
     from ._triton_small_kernels import small_backward
     from ._triton_tiled_backward_kernels import tiled_backward_cols, tiled_backward_rows
 
@@ -230,28 +253,37 @@ def _call(
     of: str,
     problem: Problem,
     tiles: Tiles,
-    given: Mapping[str, Tensor | None],
-    made: Mapping[str, Tensor | None],
+    precision: str,
+    names: Sequence[str],
+    tensors: Sequence[Tensor | None],
     **more: int,
-) -> tuple[Call, dict[Any, Again]]:
-    """All that kernels are given by name, and earlier calls on the same layouts.
+) -> tuple[Call, bool]:
+    """All that kernels are given by name, and whether they read the tensors as they came.
 
     Args:
         of: name of the kind of call.
         problem: the attention.
         tiles: how it is cut.
-        given: what kernels read.
-        made: what they write; of types that follow from what they read.
+        precision: how numbers are multiplied.
+        names: of the tensors.
+        tensors: what kernels read and write.
         **more: constants.
     """
+    given = dict(zip(names, tensors, strict=True))
+    for name in ("query", "key", "value", "grad"):
+        if (x := given.get(name)) is not None:
+            given[name] = with_dense_channels(x)
+    for name in ("pairs", "table"):
+        if (x := given[name]) is not None:
+            given[name] = in_memory(x).contiguous()
+    if (index := given["index"]) is not None:
+        given["index"] = _in_words(index)
+    as_given = all(x is given[name] for name, x in zip(names, tensors, strict=True))
     p, query = problem.dropout_p, given["query"]
     assert query is not None
     heads = query.size(1)
     wide = max(tiles.rows, tiles.queries) * problem.layout.max_nodes * heads >= 2**31
-    precision = _precision(query.dtype)
-    given = {
-        **given, "query_order": problem.query_layout.order, "key_order": problem.layout.order
-    }  # fmt: skip
+    orders = {"query_order": problem.query_layout.order, "key_order": problem.layout.order}
     smallest = threshold(p) - 2**31
     numbers = {
         "scale": float(problem.scale), "threshold": smallest,
@@ -270,9 +302,9 @@ def _call(
 
     key = (
         of, precision, wide, number_kind(smallest), *more.values(),
-        *[x is None for x in made.values()], *map(likeness, given.values()),
+        *map(likeness, given.values()), *map(likeness, orders.values()),
     )  # fmt: skip
-    return Call(key, {**given, **made, **numbers}, fixed, query), problem.known()
+    return Call(key, {**given, **orders, **numbers}, names, fixed, query), as_given
 
 
 def _precision(dtype: torch.dtype) -> str:
@@ -304,7 +336,3 @@ def _in_words(index: Tensor) -> Tensor:
 
 
 _WORDS: IdentityCache[Tensor] = IdentityCache()
-
-
-def _contiguous(x: Tensor | None) -> Tensor | None:
-    return None if x is None else in_memory(x).contiguous()

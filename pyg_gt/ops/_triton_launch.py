@@ -3,24 +3,32 @@
 ``kernel[grid](...)`` looks at every argument to find the compilation that fits, which takes longer
 than a small graph does; a layer on a batch of molecules makes a dozen launches. Calls that need
 the same compilations differ in addresses and a few numbers: :class:`Arguments` of the first one
-are kept, and the others only write theirs in. On a batch that is known, as it is to all layers but
-the first, not even the tables of its programs are looked up.
+are kept, and the others only write theirs in.
 """
 
 from __future__ import annotations
 
+import ctypes
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._triton_direct import Direct, direct
+from ._triton_direct import Direct, direct, number
 
-# kinds of calls whose launches are remembered, in each thread
+# kinds of calls whose arguments are remembered, in each thread
 MAX_KNOWN = 256
+
+
+class Step(NamedTuple):
+    """A launch: a kernel, its number of programs, and arguments of it alone."""
+
+    kernel: Direct
+    grid: int
+    own: Mapping[str, Any]
 
 
 class Arguments:
@@ -30,46 +38,53 @@ class Arguments:
 
     Args:
         fixed: those that all calls of a kind have in common.
+        tensors: names of the tensors that each call brings.
+
+    Attributes:
+        addresses: where those tensors lie, in their order.
+        writer: number of the call that wrote all other cells last, see ``_triton_again``.
     """
 
-    def __init__(self, fixed: Mapping[str, Any]) -> None:
+    def __init__(self, fixed: Mapping[str, Any], tensors: Sequence[str]) -> None:
         self._fixed = dict(fixed)
         self._kernels: dict[tuple[Any, ...], Direct] = {}
-        self._cells: dict[str, Any] = {}
+        self.addresses = (ctypes.c_uint64 * len(tensors))()
+        self._cells: dict[str, Any] = {
+            name: ctypes.c_uint64.from_buffer(self.addresses, 8 * place)
+            for place, name in enumerate(tensors)
+        }
+        self._tensors = frozenset(tensors)
         self._varying: Mapping[str, Any] = {}
-        self._steps: list[_Step | None] = []
+        self._steps: list[Step | None] = []
         self._device, self._stream = -1, 0
         self._is_elsewhere = self._is_watched = False
+        self.writer = -1
 
     def __getitem__(self, name: str) -> Any:
         return self._fixed[name]
 
     def begin(self, varying: Mapping[str, Any], beside: Tensor) -> None:
         """Takes what a call brings; its kernels run on the device of ``beside``."""
+        self.writer = -1
         for name, cell in self._cells.items():
-            x = varying[name]
-            cell.value = x.data_ptr() if isinstance(x, Tensor) else x
+            cell.value = number(varying[name])
         self._varying, self._steps = varying, []
-        self._is_watched = _is_watched()
+        self._is_watched = is_watched()
         self._device = device = beside.get_device()
         if device >= 0:
             self._is_elsewhere = device != torch.cuda.current_device()
             self._stream = torch._C._cuda_getCurrentRawStream(device)
 
-    def again(self, varying: Mapping[str, Any], beside: Tensor, steps: Iterable[_Step]) -> bool:
-        """Launches what an earlier call did; False, before or amid, where that cannot be."""
-        self.begin(varying, beside)
-        self._varying = {}
-        if self._is_elsewhere or self._is_watched:
-            return False
-        stream = self._stream
-        return all([kernel(grid, own, stream) for kernel, grid, own in steps])
-
-    def end(self) -> Again | None:
+    def end(self) -> Made | None:
         """Lets go of the call's tensors; its launches, if all of them can be repeated."""
+        cells = self._cells.items()
+        others = [(x, self._varying[name]) for name, x in cells if name not in self._tensors]
         self._varying, steps = {}, self._steps
         made = [step for step in steps if step is not None]
-        return Again(self, made) if len(made) == len(steps) else None
+        # of one kernel twice, each launch writes what the other has written
+        if len({id(step.kernel) for step in made}) < len(steps):
+            return None
+        return Made(self, made, others)
 
     def launch(self, kernel: Any, grid: int, own: Mapping[str, Any], **options: int) -> None:
         """Runs a kernel on the current stream.
@@ -106,20 +121,21 @@ class Arguments:
                 ready = direct(compiled, needed, varying, own, self._cells)
                 if ready is not None:
                     self._kernels[key] = ready
-        self._steps.append(None if ready is None else _Step(ready, grid, own))
+        self._steps.append(None if ready is None else Step(ready, grid, own))
 
 
-class _Step(NamedTuple):
-    kernel: Direct
-    grid: int
-    own: Mapping[str, Any]
+class Made(NamedTuple):
+    """The launches of a call.
 
-
-class Again(NamedTuple):
-    """The launches of a call, and what they read and write of it."""
+    Attributes:
+        arguments: what they have in common.
+        steps: one for each.
+        others: cells of what is no tensor of the call, with what the call wrote into them.
+    """
 
     arguments: Arguments
-    steps: list[_Step]
+    steps: list[Step]
+    others: list[tuple[Any, Any]]
 
 
 class Call(NamedTuple):
@@ -128,19 +144,16 @@ class Call(NamedTuple):
     Attributes:
         key: calls of one key have kinds of :attr:`varying` and values of :attr:`fixed` in common.
         varying: tensors, numbers and None, by name.
+        tensors: names of those of them that a call brings or makes, in an order of their own.
         fixed: makes all other arguments.
         beside: a tensor on the device of the kernels.
     """
 
     key: tuple[Any, ...]
     varying: Mapping[str, Any]
+    tensors: Sequence[str]
     fixed: Callable[[], Mapping[str, Any]]
     beside: Tensor
-
-    def done_again(self, known: Mapping[Any, Again]) -> bool:
-        """Whether one of the ``known`` calls was like this one; its launches are made then."""
-        again = known.get((threading.get_ident(), self.key))
-        return again is not None and again.arguments.again(self.varying, self.beside, again.steps)
 
     def arguments(self) -> Arguments:
         """Those of an earlier call of the same key, or new ones; ready for launches."""
@@ -154,16 +167,9 @@ class Call(NamedTuple):
         if made is None:
             if len(known) >= MAX_KNOWN:
                 known.clear()
-            made = known[key] = Arguments(self.fixed())
+            made = known[key] = Arguments(self.fixed(), self.tensors)
         made.begin(self.varying, self.beside)
         return made
-
-    def keep(self, known: dict[Any, Again], again: Again | None) -> None:
-        """For later calls with the same tables of programs."""
-        if again is not None:
-            if len(known) >= MAX_KNOWN:
-                known.clear()
-            known[threading.get_ident(), self.key] = again
 
 
 def likeness(x: Tensor | None) -> Any:
@@ -176,6 +182,15 @@ def likeness(x: Tensor | None) -> Any:
 def number_kind(x: int) -> int:
     """Numbers that have it in common need the same compilations."""
     return (x == 1) + 2 * (x % 16 == 0) + 4 * (-(2**31) <= x < 2**31)
+
+
+def is_watched() -> bool:
+    """Whether somebody wants to be told of launches."""
+    runtime = _knobs().runtime
+    for hook in (runtime.launch_enter_hook, runtime.launch_exit_hook):
+        if hook is not None and getattr(hook, "calls", True):
+            return True
+    return False
 
 
 def _kind(x: Any) -> Any:
@@ -203,12 +218,3 @@ def _knobs() -> Any:
     from triton import knobs
 
     return knobs
-
-
-def _is_watched() -> bool:
-    """Whether somebody wants to be told of launches."""
-    runtime = _knobs().runtime
-    for hook in (runtime.launch_enter_hook, runtime.launch_exit_hook):
-        if hook is not None and getattr(hook, "calls", True):
-            return True
-    return False

@@ -1,0 +1,109 @@
+"""Calls of Triton's kernels made once more, with other tensors.
+
+On a batch that is known, as it is to all layers but the first, a call differs from an earlier one
+in the addresses of its tensors. They are written where the kernels' arguments lie, and that is all
+there is to do before the launches.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._triton_direct import number, taken
+from ._triton_launch import Made, is_watched
+
+# calls on a layout that are remembered
+MAX_KNOWN = 256
+_NUMBERS = itertools.count()
+
+
+class Again:
+    """A call that was made, and can be made once more; in the thread that made it."""
+
+    def __init__(self, made: Made) -> None:
+        self._arguments, steps, others = made
+        self._number = next(_NUMBERS)
+        self._stream = ctypes.c_void_p()
+        self._launches = [kernel.launch(grid, self._stream) for kernel, grid, _ in steps]
+        self._written = [(cell, number(x)) for cell, x in others]
+        for kernel, _, own in steps:
+            self._written += kernel.written(own)
+        self._alive = others, steps
+
+    def __call__(self, tensors: Sequence[Tensor | None], device: int) -> bool:
+        """Whether all was launched; if not, some of it may have been.
+
+        Args:
+            tensors: of kinds as before, in the order of the names in the arguments.
+            device: where they are; below zero on the CPU.
+        """
+        if device >= 0:
+            if device != torch.cuda.current_device():
+                return False
+            self._stream.value = torch._C._cuda_getCurrentRawStream(device)
+        if is_watched():
+            return False
+        arguments = self._arguments
+        if arguments.writer != self._number:
+            for cell, value in self._written:
+                cell.value = value
+            arguments.writer = self._number
+        arguments.addresses[:] = [0 if x is None else x.data_ptr() for x in tensors]
+        return taken(*self._launches)
+
+
+class Known:
+    """Calls that were made on a layout, or along edges."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Any, ...], Again] = {}
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def done(
+        self, key: tuple[Any, ...], tensors: Sequence[Tensor | None], beside: Tensor
+    ) -> bool:
+        """Whether one of them was like this one; its launches are made then.
+
+        Args:
+            key: of this thread, see :func:`key_of`.
+            tensors: what it reads, and what it writes.
+            beside: a tensor on the device of the kernels.
+        """
+        again = self._made.get(key)
+        return again is not None and again(tensors, beside.get_device())
+
+    def keep(self, key: tuple[Any, ...], made: Made | None) -> None:
+        """For later calls of the same key."""
+        if made is not None:
+            if len(self._made) >= MAX_KNOWN:
+                self._made.clear()
+            self._made[key] = Again(made)
+
+
+def key_of(*kind: Any, reads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    """What calls on a layout have in common that differ in addresses alone.
+
+    Args:
+        *kind: what kind of call it is, with all numbers.
+        reads: the tensors that it reads, as they come.
+    """
+    return (
+        threading.get_ident(), *kind,
+        *[
+            x if x is None
+            else (
+                x.dtype, x.shape, x.stride(), x.data_ptr() % 16 == 0,
+                x.is_neg() or x._is_zerotensor(),  # not what lies in memory
+            )
+            for x in reads
+        ],
+    )  # fmt: skip
