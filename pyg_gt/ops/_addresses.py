@@ -25,6 +25,18 @@ def is_plain(x: Tensor) -> bool:
     )
 
 
+def apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
+    """``function.apply``, in a fraction of the time where no argument is wrapped."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    for x in args:
+        if isinstance(x, Tensor) and wrapped(x):
+            out: Tensor = function.apply(*args)
+            return out
+    # what 'apply' itself calls where no transform is at work
+    out = super(torch.autograd.Function, function).apply(*args)  # type: ignore[misc]
+    return out
+
+
 def may_come_back_changed() -> bool:
     """Whether tensors that autograd saves now go through a hook, which may give back others."""
     hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
@@ -48,6 +60,12 @@ def in_memory(x: Tensor) -> Tensor:
     """``x``, or a copy if its numbers are not those in memory."""
     # '.imag' of a conjugate is negated when it is read; torch's zeros may have no memory at all
     return x.clone() if x.is_neg() or x._is_zerotensor() else x
+
+
+def empty_like(x: Tensor) -> Tensor:
+    """Room for as many numbers, side by side."""
+    # in half the time of 'new_empty'
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def with_dense_channels(x: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def attention(
     call = _triton_known.Call(
         query, key, value, layout, biases, query_layout, scale, dropout_p, backend
     )
-    if not torch.compiler.is_compiling() and isinstance(biases, Sequence):
+    if not torch.compiler.is_compiling() and type(biases) in (tuple, list):
         out = _triton_known.as_before(call)
         if out is not None:
             return out

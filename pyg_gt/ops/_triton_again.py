@@ -11,6 +11,8 @@ import ctypes
 import itertools
 import threading
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -44,19 +46,20 @@ class Again:
             tensors: of kinds as before, in the order of the names in the arguments.
             device: where they are; below zero on the CPU.
         """
+        addresses = [0 if x is None else x.data_ptr() for x in tensors]
+        if not are_aligned(addresses) or is_watched():
+            return False
         if device >= 0:
-            if device != torch.cuda.current_device():
+            if device != torch._C._cuda_getDevice():
                 return False
             self._stream.value = torch._C._cuda_getCurrentRawStream(device)
-        if is_watched():
-            return False
         arguments = self._arguments
         if arguments.writer != self._number:
             for cell, value in self._written:
                 cell.value = value
             arguments.writer = self._number
-        arguments.addresses[:] = [0 if x is None else x.data_ptr() for x in tensors]
-        return taken(*self._launches)
+        arguments.addresses[:] = addresses
+        return taken(self._launches)
 
 
 class Known:
@@ -81,12 +84,15 @@ class Known:
         again = self._made.get(key)
         return again is not None and again(tensors, beside.get_device())
 
-    def keep(self, key: tuple[Any, ...], made: Made | None) -> None:
+    def keep(
+        self, key: tuple[Any, ...], made: Made | None, tensors: Sequence[Tensor | None]
+    ) -> None:
         """For later calls of the same key."""
-        if made is not None:
-            if len(self._made) >= MAX_KNOWN:
-                self._made.clear()
-            self._made[key] = Again(made)
+        if made is None or not are_aligned([0 if x is None else x.data_ptr() for x in tensors]):
+            return
+        if len(self._made) >= MAX_KNOWN:
+            self._made.clear()
+        self._made[key] = Again(made)
 
 
 def key_of(*kind: Any, reads: Sequence[Tensor | None]) -> tuple[Any, ...]:
@@ -96,14 +102,15 @@ def key_of(*kind: Any, reads: Sequence[Tensor | None]) -> tuple[Any, ...]:
         *kind: what kind of call it is, with all numbers.
         reads: the tensors that it reads, as they come.
     """
-    return (
-        threading.get_ident(), *kind,
-        *[
-            x if x is None
-            else (
-                x.dtype, x.shape, x.stride(), x.data_ptr() % 16 == 0,
-                x.is_neg() or x._is_zerotensor(),  # not what lies in memory
-            )
-            for x in reads
-        ],
-    )  # fmt: skip
+    key = [threading.get_ident(), *kind]
+    for x in reads:
+        if x is None:
+            key.append(None)
+        else:  # and whether its numbers are those in memory
+            key += x.dtype, x.shape, x.stride(), x.is_neg() or x._is_zerotensor()
+    return tuple(key)
+
+
+def are_aligned(addresses: Sequence[int]) -> bool:
+    """Whether all are multiples of 16, as mostly they are: kernels are compiled for it."""
+    return not reduce(or_, addresses, 0) & 15

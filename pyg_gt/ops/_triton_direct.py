@@ -50,7 +50,7 @@ class Direct:
         """Whether the driver took it; where it did not, triton's launcher finds out why."""
         for cell, number in self.written(own):
             cell.value = number
-        return taken(self.launch(grid, ctypes.c_void_p(stream)))
+        return taken([self.launch(grid, ctypes.c_void_p(stream))])
 
     def written(self, own: Mapping[str, Any]) -> list[tuple[Any, Any]]:
         """Cells with what a launch writes into them."""
@@ -64,7 +64,7 @@ class Direct:
         )  # fmt: skip
 
 
-def taken(*launches: Launch) -> bool:
+def taken(launches: Iterable[Launch]) -> bool:
     """Whether the driver takes them, one after the other; none after one that it refuses."""
     driver = _driver()
     for launch in launches:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..edge_layout import EdgeLayout
-from ._addresses import aligned_strides, in_memory, with_dense_channels
+from ._addresses import aligned_strides, empty_like, in_memory, with_dense_channels
 from ._philox import threshold
 from ._triton_again import Known, key_of
 from ._triton_edge_programs import EdgePrograms, programs_by_source, programs_by_target
@@ -56,7 +56,7 @@ _BACKWARD = (
 def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
     edges, values, features, seed, scale, p = problem
-    out = query.new_empty(query.shape)
+    out = empty_like(query)
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
     reads = query, key, value, values, features, seed
     tensors = *reads, out, stats
@@ -67,7 +67,7 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
         call, as_given = _call("forward", problem, tiles, programs.lists, _FORWARD, tensors)
         made = _launch_forward(programs, tiles, call.arguments(), out, stats)
         if as_given:
-            known.keep(kind, made)
+            known.keep(kind, made, tensors)
     return out, stats
 
 
@@ -103,7 +103,7 @@ def backward(
     edges, values, features, seed, scale, p = problem
     leaves = query, key, value, values, features
     made = [
-        x.new_empty(x.shape) if need and x is not None else None
+        empty_like(x) if need and x is not None else None
         for x, need in zip(leaves, needs, strict=True)
     ]
     deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
@@ -117,7 +117,7 @@ def backward(
         call, as_given = _call("backward", problem, tiles, {}, _BACKWARD, tensors)
         launched = _launch_backward(problem, tiles, call.arguments(), call.varying)
         if as_given:
-            known.keep(kind, launched)
+            known.keep(kind, launched, tensors)
     return made
 
 

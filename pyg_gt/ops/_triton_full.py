@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from .._identity import IdentityCache
 from ..layout import GraphLayout
-from ._addresses import aligned_strides, in_memory, with_dense_channels
+from ._addresses import aligned_strides, empty_like, in_memory, with_dense_channels
 from ._philox import threshold
 from ._triton_again import Known, key_of
 from ._triton_launch import Arguments, Call, Made, likeness, number_kind
@@ -39,8 +38,7 @@ def is_installed() -> bool:
     return find_spec("triton") is not None
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(NamedTuple):
     """One attention, but for query, key and value.
 
     Attributes:
@@ -48,7 +46,7 @@ class Problem:
         layout: how the keys are.
         pairs: ``[P, H]``, or None.
         table: ``[K, H]``, or None.
-        index: ``[P]``, rows of ``table``.
+        table_index: ``[P]``, rows of ``table``.
         seed: ``[1]``, or None without dropout.
         scale: factor of the scores. Kernels are given none below zero, and the queries negated:
             they look for the largest score before they multiply.
@@ -59,23 +57,14 @@ class Problem:
     layout: GraphLayout
     pairs: Tensor | None
     table: Tensor | None
-    index: Tensor | None
+    table_index: Tensor | None
     seed: Tensor | None
     scale: float
     dropout_p: float
 
-    def with_tensors(
-        self, pairs: Tensor | None, table: Tensor | None, index: Tensor | None, seed: Tensor | None
-    ) -> Problem:
-        """The same with these in place of its own."""
-        if pairs is self.pairs and table is self.table and index is self.index:
-            if seed is self.seed:  # mostly, all are None
-                return self
-        return replace(self, pairs=pairs, table=table, index=index, seed=seed)
-
-    def without_tensors(self) -> Problem:
+    def without_biases(self) -> Problem:
         """The same, to be kept beside tensors that autograd keeps."""
-        return self.with_tensors(None, None, None, None)
+        return self._replace(pairs=None, table=None, table_index=None)
 
     def tiles(self, query: Tensor) -> Tiles:
         """Tiles that suit this problem."""
@@ -101,10 +90,10 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
     """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
     scale = problem.scale
     if scale < 0:
-        return forward(replace(problem, scale=-scale), -query, key, value)
-    out = query.new_empty(query.shape)
+        return forward(problem._replace(scale=-scale), -query, key, value)
+    out = empty_like(query)
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
-    reads = query, key, value, problem.pairs, problem.table, problem.index, problem.seed
+    reads = query, key, value, problem.pairs, problem.table, problem.table_index, problem.seed
     tensors = *reads, out, stats
     precision = _precision(query.dtype)
     kind = key_of("forward", scale, problem.dropout_p, precision, reads=reads)
@@ -114,7 +103,7 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
         call, as_given = _call("forward", problem, tiles, precision, _FORWARD, tensors)
         made = _launch_forward(problem, tiles, call.arguments())
         if as_given:
-            known.keep(kind, made)
+            known.keep(kind, made, tensors)
     return out, stats
 
 
@@ -163,16 +152,16 @@ def backward(
     """The gradients; the kernels write into ``slopes [P, H]`` if it is not None."""
     scale = problem.scale
     if scale < 0:
-        problem = replace(problem, scale=-scale)
+        problem = problem._replace(scale=-scale)
         made = backward(problem, grad, -query, key, value, out, stats, slopes, needs_table)
         return made._replace(query=-made.query)
-    dq, dk, dv = (x.new_empty(x.shape) for x in (query, key, value))
+    dq, dk, dv = empty_like(query), empty_like(key), empty_like(value)
     tiles = problem.tiles(query)
     deltas = None
     if max(problem.query_layout.max_nodes, problem.layout.max_nodes) > tiles.small:
         deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
     reads = (
-        query, key, value, problem.pairs, problem.table, problem.index, problem.seed,
+        query, key, value, problem.pairs, problem.table, problem.table_index, problem.seed,
         grad if grad.dtype == query.dtype else grad.to(query.dtype), out, stats,
     )  # fmt: skip
     tensors = *reads, slopes, dq, dk, dv, deltas
@@ -190,7 +179,7 @@ def backward(
         )  # fmt: skip
         launched = _launch_backward(problem, tiles, call.arguments(), None)
         if as_given:
-            known.keep(kind, launched)
+            known.keep(kind, launched, tensors)
     return Gradients(dq, dk, dv, slopes, None)
 
 

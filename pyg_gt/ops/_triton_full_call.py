@@ -89,9 +89,9 @@ def gradients(
         dtable = made.table.to(table.dtype)
     if slopes is not None:
         if sorts:
-            assert table is not None and problem.index is not None
+            assert table is not None and problem.table_index is not None
             sums = torch.zeros_like(table, dtype=torch.float32)
-            sums.index_put_((problem.index.long(),), slopes, accumulate=True)
+            sums.index_put_((problem.table_index.long(),), slopes, accumulate=True)
             dtable = sums.to(table.dtype)
         if needs_edges:
             assert edge_pairs is not None and edge_values is not None

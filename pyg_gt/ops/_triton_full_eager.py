@@ -6,14 +6,13 @@ Small graphs are done in less time than it takes to call an op.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _triton_full
-from ._addresses import is_plain, may_come_back_changed
+from ._addresses import apply, is_plain, may_come_back_changed
 from ._once_differentiable import differentiable_once
 from ._op_arguments import layout_arguments
 from ._triton_full import Problem
@@ -35,21 +34,26 @@ def attend(
 
     Args:
         problem: all but what is added on edges.
-        query: ``[Nq, H, C]``.
+        query: ``[Nq, H, C]``, plain (see ``_addresses``).
         key: ``[Nk, H, C]``.
         value: ``[Nk, H, C]``.
         edge_index: ``[2, E]``, or None.
         edge_pairs: ``[E]``, the pair of each edge.
         edge_values: ``[E, H]``.
     """
-    tensors = query, key, value, problem.pairs, problem.table, edge_values
-    if not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in tensors):
+    pairs, table = problem.pairs, problem.table
+    biases = pairs, table, edge_values
+    records = torch.is_grad_enabled() and (
+        query.requires_grad or key.requires_grad or value.requires_grad
+        or any(x is not None and x.requires_grad for x in biases)
+    )  # fmt: skip
+    if not records:
         problem = _with_edges(problem, edge_pairs, edge_values)
         return _triton_full.forward(problem, query, key, value)[0]
-    out: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
-        *tensors, edge_index, edge_pairs, problem
-    )
-    return out
+    if pairs is None and table is None and edge_values is None:
+        return apply(_Attention, query, key, value, problem)
+    rest = *biases, problem.table_index, edge_index, edge_pairs
+    return apply(_Attention, query, key, value, problem.without_biases(), *rest)
 
 
 class _Attention(torch.autograd.Function):
@@ -59,52 +63,58 @@ class _Attention(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        pairs: Tensor | None,
-        table: Tensor | None,
-        edge_values: Tensor | None,
-        edge_index: Tensor | None,
-        edge_pairs: Tensor | None,
         problem: Problem,
+        *biases: Tensor | None,
     ) -> Tensor:
-        """``[Nq, H, C]``."""
-        seen = _with_edges(problem, edge_pairs, edge_values)
+        """``[Nq, H, C]``.
+
+        ``biases`` are none, or pairs, table, values of edges, index of the table, edges, and pairs
+        of edges.
+        """
+        seen = problem
+        if biases:
+            pairs, table, edge_values, index, _, edge_pairs = biases
+            seen = problem._replace(pairs=pairs, table=table, table_index=index)
+            seen = _with_edges(seen, edge_pairs, edge_values)
         out, stats = _triton_full.forward(seen, query, key, value)
         # tensors go through autograd, which sees edits and lets checkpoints drop them
-        saved = (
-            query, key, value, pairs, table, edge_values, problem.index, edge_index, edge_pairs,
-            problem.seed, out, stats,
-        )  # fmt: skip
+        saved = query, key, value, out, stats, problem.seed, *biases
         ctx.save_for_backward(*saved)
         ctx.kinds = None
         if may_come_back_changed():
             ctx.kinds = [None if x is None else _kind(x) for x in saved]
-        ctx.problem = problem.without_tensors()
+        ctx.problem = problem if problem.seed is None else problem._replace(seed=None)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each argument of ``forward``."""
-        saved = ctx.saved_tensors
+        query, key, value, out, stats, seed, *biases = saved = ctx.saved_tensors
         if ctx.kinds is not None:
             _check_kinds(saved, ctx.kinds)
-        query, key, value, pairs, table, edge_values, index, edges, edge_pairs, *rest = saved
-        seed, out, stats = rest
-        problem = ctx.problem.with_tensors(pairs, table, index, seed)
-        biases = Biases(pairs, table, edge_values)
-        needs = ctx.needs_input_grad[3:6]
+        problem = ctx.problem if seed is None else ctx.problem._replace(seed=seed)
+        # otherwise a batch of gradients, a compiler at work, or 'create_graph=True'
+        plain = is_plain(grad) and not torch.is_grad_enabled()
+        if plain and not biases:
+            rest = query, key, value, out.contiguous(), stats.contiguous(), None, False
+            dq, dk, dv, *_ = _triton_full.backward(problem, grad, *rest)
+            return dq, dk, dv, None
+        pairs, table, edge_values, index, edges, edge_pairs = biases or (None,) * 6
+        problem = problem._replace(pairs=pairs, table=table, table_index=index)
+        needs = (*ctx.needs_input_grad[4:7], False, False, False)[:3]
         grads: tuple[Tensor | None, ...]
         with torch.no_grad():
-            if is_plain(grad):
+            if plain:
+                of = Biases(pairs, table, edge_values)
                 seen = _with_edges(problem, edge_pairs, edge_values)
-                grads = gradients(
-                    seen, edge_pairs, biases, grad, query, key, value, out, stats, needs
-                )
-            else:  # a batch of gradients, or a compiler at work
+                grads = gradients(seen, edge_pairs, of, grad, query, key, value, out, stats, needs)
+            else:
                 grads = _by_op(
                     problem, edges, edge_values, grad, query, key, value, out, stats, needs
                 )
         tensors = grad, query, key, value, pairs, table, edge_values
-        return *differentiable_once("triton", CURE, grads, tensors), None, None, None
+        dq, dk, dv, *of_biases = differentiable_once("triton", CURE, grads, tensors)
+        return dq, dk, dv, None, *((*of_biases, None, None, None) if biases else ())
 
 
 def _with_edges(
@@ -113,7 +123,7 @@ def _with_edges(
     if edge_values is None:
         return problem
     size = num_pairs(problem.query_layout, problem.layout)
-    return replace(problem, pairs=on_pairs(problem.pairs, edge_pairs, edge_values, size))
+    return problem._replace(pairs=on_pairs(problem.pairs, edge_pairs, edge_values, size))
 
 
 def _check_kinds(saved: Sequence[Tensor | None], kinds: Sequence[Any]) -> None:
@@ -143,7 +153,7 @@ def _by_op(
 ) -> tuple[Tensor | None, ...]:
     dq, dk, dv, *rest = torch.ops.pyg_gt.triton_full_backward(
         grad, query, key, value, out, stats, problem.pairs, problem.table, edge_values,
-        problem.index, edges, problem.seed,
+        problem.table_index, edges, problem.seed,
         *layout_arguments(problem.query_layout, problem.layout), problem.scale,
         problem.dropout_p, needs,
     )  # fmt: skip

@@ -42,20 +42,10 @@ class Call(NamedTuple):
     backend: str
 
 
-class _Known(NamedTuple):
-    """What is read of a call.
+class _Along(NamedTuple):
+    """What is read of an ``EdgeMask``."""
 
-    Attributes:
-        key: what an earlier call must have in common with it.
-        known: calls on its layout that were checked.
-        edges: those of its mask, if it has one.
-        values: of its mask.
-        features: of its mask.
-    """
-
-    key: tuple[Any, ...]
-    known: set[Any]
-    edges: EdgeLayout | None
+    edges: EdgeLayout
     values: Tensor | None
     features: Tensor | None
 
@@ -65,16 +55,21 @@ def as_before(call: Call) -> Tensor | None:
 
     Calls without a bias are known, and those with no bias but an ``EdgeMask``.
     """
-    read = _read(call, make=False)
-    if read is None or read.key not in read.known:
+    query, key, value, layout, biases, query_layout, scale, dropout_p, _ = call
+    if type(layout) is not GraphLayout:
         return None
-    query, key, value, layout, _, query_layout, scale, dropout_p, _ = call
+    known: set[Any] | None = layout._made.get(_CHECKED)
+    if known is None or not _is_readable(call):
+        return None
+    along = _along(call) if biases else None
+    if biases and along is None or _key(call, along) not in known:
+        return None
     seed = draw_seed(query.device) if dropout_p > 0 else None
     scale = query.size(2) ** -0.5 if scale is None else scale
-    if read.edges is not None:
-        rest = read.edges, read.values, read.features, seed, scale, dropout_p
-        return _triton_edges_op.forward(query, key, value, *rest, is_checked=True)
-    assert isinstance(layout, GraphLayout)
+    if along is not None:
+        return _triton_edges_op.forward(
+            query, key, value, *along, seed, scale, dropout_p, is_checked=True
+        )
     assert query_layout is None or isinstance(query_layout, GraphLayout)
     problem = Problem(query_layout or layout, layout, None, None, None, seed, scale, dropout_p)
     return attend(problem, query, key, value)
@@ -82,43 +77,59 @@ def as_before(call: Call) -> Tensor | None:
 
 def remember(call: Call) -> None:
     """That Triton can run this call."""
-    read = _read(call, make=True)
-    if read is not None:
-        if len(read.known) >= _MOST:  # one layout for long, and a scale that changes
-            read.known.clear()
-        read.known.add(read.key)
+    if type(call.layout) is not GraphLayout or not _is_readable(call):
+        return
+    along = _along(call) if call.biases else None
+    if call.biases and along is None:
+        return
+    known: set[Any] = call.layout.once(_CHECKED, set)
+    if len(known) >= _MOST:  # one layout for long, and a scale that changes
+        known.clear()
+    known.add(_key(call, along))
 
 
-def _read(call: Call, make: bool) -> _Known | None:
-    query, key, value, layout, biases, query_layout, scale, dropout_p, backend = call
-    if type(layout) is not GraphLayout or not isinstance(query, Tensor) or not is_plain(query):
-        return None
-    known: set[Any] | None = layout._made.get(_CHECKED)
-    if make:
-        known = layout.once(_CHECKED, set)
-    if known is None or query_layout is not None and type(query_layout) is not GraphLayout:
-        return None
-    edges = values = features = None
-    others = [key, value]
-    if biases:
-        (mask, *more) = biases
-        if more or type(mask) is not EdgeMask:
-            return None
-        if type(key) not in _PLAIN or key.dim() != 3 or query.dim() != 3:
-            return None
-        found = EdgeLayout.of(mask.edges, key.size(0), query.size(0))
-        if not isinstance(found, EdgeLayout):
-            return None
-        edges, values, features = found, mask.values, mask.features
-        others += [x for x in (values, features) if x is not None]
+def _is_readable(call: Call) -> bool:
+    """Whether nothing looks on, and tensors are what they seem."""
+    query, key, value, _, _, query_layout, _, _, _ = call
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    if any(type(x) not in _PLAIN or wrapped(x) for x in others):
-        return None
-    if torch.autograd.forward_ad._current_level >= 0:
-        return None
-    key_of_call = (
-        None if query_layout is None or query_layout is layout else weakref.ref(query_layout),
-        None if edges is None else weakref.ref(edges), values is None, features is None,
-        scale, dropout_p, backend, *[(x.dtype, x.shape, x.get_device()) for x in (query, *others)],
+    return (
+        isinstance(query, Tensor) and is_plain(query)
+        and type(key) in _PLAIN and type(value) in _PLAIN
+        and not wrapped(key) and not wrapped(value)
+        and (query_layout is None or type(query_layout) is GraphLayout)
+        and torch.autograd.forward_ad._current_level < 0
     )  # fmt: skip
-    return _Known(key_of_call, known, edges, values, features)
+
+
+def _along(call: Call) -> _Along | None:
+    """Of the one ``EdgeMask``; None if there is more, or less."""
+    query, key, (mask, *more) = call.query, call.key, call.biases
+    if more or type(mask) is not EdgeMask or key.dim() != 3 or query.dim() != 3:
+        return None
+    edges = EdgeLayout.of(mask.edges, key.size(0), query.size(0))
+    if not isinstance(edges, EdgeLayout):
+        return None
+    for x in (mask.values, mask.features):
+        if x is not None and (
+            type(x) not in _PLAIN or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        ):
+            return None
+    return _Along(edges, mask.values, mask.features)
+
+
+def _key(call: Call, along: _Along | None) -> tuple[Any, ...]:
+    """What calls on a layout have in common that are checked alike."""
+    query, key, value, layout, _, query_layout, scale, dropout_p, backend = call
+    other = None if query_layout is None or query_layout is layout else weakref.ref(query_layout)
+    kind: tuple[Any, ...] = (
+        other, scale, dropout_p, backend,
+        query.dtype, query.shape, query.get_device(), key.dtype, key.shape, key.get_device(),
+        value.dtype, value.shape, value.get_device(),
+    )  # fmt: skip
+    if along is None:
+        return kind
+    edges, values, features = along
+    beside = [
+        None if x is None else (x.dtype, x.shape, x.get_device()) for x in (values, features)
+    ]
+    return *kind, *beside, weakref.ref(edges)
