@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._identity import is_readable
+PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def is_plain(x: Tensor) -> bool:
     """Whether nothing but autograd looks on, so that an op is not needed."""
-    if not is_readable(x) or type(x) not in (Tensor, torch.nn.Parameter):
-        return False
+    # a fake tensor has a type of its own
     return (
-        torch._C._len_torch_dispatch_stack() == 0
+        type(x) in PLAIN
+        and not x.is_meta
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         # a wrapper may outlive its transform; a batch of gradients comes without any
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)

@@ -16,14 +16,13 @@ from torch import Tensor
 from ..edge_layout import EdgeLayout
 from ..layout import DeferredLayout, GraphLayout
 from . import _triton_edges_op
-from ._addresses import is_plain
+from ._addresses import PLAIN, is_plain
 from ._philox import draw_seed
 from ._triton_full import Problem
 from ._triton_full_eager import attend
 from .bias import AttentionBias, EdgeMask
 
 _CHECKED = "triton checked"
-_PLAIN = (Tensor, torch.nn.Parameter)
 # calls on one layout that are remembered
 _MOST = 256
 
@@ -94,7 +93,7 @@ def _is_readable(call: Call) -> bool:
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     return (
         isinstance(query, Tensor) and is_plain(query)
-        and type(key) in _PLAIN and type(value) in _PLAIN
+        and type(key) in PLAIN and type(value) in PLAIN
         and not wrapped(key) and not wrapped(value)
         and (query_layout is None or type(query_layout) is GraphLayout)
         and torch.autograd.forward_ad._current_level < 0
@@ -111,7 +110,7 @@ def _along(call: Call) -> _Along | None:
         return None
     for x in (mask.values, mask.features):
         if x is not None and (
-            type(x) not in _PLAIN or torch._C._functorch.is_functorch_wrapped_tensor(x)
+            type(x) not in PLAIN or torch._C._functorch.is_functorch_wrapped_tensor(x)
         ):
             return None
     return _Along(edges, mask.values, mask.features)
