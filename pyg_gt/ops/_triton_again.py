@@ -58,7 +58,7 @@ class Again:
             for cell, value in self._written:
                 cell.value = value
             arguments.writer = self._number
-        arguments.addresses[:] = addresses
+        arguments.addresses[:] = addresses  # type: ignore[assignment]
         return taken(self._launches)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..edge_layout import DeferredEdges, EdgeLayout
 from . import _triton_edges
-from ._addresses import is_plain, may_come_back_changed
+from ._addresses import apply, is_plain, may_come_back_changed
 from ._checked import LIBRARY, TAGS
 from ._once_differentiable import differentiable_once
 from ._op_arguments import check_like
@@ -31,20 +31,24 @@ def forward(
 ) -> Tensor:
     """``[Nq, H, C]``; see :class:`~pyg_gt.ops._triton_edges.Problem` for the arguments.
 
-    With ``is_checked``, what an op would check is known to hold.
+    With ``is_checked``, what an op would check is known to hold, and ``query`` to be plain.
     """
-    known: EdgeLayout | DeferredEdges | Tensor
-    known = edges if isinstance(edges, Tensor) else edges.edge_index  # an op takes tensors alone
-    if is_plain(query):
-        known = layout = EdgeLayout.of(edges, key.size(0), query.size(0))
-        assert isinstance(layout, EdgeLayout)
-        tensors = query, key, value, values, features
-        grad = torch.is_grad_enabled()
-        if not grad or not any(x is not None and x.requires_grad for x in tensors):
-            return _forward(*tensors, layout, seed, scale, dropout_p, is_checked)[0]
-    out: Tensor = EdgeAttention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, values, features, known, seed, scale, dropout_p, is_checked
-    )
+    tensors = query, key, value, values, features
+    known: EdgeLayout | Tensor
+    if is_checked or is_plain(query):
+        found = edges if is_checked else EdgeLayout.of(edges, key.size(0), query.size(0))
+        assert isinstance(found, EdgeLayout)
+        if not torch.is_grad_enabled() or not any(
+            [x is not None and x.requires_grad for x in tensors]
+        ):
+            return _forward(*tensors, found, seed, scale, dropout_p, is_checked)[0]
+        known = found
+    else:  # an op takes tensors alone
+        known = edges if isinstance(edges, Tensor) else edges.edge_index
+    rest = known, seed, scale, dropout_p, is_checked
+    if is_checked:
+        return apply(EdgeAttention, *tensors, *rest)
+    out: Tensor = EdgeAttention.apply(*tensors, *rest)  # type: ignore[no-untyped-call]
     return out
 
 

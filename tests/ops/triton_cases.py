@@ -6,7 +6,6 @@ have a process of their own: ``TRITON_INTERPRET=1 pytest tests/ops/triton_cases.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -304,8 +303,9 @@ def test_one_edge_set_with_two_biases() -> None:
 def test_offsets_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     call = _triton_full.Call
 
-    def wide(key: tuple, varying: dict, fixed: Callable, beside: Tensor) -> object:
-        return call((*key, "wide"), varying, lambda: fixed() | {"WIDE": True}, beside)
+    def wide(key: tuple, *given: object) -> object:
+        varying, tensors, fixed, beside = given
+        return call((*key, "wide"), varying, tensors, lambda: fixed() | {"WIDE": True}, beside)
 
     monkeypatch.setattr(_triton_full, "Call", wide)
     for name in ("small", "large"):

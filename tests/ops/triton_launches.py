@@ -13,7 +13,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -25,7 +25,8 @@ from triton.compiler import CompiledKernel
 from triton.runtime import driver
 
 from pyg_gt import EdgeLayout, GraphLayout
-from pyg_gt.ops import _triton_direct, _triton_edges, _triton_full, _triton_launch
+from pyg_gt.ops import _triton_again, _triton_direct, _triton_edges, _triton_full, _triton_launch
+from pyg_gt.ops._triton_again import Known
 from pyg_gt.ops._triton_launch import Call, likeness, number_kind
 
 from .triton_compiles import NoDevice
@@ -100,14 +101,17 @@ def values(compiled: CompiledKernel, given: dict[str, object]) -> dict[str, obje
 
 
 def take(
-    function: ctypes.c_void_p, x: int, y: int, z: int, threads: int, one: int, another: int,
-    shared: int, stream: int, addresses: ctypes.Array, extra: None,
+    function: ctypes.c_void_p, *numbers: ctypes.c_uint | ctypes.c_void_p | ctypes.Array | None
 ) -> int:  # fmt: skip
-    """In place of the driver's function."""
+    """In place of the driver's function; its arguments are of the types that it takes in C."""
+    *sizes, stream, addresses, extra = numbers
+    assert isinstance(function, ctypes.c_void_p) and isinstance(stream, ctypes.c_void_p)
+    assert addresses._type_ is ctypes.c_void_p and {type(x) for x in sizes} == {ctypes.c_uint}
+    x, y, z, threads, one, another, shared = (x.value for x in sizes)
     compiled = LOADED[function.value]
     metadata, kinds = compiled.metadata, compiled.src.signature
     assert (threads, one, another) == (32 * metadata.num_warps, 1, 1)
-    assert (shared, stream, extra) == (metadata.shared, 0, None)
+    assert (shared, stream.value, extra) == (metadata.shared, None, None)
     names = [name for name, kind in kinds.items() if kind != "constexpr"]
     given = {}
     for name, address in zip(names, addresses, strict=False):
@@ -162,7 +166,8 @@ def check(kernel: triton.JITFunction, named: dict[str, object], common: list[str
     varying = {name: x for name, x in named.items() if name in common and name not in constants}
     own = {name: x for name, x in named.items() if name not in common}
     key = (id(kernel), *common, *fixed.values(), *map(kind_of, varying.values()))
-    call = Call(key, varying, lambda: fixed, torch.empty(1))
+    tensors = [name for name, x in varying.items() if isinstance(x, Tensor)]
+    call = Call(key, varying, tensors, lambda: fixed, torch.empty(1))
     expected = kernel.warmup(**named, grid=(7,), num_warps=warps)
     known = len(RUN)
     for _ in range(2):
@@ -270,6 +275,14 @@ def is_address(x: object) -> bool:
     return isinstance(x, int) and x >= 2**32
 
 
+def only_again(call: Callable[[], object]) -> None:
+    """Fails where a call is made by its arguments' names, and not by their addresses alone."""
+    usual = Call.arguments
+    Call.arguments = None
+    call()
+    Call.arguments = usual
+
+
 def check_again(kind: type[Attention] | type[AlongEdges], names: str) -> None:
     """What is launched again is what triton would launch, with the tensors of the call."""
     first, second, third = (kind(names) for _ in range(3))
@@ -278,14 +291,17 @@ def check_again(kind: type[Attention] | type[AlongEdges], names: str) -> None:
         for attention, is_again in ((second, True), (third, False)):
             GIVEN.clear()
             GIVEN.update(x.data_ptr() for x in attention.tensors())
-            usual = Call.done_again
+            usual = Known.done
+            if is_again and "unaligned" not in names:
+                again = launches_of(partial(only_again, getattr(attention, name)))
+            elif is_again:  # not by addresses alone, but without triton's launcher
+                again = launches_of(getattr(attention, name))
+            Known.done = lambda *_: False
             if not is_again:
-                Call.done_again = lambda self, known: False
-            again = launches_of(getattr(attention, name))
-            Call.done_again = lambda self, known: False
+                again = launches_of(getattr(attention, name))
             _triton_launch._KNOWN.__dict__.clear()
             anew = launches_of(getattr(attention, name))
-            Call.done_again = usual
+            Known.done = usual
             assert {run.by for run in again} == {"us"}, (names, name)
             assert anew[0].by == "triton", (names, name)
             assert alike(again) == alike(anew), (names, name)
@@ -314,19 +330,19 @@ def check_that_threads_write_into_cells_of_their_own() -> None:
     """Amid a launch of one thread, another makes the same call."""
     mine, theirs = Attention("dropout"), Attention("dropout")
     mine.forward()
-    usual = _triton_direct.Direct.__call__
+    usual = _triton_again.taken
     amid: list[threading.Thread] = []
 
-    def interrupted(self: _triton_direct.Direct, *rest: object) -> bool:
-        if not amid:
+    def interrupted(launches: list) -> bool:
+        if not amid:  # all cells are written
             amid.append(threading.Thread(target=theirs.forward))
             amid[0].start()
             amid[0].join()
-        return usual(self, *rest)
+        return usual(launches)
 
-    _triton_direct.Direct.__call__ = interrupted
+    _triton_again.taken = interrupted
     runs = launches_of(mine.forward)
-    _triton_direct.Direct.__call__ = usual
+    _triton_again.taken = usual
     seen = [run.given["query"] == mine.query.data_ptr() for run in runs]
     assert seen == sorted(seen) and 0 < sum(seen) < len(seen)
 
@@ -357,21 +373,41 @@ def check_that_no_tensor_stays(kind: type[Attention] | type[AlongEdges]) -> None
 
 def check_that_not_all_are_known() -> None:
     most = _triton_launch.MAX_KNOWN
-    _triton_launch.MAX_KNOWN = 2
+    _triton_launch.MAX_KNOWN = _triton_again.MAX_KNOWN = 2
     _triton_launch._KNOWN.__dict__.clear()
-    Attention("").problem.known().clear()
+    Attention("").problem.known()._made.clear()
     for names in ("", "joined", "half", "pairs", "dropout"):
         attention = Attention(names)
         known = attention.problem.known()
         assert len(launches_of(attention.forward)) >= 4
         assert 0 < len(known) <= 2 and 0 < len(_triton_launch._KNOWN.__dict__) <= 2
-    before = len(known)
     for scale in range(1, 9):  # a number, like an address, is written anew
-        attention.problem = replace(attention.problem, scale=float(scale))
+        attention.problem = attention.problem._replace(scale=float(scale))
         (*_, run) = launches_of(attention.forward)
         assert run.by == "us" and run.given["scale"] == scale
-    assert len(known) == before
-    _triton_launch.MAX_KNOWN = most
+        assert 0 < len(known) <= 2
+    _triton_launch.MAX_KNOWN = _triton_again.MAX_KNOWN = most
+
+
+def check_that_calls_write_all_that_differs() -> None:
+    """Calls of one kind on two layouts share cells, and write into them by turns."""
+    attentions = [Attention("dropout"), Attention("dropout")]
+    query_layout = GraphLayout.from_sizes(LAYOUTS["layout"].sizes)
+    attentions[1].problem = attentions[1].problem._replace(layout=query_layout)
+    attentions[1].problem = attentions[1].problem._replace(query_layout=query_layout, scale=7.0)
+    for each in attentions:
+        each.forward()
+    expected = [launches_of(each.forward) for each in attentions]
+    for _ in range(2):
+        for each, runs in zip(attentions, expected, strict=True):
+            again = launches_of(partial(only_again, each.forward))
+            GIVEN.clear()
+            GIVEN.update(x.data_ptr() for x in each.tensors())
+            assert alike(again) == alike(runs)
+            scale = ctypes.c_float(each.problem.scale).value
+            assert {run.given["scale"] for run in again} == {scale}
+    tables = [{run.given["programs"] for run in runs} for runs in expected]
+    assert not tables[0] & tables[1], "each has tables of its own"
 
 
 def main() -> None:
@@ -398,7 +434,7 @@ def main() -> None:
     assert len(found) <= kept
 
     before = len(RUN)
-    call = Call(("nothing",), {}, dict, torch.empty(1))
+    call = Call(("nothing",), {}, [], dict, torch.empty(1))
     call.arguments().launch(probe, 0, {}, num_warps=1)
     assert len(RUN) == before, "no programs, no launch"
     a_case = cases[0]
@@ -421,6 +457,7 @@ def main() -> None:
     for kind in (Attention, AlongEdges):
         check_that_no_tensor_stays(kind)
     check_that_not_all_are_known()
+    check_that_calls_write_all_that_differs()
 
 
 if __name__ == "__main__":
