@@ -82,7 +82,8 @@ class Problem(NamedTuple):
 _READ = "query", "key", "value", "pairs", "table", "index", "seed"
 _FORWARD = *_READ, "out", "stats"
 _BACKWARD = (
-    *_READ, "grad", "out", "stats", "slopes_out", "query_grad", "key_grad", "value_grad", "deltas",
+    *_READ, "grad", "out", "stats", "slopes_out", "table_parts", "query_grad", "key_grad",
+    "value_grad", "deltas",
 )  # fmt: skip
 
 
@@ -93,7 +94,8 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
         return forward(problem._replace(scale=-scale), -query, key, value)
     out = empty_like(query)
     stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
-    reads = query, key, value, problem.pairs, problem.table, problem.table_index, problem.seed
+    index = _in_words(problem.table_index)
+    reads = query, key, value, problem.pairs, problem.table, index, problem.seed
     tensors = *reads, out, stats
     precision = _precision(query.dtype)
     kind = key_of("forward", scale, problem.dropout_p, precision, reads=reads)
@@ -113,7 +115,7 @@ def _launch_forward(problem: Problem, tiles: Tiles, arguments: Arguments) -> Mad
 
     programs = programs_of(problem.query_layout, problem.layout, tiles)
     for side, table in programs.small:
-        _launch_small(small_forward, side, table, arguments, {})
+        _launch_small(small_forward, side, table, arguments)
     sides = {"BQ": tiles.rows, "BK": tiles.keys}
     options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
     _launch_tiled(tiled_forward, programs.query_tiles, arguments, sides, options)
@@ -160,70 +162,52 @@ def backward(
     deltas = None
     if max(problem.query_layout.max_nodes, problem.layout.max_nodes) > tiles.small:
         deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
+    table, parts = problem.table, None
+    sizes = {"K": 1, "KP": 16}
+    if needs_table and table is not None:
+        # a vector of a kernel has a power of two of elements
+        sizes = {"K": table.size(0), "KP": max(16, power_of_two(table.size(0)))}
+        count = programs_of(problem.query_layout, problem.layout, tiles).count
+        parts = table.new_empty((count, *table.shape), dtype=torch.float32)
     reads = (
-        query, key, value, problem.pairs, problem.table, problem.table_index, problem.seed,
+        query, key, value, problem.pairs, table, _in_words(problem.table_index), problem.seed,
         grad if grad.dtype == query.dtype else grad.to(query.dtype), out, stats,
     )  # fmt: skip
-    tensors = *reads, slopes, dq, dk, dv, deltas
+    tensors = *reads, slopes, parts, dq, dk, dv, deltas
     precision = _precision(query.dtype)
-    if needs_table and problem.table is not None:
-        return Gradients(dq, dk, dv, slopes, _with_table(problem, tiles, precision, tensors))
     kind = key_of(
-        "backward", scale, problem.dropout_p, precision, None if slopes is None else slopes.dtype,
-        reads=reads,
+        "backward", scale, problem.dropout_p, precision, parts is None,
+        None if slopes is None else slopes.dtype, reads=reads,
     )  # fmt: skip
     known = problem.known()
     if not known.done(kind, tensors, query):
         call, as_given = _call(
-            "backward", problem, tiles, precision, _BACKWARD, tensors, K=1, KP=16
+            "backward", problem, tiles, precision, _BACKWARD, tensors, **sizes
         )  # fmt: skip
-        launched = _launch_backward(problem, tiles, call.arguments(), None)
+        launched = _launch_backward(problem, tiles, call.arguments())
         if as_given:
             known.keep(kind, launched, tensors)
-    return Gradients(dq, dk, dv, slopes, None)
+    return Gradients(dq, dk, dv, slopes, None if parts is None else parts.sum(0))
 
 
-def _with_table(
-    problem: Problem, tiles: Tiles, precision: str, tensors: Sequence[Tensor | None]
-) -> Tensor:
-    """The gradient ``[K, H]`` of the table, and all else."""
-    assert problem.table is not None
-    # a vector of a kernel has a power of two of elements
-    rows = problem.table.size(0)
-    sizes = {"K": rows, "KP": max(16, power_of_two(rows))}
-    call, _ = _call("backward", problem, tiles, precision, _BACKWARD, tensors, **sizes)
-    count = programs_of(problem.query_layout, problem.layout, tiles).count
-    parts = problem.table.new_empty((count, *problem.table.shape), dtype=torch.float32)
-    _launch_backward(problem, tiles, call.arguments(), parts)
-    return parts.sum(0)
-
-
-def _launch_backward(
-    problem: Problem, tiles: Tiles, arguments: Arguments, parts: Tensor | None
-) -> Made | None:
+def _launch_backward(problem: Problem, tiles: Tiles, arguments: Arguments) -> Made | None:
     from ._triton_small_kernels import small_backward
     from ._triton_tiled_backward_kernels import tiled_backward_cols, tiled_backward_rows
 
     programs = programs_of(problem.query_layout, problem.layout, tiles)
-    first = 0
     for side, table in programs.small:
-        own: dict[str, Any] = {"table_parts": None if parts is None else parts[first:]}
-        _launch_small(small_backward, side, table, arguments, own)
-        first += table.size(0)
-    own = {"table_parts": None if parts is None else parts[first:]}
-    own |= {"BQ": tiles.rows, "BK": tiles.keys}
+        _launch_small(small_backward, side, table, arguments)
+    sides = {"BQ": tiles.rows, "BK": tiles.keys}
     options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
-    _launch_tiled(tiled_backward_rows, programs.query_tiles, arguments, own, options)
+    _launch_tiled(tiled_backward_rows, programs.query_tiles, arguments, sides, options)
     sides = {"BQ": tiles.queries, "BK": tiles.cols}
     options = {"num_warps": tiles.col_warps, "num_stages": tiles.col_stages}
     _launch_tiled(tiled_backward_cols, programs.key_tiles, arguments, sides, options)
     return arguments.end()
 
 
-def _launch_small(
-    kernel: Any, side: int, table: Tensor, given: Arguments, own: Mapping[str, Any]
-) -> None:
-    own = {**own, "programs": table, "B": side}
+def _launch_small(kernel: Any, side: int, table: Tensor, given: Arguments) -> None:
+    own = {"programs": table, "B": side}
     given.launch(kernel, table.size(0) * given["H"], own, num_warps=small_warps(side))
 
 
@@ -265,8 +249,6 @@ def _call(
     for name in ("pairs", "table"):
         if (x := given[name]) is not None:
             given[name] = in_memory(x).contiguous()
-    if (index := given["index"]) is not None:
-        given["index"] = _in_words(index)
     as_given = all(x is given[name] for name, x in zip(names, tensors, strict=True))
     p, query = problem.dropout_p, given["query"]
     assert query is not None
@@ -308,13 +290,15 @@ def _precision(dtype: torch.dtype) -> str:
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
 
-def _in_words(index: Tensor) -> Tensor:
+def _in_words(index: Tensor | None) -> Tensor | None:
     """Rows of a table in integers of 32 bits or more, made once.
 
     From narrower ones, scores come out wrong on small graphs: triton (3.6) takes the narrowest
     number among all that a factor of a product is made from for its width, and then gives threads
     more of the product's inner dimension than a small tile has (compute capability 9.0).
     """
+    if index is None:
+        return None
     if index.dtype not in (torch.uint8, torch.int16):
         return in_memory(index).contiguous()
     words = _WORDS.get(index)

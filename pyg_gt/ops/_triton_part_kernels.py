@@ -16,7 +16,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 @triton.jit
 def program_of(programs, H: tl.constexpr):
     """The head of this program, and its row of the table (see ``_triton_programs``)."""
-    row = programs + (tl.program_id(0) // H).to(tl.int64) * 6
+    row = programs + (tl.program_id(0) // H).to(tl.int64) * 8
     first_query, queries = tl.load(row), tl.load(row + 1)
     first_key, keys = tl.load(row + 2), tl.load(row + 3)
     # 64 bits, for it is multiplied by strides
@@ -190,10 +190,10 @@ def by_table_row(which, slopes, K: tl.constexpr, KP: tl.constexpr):
 
 
 @triton.jit
-def store_part(parts, part, head, H: tl.constexpr, K: tl.constexpr, KP: tl.constexpr):
+def store_part(parts, programs, part, head, H: tl.constexpr, K: tl.constexpr, KP: tl.constexpr):
     """What this program adds to the gradient of the table, ``parts [T, K, H]``."""
     slot = tl.arange(0, KP)
-    first = (tl.program_id(0) // H).to(tl.int64) * K
+    first = tl.load(programs + (tl.program_id(0) // H).to(tl.int64) * 8 + 6) * K
     tl.store(parts + (first + slot) * H + head, part, mask=slot < K)
 
 

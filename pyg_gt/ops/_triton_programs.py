@@ -18,10 +18,11 @@ Table = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Programs:
-    """Tables with a row a program, ``[T, 6]`` int64.
+    """Tables with a row a program, ``[T, 8]`` int64.
 
     A row is: first query, number of queries, first key, number of keys, first pair of its graph,
-    where nodes are counted graph by graph; then the first query (or key) of its tile in the graph.
+    where nodes are counted graph by graph; then the first query (or key) of its tile in the graph;
+    then the number of the program, among those that compute queries or among the others; and 0.
 
     Attributes:
         small: tables of graphs computed whole, with the side of the tile.
@@ -51,9 +52,10 @@ def _make(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) -> Progr
     queries, keys = (np.array(x.sizes, np.int64) for x in (query_layout, layout))
     starts = (x.cumsum() - x for x in (queries, keys, queries * keys))
     first_query, first_key, first_pair = starts
+    none = np.zeros_like(keys)
     graphs = np.stack(
-        [first_query, queries, first_key, keys, first_pair, np.zeros_like(keys)], 1
-    )  # [B, 6]
+        [first_query, queries, first_key, keys, first_pair, none, none, none], 1
+    )  # [B, 8]
     side = np.maximum(queries, keys)
     sides, tables = [], []
     below = 0
@@ -66,8 +68,11 @@ def _make(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) -> Progr
     large = graphs[side > below]
     tables.append(_tiled(large, large[:, 1], large[:, 3], tiles.rows))
     tables.append(_tiled(large, large[:, 3], large[:, 1], tiles.cols))
-    # one copy to the device; rows of 48 bytes leave every table at a multiple of 16
-    joined = torch.from_numpy(np.concatenate(tables)).to(layout.device, non_blocking=True)
+    rows = np.concatenate(tables)
+    rows[:, 6] = np.arange(len(rows))
+    rows[len(rows) - len(tables[-1]) :, 6] = np.arange(len(tables[-1]))
+    # one copy to the device; rows of 64 bytes leave every table at a multiple of 16
+    joined = torch.from_numpy(rows).to(layout.device, non_blocking=True)
     *small, query_tiles, key_tiles = joined.split([len(table) for table in tables])
     return Programs(tuple(zip(sides, small, strict=True)), query_tiles, key_tiles)
 

@@ -132,7 +132,7 @@ def small_backward(
     if table_parts is not None:
         which = tl.load(index + first_pair + offsets, mask=there, other=0).to(tl.int32)
         part = by_table_row(which, tl.where(there, slopes, 0.0), K, KP)
-        store_part(table_parts, part, head, H, K, KP)
+        store_part(table_parts, programs, part, head, H, K, KP)
     slopes = slopes.to(q.dtype)
     of_keys, rest = parts_of(slopes, PRECISION)
     dk = product(tl.trans(of_keys), tl.trans(rest), q, q_rest, None, PRECISION) * scale

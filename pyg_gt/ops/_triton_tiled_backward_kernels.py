@@ -74,7 +74,7 @@ def tiled_backward_rows(
         )  # fmt: skip
     store_rows(query_grad + head * C, rows, in_rows, H * C, dq * scale, C, D)
     if table_parts is not None:
-        store_part(table_parts, part, head, H, K, KP)
+        store_part(table_parts, programs, part, head, H, K, KP)
 
 
 @triton.jit

@@ -450,7 +450,7 @@ def main() -> None:
         check_again(Attention, names)
     for names in ("", "joined", "values dropout", "features", "keys", "values"):
         check_again(AlongEdges, names)
-    check_in_parts(Attention, "table")
+    check_again(Attention, "table")
     check_in_parts(AlongEdges, "heavy values")
     check_again_where_the_driver_refuses_or_somebody_watches()
     check_that_threads_write_into_cells_of_their_own()
