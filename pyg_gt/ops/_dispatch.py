@@ -63,7 +63,7 @@ def attention(
         query, key, value, layout, biases, query_layout, scale, dropout_p, backend
     )
     if not torch.compiler.is_compiling() and type(biases) in (tuple, list):
-        out = _triton_known.as_before(call)
+        out = _triton.as_before(call)
         if out is not None:
             return out
     inputs = _inputs(query, key, value, layout, biases, query_layout, scale, dropout_p)

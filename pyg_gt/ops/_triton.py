@@ -13,10 +13,12 @@ from ._addresses import is_plain
 from ._checked import checked_edges
 from ._inputs import Inputs
 from ._op_arguments import distinct, layout_arguments
+from ._philox import draw_seed
 from ._triton_full import MAX_CHANNELS, TYPES, Problem, interprets, is_installed
 from ._triton_full_call import pairs_of_edges
 from ._triton_full_eager import attend
 from ._triton_full_op import FullAttention
+from ._triton_known import Call, biases_as_before
 from .bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of, pair_of_edge
 
 NAME = "triton"
@@ -84,6 +86,29 @@ def forward(inputs: Inputs) -> Tensor:
     return _full(inputs) if inputs.mask is None else _on_edges(inputs, inputs.mask)
 
 
+def as_before(call: Call) -> Tensor | None:
+    """``[Nq, H, C]``, or None where a call like this one was not checked before."""
+    biases = biases_as_before(call)
+    if biases is None:
+        return None
+    query, key, value, layout, _, query_layout, scale, dropout_p, _ = call
+    assert isinstance(layout, GraphLayout)
+    assert query_layout is None or isinstance(query_layout, GraphLayout)
+    seed = draw_seed(query.device) if dropout_p > 0 else None
+    scale = query.size(2) ** -0.5 if scale is None else scale
+    queries = query_layout or layout
+    if not biases:
+        problem = Problem(queries, layout, None, None, None, seed, scale, dropout_p)
+        return attend(problem, query, key, value)
+    mask = biases[0]
+    if len(biases) == 1 and isinstance(mask, EdgeMask):
+        edges, values, features = checked_edges_of(mask), mask.values, mask.features
+        return _triton_edges_op.forward(
+            query, key, value, edges, values, features, seed, scale, dropout_p, is_checked=True
+        )
+    return forward(Inputs(query, key, value, queries, layout, biases, scale, dropout_p, seed))
+
+
 def _on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor:
     edges: EdgeLayout | DeferredEdges | Tensor = checked_edges_of(mask)
     if isinstance(edges, DeferredEdges) and inputs.layout.num_graphs != 1:
@@ -145,10 +170,13 @@ def _full(inputs: Inputs) -> Tensor:
         and not isinstance(own, DeferredEdges)
         and is_plain(inputs.query)
     ):
+        edge_pairs, repeat = None, False
+        if own is not None:
+            edge_pairs, repeat = pairs_of_edges(own, query_layout, layout)
         problem = Problem(
-            query_layout, layout, pairs, rows, index, inputs.seed, inputs.scale, inputs.dropout_p
-        )
-        edge_pairs = None if own is None else pairs_of_edges(own, query_layout, layout)
+            query_layout, layout, pairs, rows, index, inputs.seed, inputs.scale, inputs.dropout_p,
+            repeat,
+        )  # fmt: skip
         edge_index = None if own is None else own.edge_index
         tensors = inputs.query, inputs.key, inputs.value, edge_index, edge_pairs, edge_values
         return attend(problem, *tensors)

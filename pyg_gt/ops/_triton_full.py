@@ -51,6 +51,7 @@ class Problem(NamedTuple):
         scale: factor of the scores. Kernels are given none below zero, and the queries negated:
             they look for the largest score before they multiply.
         dropout_p: probability of dropping a weight.
+        edges_repeat: whether two edges may join one pair, where something is added on edges.
     """
 
     query_layout: GraphLayout
@@ -61,6 +62,7 @@ class Problem(NamedTuple):
     seed: Tensor | None
     scale: float
     dropout_p: float
+    edges_repeat: bool = True
 
     def without_biases(self) -> Problem:
         """The same, to be kept beside tensors that autograd keeps."""

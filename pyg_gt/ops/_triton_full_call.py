@@ -23,27 +23,50 @@ class Biases(NamedTuple):
     edge_values: Tensor | None
 
 
-def pairs_of_edges(edges: EdgeLayout, query_layout: GraphLayout, layout: GraphLayout) -> Tensor:
-    """``[E]``, the pair of each edge, made once.
+class EdgePairs(NamedTuple):
+    """Where values of edges are added.
+
+    Attributes:
+        numbers: ``[E]``, the pair of each edge.
+        repeat: whether two edges join one pair.
+    """
+
+    numbers: Tensor
+    repeat: bool
+
+
+def pairs_of_edges(
+    edges: EdgeLayout, query_layout: GraphLayout, layout: GraphLayout
+) -> EdgePairs:
+    """The pairs that edges join, found once.
 
     Raises:
         ValueError: if an edge joins two graphs.
     """
+
+    def find() -> EdgePairs:
+        numbers = pair_of_edge(edges, query_layout, layout)
+        ordered = numbers.sort().values
+        return EdgePairs(numbers, bool((ordered[1:] == ordered[:-1]).any()))
+
     edges.check_within_graphs(query_layout, layout)
-    key = ("pairs", weakref.ref(query_layout), weakref.ref(layout))
-    return edges.once(key, lambda: pair_of_edge(edges, query_layout, layout))
+    return edges.once(("pairs", weakref.ref(query_layout), weakref.ref(layout)), find)
 
 
 def on_pairs(
-    pairs: Tensor | None, edge_pairs: Tensor | None, edge_values: Tensor | None, size: int
-) -> Tensor | None:
+    pairs: Tensor | None, edge_pairs: Tensor | None, edge_values: Tensor | None, size: int,
+    repeat: bool,
+) -> Tensor | None:  # fmt: skip
     """``[P, H]``: ``pairs`` and, in float32, what is added on edges."""
     if edge_pairs is None or edge_values is None:
         return pairs
+    edge_values = edge_values.float()
     if pairs is None:
-        pairs = edge_values.new_zeros((size, edge_values.size(1)), dtype=torch.float32)
-    # torch sorts here where 'index_add' and 'scatter' are atomic
-    return pairs.float().index_put((edge_pairs,), edge_values.float(), accumulate=True)
+        pairs = edge_values.new_zeros((size, edge_values.size(1)))
+    elif not repeat:
+        edge_values = edge_values + pairs[edge_pairs].float()
+    # with 'accumulate' torch sorts, where 'index_add' and 'scatter' are atomic
+    return pairs.float().index_put((edge_pairs,), edge_values, accumulate=repeat)
 
 
 def gradients(

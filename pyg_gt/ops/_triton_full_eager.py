@@ -123,7 +123,8 @@ def _with_edges(
     if edge_values is None:
         return problem
     size = num_pairs(problem.query_layout, problem.layout)
-    return problem._replace(pairs=on_pairs(problem.pairs, edge_pairs, edge_values, size))
+    seen = on_pairs(problem.pairs, edge_pairs, edge_values, size, problem.edges_repeat)
+    return problem._replace(pairs=seen)
 
 
 def _check_kinds(saved: Sequence[Tensor | None], kinds: Sequence[Any]) -> None:

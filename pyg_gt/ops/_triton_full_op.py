@@ -18,7 +18,7 @@ from ._checked import LIBRARY, TAGS, checked_table_index
 from ._once_differentiable import differentiable_once
 from ._op_arguments import check_like, check_pairs, layouts_of
 from ._triton_full import MAX_CHANNELS, TYPES, Problem
-from ._triton_full_call import Biases, gradients, on_pairs, pairs_of_edges
+from ._triton_full_call import Biases, EdgePairs, gradients, on_pairs, pairs_of_edges
 from .bias import num_pairs
 
 # where there are second derivatives
@@ -144,15 +144,16 @@ def _call(
         raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
     edge_pairs = None
     if edge_values is not None and edges is not None:
-        edge_pairs = _edge_pairs(edges, query_layout, layout)
+        edge_pairs, repeat = _edge_pairs(edges, query_layout, layout)
         shape = edge_pairs.size(0), heads
         check_like("edge_values", edge_values, shape, query, edge_values.dtype)
-        pairs = on_pairs(pairs, edge_pairs, edge_values, num_pairs(query_layout, layout))
+        size = num_pairs(query_layout, layout)
+        pairs = on_pairs(pairs, edge_pairs, edge_values, size, repeat)
     problem = Problem(query_layout, layout, pairs, table, index, seed, scale, dropout_p)
     return _Call(problem, edge_pairs)
 
 
-def _edge_pairs(edges: Tensor, query_layout: GraphLayout, layout: GraphLayout) -> Tensor:
+def _edge_pairs(edges: Tensor, query_layout: GraphLayout, layout: GraphLayout) -> EdgePairs:
     made = EdgeLayout.of(edges, layout.num_nodes, query_layout.num_nodes)
     assert isinstance(made, EdgeLayout)
     return pairs_of_edges(made, query_layout, layout)

@@ -15,12 +15,8 @@ from torch import Tensor
 
 from ..edge_layout import EdgeLayout
 from ..layout import DeferredLayout, GraphLayout
-from . import _triton_edges_op
 from ._addresses import PLAIN, is_plain
-from ._philox import draw_seed
-from ._triton_full import Problem
-from ._triton_full_eager import attend
-from .bias import AttentionBias, EdgeMask
+from .bias import AttentionBias, EdgeBias, EdgeMask, PairBias, TableBias
 
 _CHECKED = "triton checked"
 # calls on one layout that are remembered
@@ -41,50 +37,46 @@ class Call(NamedTuple):
     backend: str
 
 
-class _Along(NamedTuple):
-    """What is read of an ``EdgeMask``."""
+class _Read(NamedTuple):
+    """What is read of the biases.
 
-    edges: EdgeLayout
-    values: Tensor | None
-    features: Tensor | None
-
-
-def as_before(call: Call) -> Tensor | None:
-    """``[Nq, H, C]``, or None if there was no such call; not for traced code.
-
-    Calls without a bias are known, and those with no bias but an ``EdgeMask``.
+    Attributes:
+        biases: with their edges found.
+        key: what another call must have in common with this one.
     """
-    query, key, value, layout, biases, query_layout, scale, dropout_p, _ = call
-    if type(layout) is not GraphLayout:
+
+    biases: tuple[AttentionBias, ...]
+    key: tuple[Any, ...]
+
+
+_NOTHING = _Read((), ())
+
+
+def biases_as_before(call: Call) -> tuple[AttentionBias, ...] | None:
+    """The biases as they are when they are checked, or None if there was no call like this one.
+
+    All calls that Triton can run are known. Not for traced code.
+    """
+    if type(call.layout) is not GraphLayout:
         return None
-    known: set[Any] | None = layout._made.get(_CHECKED)
+    known: set[Any] | None = call.layout._made.get(_CHECKED)
     if known is None or not _is_readable(call):
         return None
-    along = _along(call) if biases else None
-    if biases and along is None or _key(call, along) not in known:
-        return None
-    seed = draw_seed(query.device) if dropout_p > 0 else None
-    scale = query.size(2) ** -0.5 if scale is None else scale
-    if along is not None:
-        return _triton_edges_op.forward(
-            query, key, value, *along, seed, scale, dropout_p, is_checked=True
-        )
-    assert query_layout is None or isinstance(query_layout, GraphLayout)
-    problem = Problem(query_layout or layout, layout, None, None, None, seed, scale, dropout_p)
-    return attend(problem, query, key, value)
+    read = _read(call) if call.biases else _NOTHING
+    return None if read is None or _key(call, read) not in known else read.biases
 
 
 def remember(call: Call) -> None:
     """That Triton can run this call."""
     if type(call.layout) is not GraphLayout or not _is_readable(call):
         return
-    along = _along(call) if call.biases else None
-    if call.biases and along is None:
+    read = _read(call)
+    if read is None:
         return
     known: set[Any] = call.layout.once(_CHECKED, set)
     if len(known) >= _MOST:  # one layout for long, and a scale that changes
         known.clear()
-    known.add(_key(call, along))
+    known.add(_key(call, read))
 
 
 def _is_readable(call: Call) -> bool:
@@ -100,35 +92,54 @@ def _is_readable(call: Call) -> bool:
     )  # fmt: skip
 
 
-def _along(call: Call) -> _Along | None:
-    """Of the one ``EdgeMask``; None if there is more, or less."""
-    query, key, (mask, *more) = call.query, call.key, call.biases
-    if more or type(mask) is not EdgeMask or key.dim() != 3 or query.dim() != 3:
+def _read(call: Call) -> _Read | None:
+    """None if one of the biases is none whose checks hold for calls like this one."""
+    query, key = call.query, call.key
+    if query.dim() != 3 or key.dim() != 3:
         return None
-    edges = EdgeLayout.of(mask.edges, key.size(0), query.size(0))
-    if not isinstance(edges, EdgeLayout):
-        return None
-    for x in (mask.values, mask.features):
-        if x is not None and (
-            type(x) not in PLAIN or torch._C._functorch.is_functorch_wrapped_tensor(x)
-        ):
+    biases: list[AttentionBias] = []
+    parts: list[Any] = []
+    tensors: tuple[Tensor | None, ...]
+    for bias in call.biases:
+        parts.append(type(bias))
+        if isinstance(bias, (EdgeMask, EdgeBias)):
+            edges = EdgeLayout.of(bias.edges, key.size(0), query.size(0))
+            if not isinstance(edges, EdgeLayout):
+                return None
+            parts.append(weakref.ref(edges))
+            if isinstance(bias, EdgeBias):
+                tensors = (bias.values,)
+                bias = EdgeBias(edges, bias.values)
+            else:
+                tensors = bias.values, bias.features
+                bias = EdgeMask(edges, bias.values, bias.features)
+        elif isinstance(bias, PairBias):
+            tensors = (bias.values,)
+        elif isinstance(bias, TableBias):
+            tensors = bias.table, bias.index
+            if not isinstance(bias.index, Tensor) or bias.index.is_inference():
+                return None
+            # the very numbers that were found to be rows of a table of this size
+            parts += weakref.ref(bias.index), bias.index._version
+        else:
             return None
-    return _Along(edges, mask.values, mask.features)
+        for x in tensors:
+            if x is None:
+                parts.append(None)
+            elif type(x) in PLAIN and not torch._C._functorch.is_functorch_wrapped_tensor(x):
+                parts += x.dtype, x.shape, x.get_device()
+            else:
+                return None
+        biases.append(bias)
+    return _Read(tuple(biases), tuple(parts))
 
 
-def _key(call: Call, along: _Along | None) -> tuple[Any, ...]:
+def _key(call: Call, read: _Read) -> tuple[Any, ...]:
     """What calls on a layout have in common that are checked alike."""
     query, key, value, layout, _, query_layout, scale, dropout_p, backend = call
     other = None if query_layout is None or query_layout is layout else weakref.ref(query_layout)
-    kind: tuple[Any, ...] = (
+    return (
         other, scale, dropout_p, backend,
         query.dtype, query.shape, query.get_device(), key.dtype, key.shape, key.get_device(),
-        value.dtype, value.shape, value.get_device(),
+        value.dtype, value.shape, value.get_device(), read.key,
     )  # fmt: skip
-    if along is None:
-        return kind
-    edges, values, features = along
-    beside = [
-        None if x is None else (x.dtype, x.shape, x.get_device()) for x in (values, features)
-    ]
-    return *kind, *beside, weakref.ref(edges)

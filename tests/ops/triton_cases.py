@@ -551,7 +551,26 @@ KNOWN = {
     "full": lambda case: (),
     "mask": lambda case: (EdgeMask(random_edges(case.query_layout, case.layout, repeats=True)),),
     "mask with more": lambda case: (mask_with_more(case),),
-}
+    "table": lambda case: (table_of(case),),
+    "all but a mask": lambda case: (PairBias(case.leaf(num_pairs_of(case), 2)), edges_of(case),
+                                    table_of(case)),
+    "mask and table": lambda case: (EdgeMask(random_edges(case.query_layout, case.layout)),
+                                    table_of(case)),
+}  # fmt: skip
+
+
+def num_pairs_of(case: Case) -> int:
+    return sum(a * b for a, b in zip(case.query_layout.sizes, case.layout.sizes, strict=True))
+
+
+def table_of(case: Case) -> TableBias:
+    index = torch.arange(num_pairs_of(case), dtype=torch.uint8, device=DEVICE) % 3
+    return TableBias(case.leaf(3, case.heads), index)
+
+
+def edges_of(case: Case) -> EdgeBias:
+    edges = random_edges(case.query_layout, case.layout)
+    return EdgeBias(edges, case.leaf(edges.size(1), case.heads))
 
 
 def mask_with_more(case: Case) -> EdgeMask:
@@ -594,6 +613,11 @@ def test_a_call_like_an_earlier_one_is_not_checked_again(
         case.attention("triton", **kwargs)
         case.attention("triton", **kwargs)
         assert checks.pop() and not checks
+    for bias in case.biases:
+        if isinstance(bias, TableBias):  # what was found of its numbers does not hold any more
+            bias.index[0] = 1
+            case.attention("triton")
+            assert checks.pop() and not checks
     half = [x.detach().half() for x in (case.query, case.key, case.value)]
     arguments = case.layout, case.biases
     more = {"query_layout": case.query_layout, "backend": "triton"}
