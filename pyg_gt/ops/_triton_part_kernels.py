@@ -180,21 +180,25 @@ def kept(seed, numbers, first_key, head, threshold, BK: tl.constexpr):
 
 
 @triton.jit
-def by_table_row(which, slopes, K: tl.constexpr, KP: tl.constexpr):
-    """``[KP]``: the sum of the slopes at each row of the table, one row after the other."""
-    slot = tl.arange(0, KP)
-    total = tl.zeros([KP], tl.float32)
+def by_table_row(total, which, slopes, K: tl.constexpr, KP: tl.constexpr):
+    """``total [BQ, KP]`` and, query by query, the sums of the slopes at each row of the table."""
+    # As the slopes decide about it, 'which' comes to the threads of the slopes here, and not once
+    # more for each row of the table. Sums over keys stay inside a warp; those over queries are
+    # taken once, by 'store_part'.
+    which = tl.where(slopes != 0.0, which, -1)
+    slot = tl.arange(0, KP)[None, :]
     for k in range(K):
-        total += tl.where(slot == k, tl.sum(tl.where(which == k, slopes, 0.0)), 0.0)
+        found = tl.sum(tl.where(which == k, slopes, 0.0), 1)
+        total += tl.where(slot == k, found[:, None], 0.0)
     return total
 
 
 @triton.jit
 def store_part(parts, programs, part, head, H: tl.constexpr, K: tl.constexpr, KP: tl.constexpr):
-    """What this program adds to the gradient of the table, ``parts [T, K, H]``."""
+    """Of ``part [BQ, KP]``, what a program adds to a table's gradient: ``parts [T, K, H]``."""
     slot = tl.arange(0, KP)
     first = tl.load(programs + (tl.program_id(0) // H).to(tl.int64) * 8 + 6) * K
-    tl.store(parts + (first + slot) * H + head, part, mask=slot < K)
+    tl.store(parts + (first + slot) * H + head, tl.sum(part, 0), mask=slot < K)
 
 
 @triton.jit

@@ -131,7 +131,8 @@ def small_backward(
         store_slopes(slopes_out, slopes, first_pair, offsets, there, head, H)
     if table_parts is not None:
         which = tl.load(index + first_pair + offsets, mask=there, other=0).to(tl.int32)
-        part = by_table_row(which, tl.where(there, slopes, 0.0), K, KP)
+        part = tl.zeros([B, KP], tl.float32)
+        part = by_table_row(part, which, tl.where(there, slopes, 0.0), K, KP)
         store_part(table_parts, programs, part, head, H, K, KP)
     slopes = slopes.to(q.dtype)
     of_keys, rest = parts_of(slopes, PRECISION)

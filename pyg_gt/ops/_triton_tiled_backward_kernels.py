@@ -56,7 +56,7 @@ def tiled_backward_rows(
     value += head * value_head * ALIGN
 
     dq = tl.zeros([BQ, D], tl.float32)
-    part = tl.zeros([KP], tl.float32)
+    part = tl.zeros([BQ, KP], tl.float32)
     whole = keys.to(tl.int32) // BK * BK
     for start in range(0, whole, BK):
         dq, part = _with_keys(
@@ -120,7 +120,7 @@ def _with_keys(
         store_slopes(slopes_out, slopes, corner, offsets, there, head, H)
     if table_parts is not None:
         which = tl.load(index + corner + offsets, mask=there, other=0).to(tl.int32)
-        part += by_table_row(which, tl.where(there, slopes, 0.0), K, KP)
+        part = by_table_row(part, which, tl.where(there, slopes, 0.0), K, KP)
     if PRECISION != "half":
         slopes = shuffled(slopes, BQ, BK)
     slopes, slopes_rest = parts_of(slopes.to(k.dtype), PRECISION)
