@@ -142,6 +142,13 @@ class Gradients(NamedTuple):
     table: Tensor | None
 
 
+def room_for_slopes(query: Tensor, pairs: int, dtype: torch.dtype) -> Tensor:
+    """``[P, H]``; the numbers of a head lie side by side, as a program writes them."""
+    # how many lie between heads is always a multiple of 16, of which one kernel is made
+    room = query.new_empty((query.size(1), (pairs + 15) // 16 * 16), dtype=dtype)
+    return room[:, :pairs].t()
+
+
 def backward(
     problem: Problem,
     grad: Tensor,
@@ -153,7 +160,7 @@ def backward(
     slopes: Tensor | None,
     needs_table: bool,
 ) -> Gradients:
-    """The gradients; the kernels write into ``slopes [P, H]`` if it is not None."""
+    """The gradients; the kernels write into ``slopes``, of :func:`room_for_slopes`, or None."""
     scale = problem.scale
     if scale < 0:
         problem = problem._replace(scale=-scale)
@@ -258,9 +265,11 @@ def _call(
     wide = max(tiles.rows, tiles.queries) * problem.layout.max_nodes * heads >= 2**31
     orders = {"query_order": problem.query_layout.order, "key_order": problem.layout.order}
     smallest = threshold(p) - 2**31
+    slopes = given.get("slopes_out")
+    head_of_slopes = 0 if slopes is None else slopes.stride(1)
     numbers = {
         "scale": float(problem.scale), "threshold": smallest,
-        "factor": 0.0 if p >= 1 else 1 / (1 - p),
+        "factor": 0.0 if p >= 1 else 1 / (1 - p), "slopes_head": head_of_slopes,
     }  # fmt: skip
 
     def fixed() -> dict[str, Any]:
@@ -274,7 +283,7 @@ def _call(
         }  # fmt: skip
 
     key = (
-        of, precision, wide, number_kind(smallest), *more.values(),
+        of, precision, wide, number_kind(smallest), number_kind(head_of_slopes), *more.values(),
         *map(likeness, given.values()), *map(likeness, orders.values()),
     )  # fmt: skip
     return Call(key, {**given, **orders, **numbers}, names, fixed, query), as_given

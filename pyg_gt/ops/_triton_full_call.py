@@ -102,7 +102,7 @@ def gradients(
     if needs_pairs or needs_edges or sorts:
         size = num_pairs(problem.query_layout, problem.layout)
         dtype = torch.float32 if pairs is None or needs_edges or sorts else pairs.dtype
-        slopes = query.new_empty((size, query.size(1)), dtype=dtype)
+        slopes = _triton_full.room_for_slopes(query, size, dtype)
     made = _triton_full.backward(
         problem, grad, query, key, value, out.contiguous(), stats.contiguous(), slopes,
         needs_table and not sorts,

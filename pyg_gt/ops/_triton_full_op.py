@@ -188,8 +188,8 @@ def _backward_op(
     made = gradients(
         problem, edge_pairs, Biases(*given[:3]), grad, query, key, value, out, stats, needs
     )
-    # an op returns tensors, and no tensor twice
-    return tuple(query.new_empty(0) if x is None else x for x in made)
+    # an op returns tensors, no tensor twice, and as its fake says that they lie in memory
+    return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
 
 
 _DEVICES = ("CUDA", "CPU") if _triton_full.interprets() else ("CUDA",)

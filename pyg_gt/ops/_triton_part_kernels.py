@@ -202,7 +202,7 @@ def store_part(parts, programs, part, head, H: tl.constexpr, K: tl.constexpr, KP
 
 
 @triton.jit
-def store_slopes(slopes_out, slopes, first, offsets, there, head, H: tl.constexpr):
-    """The gradients of a tile's scores."""
-    at = slopes_out + (first * H + head) + offsets * H
+def store_slopes(slopes_out, slopes_head, slopes, first, offsets, there, head):
+    """The gradients of a tile's scores; those of a head lie side by side."""
+    at = slopes_out + (head * slopes_head + first) + offsets
     tl.store(at, slopes.to(slopes_out.dtype.element_ty), mask=there)

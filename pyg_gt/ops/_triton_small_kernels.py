@@ -82,7 +82,7 @@ def small_forward(
 def small_backward(
     programs, query, key, value, pairs, table, index, seed, query_order, key_order, stats, grad,
     query_grad, key_grad, value_grad, slopes_out, table_parts, query_row, query_head, key_row,
-    key_head, value_row, value_head, grad_row, grad_head, scale, threshold, factor,
+    key_head, value_row, value_head, grad_row, grad_head, slopes_head, scale, threshold, factor,
     H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, B: tl.constexpr, K: tl.constexpr,
     KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -128,7 +128,7 @@ def small_backward(
     store_rows(value_grad + head * C, cols, in_cols, H * C, dv, C, D)
     slopes = weights * (slopes - tl.sum(weights * slopes, 1)[:, None])
     if slopes_out is not None:
-        store_slopes(slopes_out, slopes, first_pair, offsets, there, head, H)
+        store_slopes(slopes_out, slopes_head, slopes, first_pair, offsets, there, head)
     if table_parts is not None:
         which = tl.load(index + first_pair + offsets, mask=there, other=0).to(tl.int32)
         part = tl.zeros([B, KP], tl.float32)

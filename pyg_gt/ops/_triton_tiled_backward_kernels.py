@@ -28,10 +28,10 @@ from ._triton_part_kernels import (
 def tiled_backward_rows(
     programs, query, key, value, pairs, table, index, seed, query_order, key_order, out, stats,
     grad, query_grad, deltas, slopes_out, table_parts, query_row, query_head, key_row, key_head,
-    value_row, value_head, grad_row, grad_head, scale, threshold, factor, H: tl.constexpr,
-    C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, K: tl.constexpr,
-    KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr,
+    value_row, value_head, grad_row, grad_head, slopes_head, scale, threshold, factor,
+    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
+    K: tl.constexpr, KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The gradients of queries and biases, and ``deltas [Nq, H]`` for the other kernel."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -62,15 +62,15 @@ def tiled_backward_rows(
         dq, part = _with_keys(
             dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner,
             start, first_key, keys, True, key, value, pairs, table, index, seed, key_order,
-            slopes_out, table_parts, key_row, value_row, scale, threshold, factor, H, C, D, BQ, BK,
-            K, KP, WIDE, ALIGN, PRECISION, UPCAST,
+            slopes_out, slopes_head, table_parts, key_row, value_row, scale, threshold, factor, H,
+            C, D, BQ, BK, K, KP, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     if whole < keys:
         dq, part = _with_keys(
             dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner,
             whole, first_key, keys, False, key, value, pairs, table, index, seed, key_order,
-            slopes_out, table_parts, key_row, value_row, scale, threshold, factor, H, C, D, BQ, BK,
-            K, KP, WIDE, ALIGN, PRECISION, UPCAST,
+            slopes_out, slopes_head, table_parts, key_row, value_row, scale, threshold, factor, H,
+            C, D, BQ, BK, K, KP, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     store_rows(query_grad + head * C, rows, in_rows, H * C, dq * scale, C, D)
     if table_parts is not None:
@@ -81,10 +81,10 @@ def tiled_backward_rows(
 def _with_keys(
     dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner, start,
     first_key, keys, WHOLE: tl.constexpr, key, value, pairs, table, index, seed, key_order,
-    slopes_out, table_parts, key_row, value_row, scale, threshold, factor, H: tl.constexpr,
-    C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, K: tl.constexpr,
-    KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr,
+    slopes_out, slopes_head, table_parts, key_row, value_row, scale, threshold, factor,
+    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
+    K: tl.constexpr, KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The sums of ``tiled_backward_rows`` after one more tile of keys, ``WHOLE`` if it is full."""
     other = start + tl.arange(0, BK)
@@ -117,7 +117,7 @@ def _with_keys(
         slopes = tl.where(keep, slopes * factor, 0.0)
     slopes = weights * (slopes - delta[:, None])
     if slopes_out is not None:
-        store_slopes(slopes_out, slopes, corner, offsets, there, head, H)
+        store_slopes(slopes_out, slopes_head, slopes, corner, offsets, there, head)
     if table_parts is not None:
         which = tl.load(index + corner + offsets, mask=there, other=0).to(tl.int32)
         part = by_table_row(part, which, tl.where(there, slopes, 0.0), K, KP)

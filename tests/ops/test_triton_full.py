@@ -81,17 +81,20 @@ def test_every_node_has_one_program(channels: int, kind: str) -> None:
     assert programs is programs_of(query_layout, layout, tiles)
     queries, keys = (torch.zeros(x.num_nodes, dtype=torch.int64) for x in (query_layout, layout))
     for side, table in programs.small:
-        for first_query, n, first_key, m, _, _ in table.tolist():
+        for first_query, n, first_key, m, *_ in table.tolist():
             assert max(n, m) <= side
             queries[first_query : first_query + n] += 1
             keys[first_key : first_key + m] += 1
-    for first_query, n, _, _, _, first in programs.query_tiles.tolist():
+    for first_query, n, _, _, _, first, *_ in programs.query_tiles.tolist():
         queries[first_query + first : first_query + min(first + tiles.rows, n)] += 1
-    for _, _, first_key, m, _, first in programs.key_tiles.tolist():
+    for _, _, first_key, m, _, first, *_ in programs.key_tiles.tolist():
         keys[first_key + first : first_key + min(first + tiles.cols, m)] += 1
     assert queries.eq(1).all() and keys.eq(1).all()
-    for table in (*(table for _, table in programs.small), programs.query_tiles):
-        for first_query, n, first_key, m, first_pair, _ in table.tolist():
+    of_queries = [*(table for _, table in programs.small), programs.query_tiles]
+    numbers = torch.cat([table[:, 6] for table in of_queries])
+    assert numbers.tolist() == list(range(programs.count))
+    for table in of_queries:
+        for first_query, n, first_key, m, first_pair, *_ in table.tolist():
             graph = next(
                 i for i in range(layout.num_graphs)
                 if (query_layout.ptr[i], query_layout.sizes[i]) == (first_query, n)

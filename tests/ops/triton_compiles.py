@@ -141,7 +141,8 @@ def compile_all(dtype: torch.dtype, channels: int, with_everything: bool) -> Non
     query, key, value = torch.randn(layout.num_nodes, 3, heads, channels, dtype=dtype).unbind(1)
     values = table = index = seed = slopes = None
     if with_everything:
-        values, slopes, table = (torch.randn(n, heads) for n in (pairs, pairs, 20))
+        values, table = (torch.randn(n, heads) for n in (pairs, 20))
+        slopes = _triton_full.room_for_slopes(query, pairs, torch.float32)
         index, seed = torch.zeros(pairs, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
     problem = Problem(layout, layout, values, table, index, seed, 0.25, 0.3 * with_everything)
     out, stats = _triton_full.forward(problem, query, key, value)

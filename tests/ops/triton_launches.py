@@ -27,6 +27,7 @@ from triton.runtime import driver
 from pyg_gt import EdgeLayout, GraphLayout
 from pyg_gt.ops import _triton_again, _triton_direct, _triton_edges, _triton_full, _triton_launch
 from pyg_gt.ops._triton_again import Known
+from pyg_gt.ops._triton_full_eager import attend
 from pyg_gt.ops._triton_launch import Call, likeness, number_kind
 
 from .triton_compiles import NoDevice
@@ -200,7 +201,8 @@ class Attention:
         pairs = sum(a * b for a, b in zip(query_layout.sizes, layout.sizes, strict=True))
         self.pairs = self.table = self.index = self.seed = self.slopes = None
         if "pairs" in names:
-            self.pairs, self.slopes = torch.randn(2, pairs, 4)
+            self.pairs = torch.randn(pairs, 4)
+            self.slopes = _triton_full.room_for_slopes(self.query, pairs, torch.float32)
         if "table" in names:
             self.table, self.index = torch.randn(20, 4), torch.zeros(pairs, dtype=torch.uint8)
         if "dropout" in names:
@@ -410,6 +412,22 @@ def check_that_calls_write_all_that_differs() -> None:
     assert not tables[0] & tables[1], "each has tables of its own"
 
 
+def check_memory(num_nodes: int) -> None:
+    """A step on one graph takes room for its outputs and gradients, not for pairs of nodes."""
+    layout = GraphLayout.from_sizes([num_nodes])
+    problem = _triton_full.Problem(layout, layout, None, None, None, None, 0.25, 0.0)
+    joined = torch.randn(num_nodes, 3, 4, 16, requires_grad=True)
+    grad = torch.randn(num_nodes, 4, 16)
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profiled:
+        torch.autograd.grad(attend(problem, *joined.unbind(1)), [joined], grad)
+    events = profiled.profiler.kineto_results.events()
+    asked = sorted((x.start_ns(), x.nbytes()) for x in events if x.name() == "[memory]")
+    most = max(itertools.accumulate(size for _, size in asked))
+    print(f"{num_nodes} nodes, forward and backward: {most / 2**20:.0f} MiB")
+    # an output, the gradients of three parts, and those once more where autograd joins them
+    assert 7 / 3 * joined.nbytes <= most < 7 / 3 * joined.nbytes + joined.nbytes / 4
+
+
 def main() -> None:
     driver.set_active(NoDevice())
     CompiledKernel._init_handles = load
@@ -458,6 +476,7 @@ def main() -> None:
         check_that_no_tensor_stays(kind)
     check_that_not_all_are_known()
     check_that_calls_write_all_that_differs()
+    check_memory(200_000)
 
 
 if __name__ == "__main__":
