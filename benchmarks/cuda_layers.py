@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch_geometric.nn as pyg
-from cuda_section import Row, Section
+from cuda_graphs import captured
+from cuda_section import Row, Section, said
 from layer import MODES, SHAPES, batch_of, checked, layers, step, train_step
 from timing import batched, peak_mib, ratio
 from torch import Tensor
@@ -60,9 +62,24 @@ def gps(section: Section, shape: str, mode: str, batch: Tensor, edge_index: Tens
     for model in models.values():
         model.train(train)
     inputs = (x.requires_grad_(train), edge_index, batch)
-    calls = {name: step(model, inputs, train) for name, model in models.items()}
-    row = {"layer": "GPSConv", "shape": shape, "nodes": batch.numel(), "mode": mode}
+    calls: dict[str, Callable[[], Any]] = {
+        name: step(model, inputs, train) for name, model in models.items()
+    }
+    row: Row = {"layer": "GPSConv", "shape": shape, "nodes": batch.numel(), "mode": mode}
+    if train and device == "cuda":
+        # of one batch, as of one graph in full-batch training; PyG's padding reads the host
+        try:
+            call = partial(gradients, models["pyg_gt"], inputs)
+            calls["pyg_gt in a CUDA graph"] = captured(call)
+        except Exception as error:
+            row["not_captured"] = said(error)
     section.add(row | timed(section, calls))
+
+
+def gradients(model: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """Forward and backward, with nothing written outside."""
+    leaves = [inputs[0], *(x for x in model.parameters() if x.requires_grad)]
+    return torch.autograd.grad(model(*inputs).square().sum(), leaves)
 
 
 def transformer(section: Section, shape: str, nodes: int, count: int) -> None:
@@ -91,7 +108,9 @@ def transformer(section: Section, shape: str, nodes: int, count: int) -> None:
 def timed(section: Section, calls: dict[str, Callable[[], Any]]) -> Row:
     """Medians, and the medians of PyG's time over the others'."""
     cuda = section.device == "cuda"
-    memory = {name: peak_mib(call, "cuda") for name, call in calls.items()} if cuda else {}
+    # a CUDA graph has its memory for good
+    counted = [name for name in calls if cuda and "graph" not in name]
+    memory = {name: peak_mib(calls[name], "cuda") for name in counted}
     times = batched(calls, 0.02 if section.tiny else 0.6)
     return {
         "channels": CHANNELS, "heads": HEADS, "dtype": "float32", "checked": True,
