@@ -6,6 +6,7 @@ graph by graph, within a graph row-major by (query, key) in the caller's node or
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -146,7 +147,15 @@ def checked_edges_of(bias: EdgeBias | EdgeMask) -> EdgeLayout | DeferredEdges:
 
 def num_pairs(query_layout: GraphLayout, layout: GraphLayout) -> int:
     """``P``: pairs of a query node and a key node of one graph."""
-    return sum(a * b for a, b in zip(query_layout.sizes, layout.sizes, strict=True))
+
+    def count() -> int:
+        return sum(a * b for a, b in zip(query_layout.sizes, layout.sizes, strict=True))
+
+    # a thousand graphs take as long to go through as a call on them
+    if torch.compiler.is_compiling():
+        return count()
+    other = None if query_layout is layout else weakref.ref(layout)
+    return query_layout.once(("number of pairs", other), count)
 
 
 def pair_ptr(query_layout: GraphLayout, layout: GraphLayout) -> Tensor:
