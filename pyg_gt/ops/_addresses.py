@@ -14,11 +14,11 @@ PLAIN = (Tensor, torch.nn.Parameter)
 
 def is_plain(x: Tensor) -> bool:
     """Whether nothing but autograd looks on, so that an op is not needed."""
-    # a fake tensor has a type of its own
+    # Traced code asks nothing else. A fake tensor has a type of its own.
     return (
-        type(x) in PLAIN
+        not torch.compiler.is_compiling()
+        and type(x) in PLAIN
         and not x.is_meta
-        and not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         # a wrapper may outlive its transform; a batch of gradients comes without any
