@@ -255,9 +255,10 @@ def _call(
     for name in ("query", "key", "value", "grad"):
         if (x := given.get(name)) is not None:
             given[name] = with_dense_channels(x)
-    for name in ("pairs", "table"):
-        if (x := given[name]) is not None:
-            given[name] = in_memory(x).contiguous()
+    if (table := given["table"]) is not None:
+        given["table"] = in_memory(table).contiguous()
+    if (pairs := given["pairs"]) is not None:
+        given["pairs"] = pairs = _pair_by_pair_or_head_by_head(pairs)
     as_given = all(x is given[name] for name, x in zip(names, tensors, strict=True))
     p, query = problem.dropout_p, given["query"]
     assert query is not None
@@ -265,28 +266,37 @@ def _call(
     wide = max(tiles.rows, tiles.queries) * problem.layout.max_nodes * heads >= 2**31
     orders = {"query_order": problem.query_layout.order, "key_order": problem.layout.order}
     smallest = threshold(p) - 2**31
+    apart, head_of_pairs = (0, 0) if pairs is None else pairs.stride()
     slopes = given.get("slopes_out")
     head_of_slopes = 0 if slopes is None else slopes.stride(1)
     numbers = {
         "scale": float(problem.scale), "threshold": smallest,
         "factor": 0.0 if p >= 1 else 1 / (1 - p), "slopes_head": head_of_slopes,
+        "pairs_head": head_of_pairs,
     }  # fmt: skip
 
     def fixed() -> dict[str, Any]:
         rows = {name: given.get(name) for name in ("query", "key", "value", "grad")}
         strides, align = aligned_strides({k: x for k, x in rows.items() if x is not None})
         return {
-            **strides, **more, "H": heads, "C": query.size(2), "D": tiles.width,
+            **strides, **more, "H": heads, "PAIR": apart, "C": query.size(2), "D": tiles.width,
             "WIDE": wide, "ALIGN": align, "PRECISION": precision,
             # numpy, in which the interpreter computes, has no bfloat16
             "UPCAST": query.dtype == torch.bfloat16 and interprets(),
         }  # fmt: skip
 
     key = (
-        of, precision, wide, number_kind(smallest), number_kind(head_of_slopes), *more.values(),
+        of, precision, wide, number_kind(smallest), number_kind(head_of_slopes),
+        number_kind(head_of_pairs), *more.values(),
         *map(likeness, given.values()), *map(likeness, orders.values()),
     )  # fmt: skip
     return Call(key, {**given, **orders, **numbers}, names, fixed, query), as_given
+
+
+def _pair_by_pair_or_head_by_head(pairs: Tensor) -> Tensor:
+    """``pairs [P, H]``, or a copy if they lie in memory in neither order."""
+    pairs = in_memory(pairs)
+    return pairs if pairs.stride(0) == 1 else pairs.contiguous()
 
 
 def _precision(dtype: torch.dtype) -> str:

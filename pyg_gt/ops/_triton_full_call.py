@@ -62,7 +62,7 @@ def on_pairs(
         return pairs
     edge_values = edge_values.float()
     if pairs is None:
-        pairs = edge_values.new_zeros((size, edge_values.size(1)))
+        pairs = edge_values.new_zeros((edge_values.size(1), size)).t()  # as they are read
     elif not repeat:
         edge_values = edge_values + pairs[edge_pairs].float()
     # with 'accumulate' torch sorts, where 'index_add' and 'scatter' are atomic

@@ -176,7 +176,10 @@ def likeness(x: Tensor | None) -> Any:
     """Tensors that have it in common need the same compilations, whatever their first size."""
     if x is None:
         return None
-    return x.dtype, x.shape[1:], x.stride(), x.data_ptr() % 16 == 0
+    strides = x.stride()
+    if len(strides) == 2 and strides[0] == 1:  # the other one is told as a number
+        strides = (1,)
+    return x.dtype, x.shape[1:], strides, x.data_ptr() % 16 == 0
 
 
 def number_kind(x: int) -> int:

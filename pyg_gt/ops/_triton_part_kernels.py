@@ -127,18 +127,18 @@ def product(a, a_rest, b, b_rest, total, PRECISION: tl.constexpr):
 @triton.jit
 def scores_of(
     q, q_rest, k, k_rest, first, offsets, pairs, table, index, there, in_cols, head, scale,
-    H: tl.constexpr, PRECISION: tl.constexpr,
+    H: tl.constexpr, PAIR: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``[BQ, BK]``, and their unit: weights are powers of two of scores times it.
 
     They are minus infinity where ``in_cols`` says that there is no key. A row without a query has
-    zeros: nothing looks at it.
+    zeros: nothing looks at it. ``pairs`` are those of the head, ``PAIR`` numbers apart.
     """
     scores = product(q, q_rest, tl.trans(k), tl.trans(k_rest), None, PRECISION)
     # times minus infinity, zero would be no number
     unit = tl.maximum(scale * LOG2E, 1e-37)
     if pairs is not None:
-        at = pairs + (first * H + head) + offsets * H
+        at = pairs + first * PAIR + offsets * PAIR
         bias = tl.load(at, mask=there, other=0.0).to(tl.float32)
         if table is not None:
             bias += _of_table(first, offsets, table, index, there, head, H)

@@ -24,12 +24,13 @@ from ._triton_part_kernels import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs_head"])
 def small_forward(
     programs, query, key, value, pairs, table, index, seed, query_order, key_order, out, stats,
-    query_row, query_head, key_row, key_head, value_row, value_head, scale, threshold, factor,
-    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, B: tl.constexpr, WIDE: tl.constexpr,
-    ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    query_row, query_head, key_row, key_head, value_row, value_head, pairs_head, scale, threshold,
+    factor, H: tl.constexpr, PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
+    B: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
 ):  # fmt: skip
     """``out [Nq, H, C]``, and in ``stats [Nq, H, 2]`` largest score and 1 / sum of each row."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -38,6 +39,8 @@ def small_forward(
     numbers = first_query + local
     rows = nodes_of(query_order, numbers, in_rows)
     cols = nodes_of(key_order, first_key + local, in_cols)
+    if pairs is not None:
+        pairs += head * pairs_head
     query += head * query_head * ALIGN
     key += head * key_head * ALIGN
     value += head * value_head * ALIGN
@@ -57,7 +60,7 @@ def small_forward(
     there = in_rows[:, None] & in_cols[None, :]
     scores, unit = scores_of(
         q, q_rest, k, k_rest, first_pair, offsets, pairs, table, index, there, in_cols, head,
-        scale, H, PRECISION,
+        scale, H, PAIR, PRECISION,
     )  # fmt: skip
     top = tl.max(scores, 1) * unit
     top = tl.where(top == float("-inf"), 0.0, top)
@@ -78,14 +81,14 @@ def small_forward(
     tl.store(at + 1, inverse, mask=in_rows)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs_head"])
 def small_backward(
     programs, query, key, value, pairs, table, index, seed, query_order, key_order, stats, grad,
     query_grad, key_grad, value_grad, slopes_out, table_parts, query_row, query_head, key_row,
-    key_head, value_row, value_head, grad_row, grad_head, slopes_head, scale, threshold, factor,
-    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, B: tl.constexpr, K: tl.constexpr,
-    KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr,
+    key_head, value_row, value_head, grad_row, grad_head, pairs_head, slopes_head, scale,
+    threshold, factor, H: tl.constexpr, PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
+    B: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """All gradients of a graph and head; a part of the table's, ``table_parts [T, K, H]``."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -94,6 +97,8 @@ def small_backward(
     numbers = first_query + local
     rows = nodes_of(query_order, numbers, in_rows)
     cols = nodes_of(key_order, first_key + local, in_cols)
+    if pairs is not None:
+        pairs += head * pairs_head
     query += head * query_head * ALIGN
     key += head * key_head * ALIGN
     value += head * value_head * ALIGN
@@ -114,7 +119,7 @@ def small_backward(
     there = in_rows[:, None] & in_cols[None, :]
     scores, unit = scores_of(
         q, q_rest, k, k_rest, first_pair, offsets, pairs, table, index, there, in_cols, head,
-        scale, H, PRECISION,
+        scale, H, PAIR, PRECISION,
     )  # fmt: skip
     weights = weights_of(scores, unit, top) * inverse[:, None]
     slopes = product(g, g_rest, tl.trans(v), tl.trans(v_rest), None, PRECISION)

@@ -24,13 +24,13 @@ from ._triton_part_kernels import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs_head"])
 def tiled_backward_rows(
     programs, query, key, value, pairs, table, index, seed, query_order, key_order, out, stats,
     grad, query_grad, deltas, slopes_out, table_parts, query_row, query_head, key_row, key_head,
-    value_row, value_head, grad_row, grad_head, slopes_head, scale, threshold, factor,
-    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
-    K: tl.constexpr, KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
+    value_row, value_head, grad_row, grad_head, pairs_head, slopes_head, scale, threshold, factor,
+    H: tl.constexpr, PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr,
+    BK: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The gradients of queries and biases, and ``deltas [Nq, H]`` for the other kernel."""
@@ -40,6 +40,8 @@ def tiled_backward_rows(
     in_rows = local < queries
     numbers = first_query + local
     rows = nodes_of(query_order, numbers, in_rows)
+    if pairs is not None:
+        pairs += head * pairs_head
     query += head * query_head * ALIGN
     grad += head * grad_head * ALIGN
     q = load_rows(query, rows, in_rows, query_row * ALIGN, C, D, UPCAST)
@@ -63,14 +65,14 @@ def tiled_backward_rows(
             dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner,
             start, first_key, keys, True, key, value, pairs, table, index, seed, key_order,
             slopes_out, slopes_head, table_parts, key_row, value_row, scale, threshold, factor, H,
-            C, D, BQ, BK, K, KP, WIDE, ALIGN, PRECISION, UPCAST,
+            PAIR, C, D, BQ, BK, K, KP, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     if whole < keys:
         dq, part = _with_keys(
             dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner,
             whole, first_key, keys, False, key, value, pairs, table, index, seed, key_order,
             slopes_out, slopes_head, table_parts, key_row, value_row, scale, threshold, factor, H,
-            C, D, BQ, BK, K, KP, WIDE, ALIGN, PRECISION, UPCAST,
+            PAIR, C, D, BQ, BK, K, KP, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     store_rows(query_grad + head * C, rows, in_rows, H * C, dq * scale, C, D)
     if table_parts is not None:
@@ -82,8 +84,8 @@ def _with_keys(
     dq, part, q, q_rest, g, g_rest, delta, top, inverse, numbers, in_rows, head, corner, start,
     first_key, keys, WHOLE: tl.constexpr, key, value, pairs, table, index, seed, key_order,
     slopes_out, slopes_head, table_parts, key_row, value_row, scale, threshold, factor,
-    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
-    K: tl.constexpr, KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
+    H: tl.constexpr, PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr,
+    BK: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The sums of ``tiled_backward_rows`` after one more tile of keys, ``WHOLE`` if it is full."""
@@ -108,7 +110,7 @@ def _with_keys(
     offsets = offsets_of(tl.arange(0, BQ), other, keys, WIDE)
     scores, unit = scores_of(
         q, q_rest, k, k_rest, corner, offsets, pairs, table, index, there, in_cols, head, scale,
-        H, PRECISION,
+        H, PAIR, PRECISION,
     )  # fmt: skip
     weights = weights_of(scores, unit, top) * inverse[:, None]
     slopes = product(g, g_rest, tl.trans(v), tl.trans(v_rest), None, PRECISION)
@@ -128,13 +130,13 @@ def _with_keys(
     return dq, part
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs_head"])
 def tiled_backward_cols(
     programs, query, key, value, pairs, table, index, seed, query_order, key_order, stats, grad,
     deltas, key_grad, value_grad, query_row, query_head, key_row, key_head, value_row,
-    value_head, grad_row, grad_head, scale, threshold, factor, H: tl.constexpr, C: tl.constexpr,
-    D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr,
-    ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    value_head, grad_row, grad_head, pairs_head, scale, threshold, factor, H: tl.constexpr,
+    PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
+    WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The gradients of keys and values, one tile of keys a program."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -147,6 +149,8 @@ def tiled_backward_cols(
     v = load_rows(value, cols, in_cols, value_row * ALIGN, C, D, UPCAST)
     k, k_rest = parts_of(k, PRECISION)
     v, v_rest = parts_of(v, PRECISION)
+    if pairs is not None:
+        pairs += head * pairs_head
     query += head * query_head * ALIGN
     grad += head * grad_head * ALIGN
 
@@ -157,15 +161,15 @@ def tiled_backward_cols(
         dk, dv = _with_queries(
             dk, dv, k, k_rest, v, v_rest, in_cols, other, head, first, start, first_query,
             queries, keys, first_pair, True, query, grad, stats, deltas, pairs, table, index, seed,
-            query_order, query_row, grad_row, scale, threshold, factor, H, C, D, BQ, BK, WIDE,
-            ALIGN, PRECISION, UPCAST,
+            query_order, query_row, grad_row, scale, threshold, factor, H, PAIR, C, D, BQ, BK,
+            WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     if whole < queries:
         dk, dv = _with_queries(
             dk, dv, k, k_rest, v, v_rest, in_cols, other, head, first, whole, first_query,
             queries, keys, first_pair, False, query, grad, stats, deltas, pairs, table, index,
-            seed, query_order, query_row, grad_row, scale, threshold, factor, H, C, D, BQ, BK,
-            WIDE, ALIGN, PRECISION, UPCAST,
+            seed, query_order, query_row, grad_row, scale, threshold, factor, H, PAIR, C, D, BQ,
+            BK, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     store_rows(key_grad + head * C, cols, in_cols, H * C, dk * scale, C, D)
     store_rows(value_grad + head * C, cols, in_cols, H * C, dv * factor, C, D)
@@ -175,9 +179,9 @@ def tiled_backward_cols(
 def _with_queries(
     dk, dv, k, k_rest, v, v_rest, in_cols, other, head, first, start, first_query, queries, keys,
     first_pair, WHOLE: tl.constexpr, query, grad, stats, deltas, pairs, table, index, seed,
-    query_order, query_row, grad_row, scale, threshold, factor, H: tl.constexpr, C: tl.constexpr,
-    D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    query_order, query_row, grad_row, scale, threshold, factor, H: tl.constexpr,
+    PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
+    WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The sums of ``tiled_backward_cols`` after one more tile of queries."""
     local = start + tl.arange(0, BQ)
@@ -205,7 +209,7 @@ def _with_queries(
     # a column without a key is not stored
     scores, unit = scores_of(
         q, q_rest, k, k_rest, corner, offsets, pairs, table, index, there, None, head, scale, H,
-        PRECISION,
+        PAIR, PRECISION,
     )  # fmt: skip
     weights = weights_of(scores, unit, top) * inverse[:, None]
     slopes = product(g, g_rest, tl.trans(v), tl.trans(v_rest), None, PRECISION)

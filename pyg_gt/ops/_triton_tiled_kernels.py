@@ -21,12 +21,13 @@ from ._triton_part_kernels import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs_head"])
 def tiled_forward(
     programs, query, key, value, pairs, table, index, seed, query_order, key_order, out, stats,
-    query_row, query_head, key_row, key_head, value_row, value_head, scale, threshold, factor,
-    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
-    WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    query_row, query_head, key_row, key_head, value_row, value_head, pairs_head, scale, threshold,
+    factor, H: tl.constexpr, PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
+    BQ: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """As ``small_forward``, one tile of queries a program (Dao et al. 2022, online softmax)."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -35,6 +36,8 @@ def tiled_forward(
     in_rows = local < queries
     numbers = first_query + local
     rows = nodes_of(query_order, numbers, in_rows)
+    if pairs is not None:
+        pairs += head * pairs_head
     query += head * query_head * ALIGN
     q = load_rows(query, rows, in_rows, query_row * ALIGN, C, D, UPCAST)
     q, q_rest = parts_of(q, PRECISION)
@@ -49,13 +52,13 @@ def tiled_forward(
         top, total, result = _with_keys(
             top, total, result, q, q_rest, numbers, in_rows, head, corner, start, first_key, keys,
             True, key, value, pairs, table, index, seed, key_order, key_row, value_row, scale,
-            threshold, H, C, D, BQ, BK, WIDE, ALIGN, PRECISION, UPCAST,
+            threshold, H, PAIR, C, D, BQ, BK, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     if whole < keys:
         top, total, result = _with_keys(
             top, total, result, q, q_rest, numbers, in_rows, head, corner, whole, first_key, keys,
             False, key, value, pairs, table, index, seed, key_order, key_row, value_row, scale,
-            threshold, H, C, D, BQ, BK, WIDE, ALIGN, PRECISION, UPCAST,
+            threshold, H, PAIR, C, D, BQ, BK, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
     top = tl.where(top == float("-inf"), 0.0, top)
     inverse = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
@@ -69,9 +72,9 @@ def tiled_forward(
 def _with_keys(
     top, total, result, q, q_rest, numbers, in_rows, head, corner, start, first_key, keys,
     WHOLE: tl.constexpr, key, value, pairs, table, index, seed, key_order, key_row, value_row,
-    scale, threshold, H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr,
-    BK: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr,
+    scale, threshold, H: tl.constexpr, PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
+    BQ: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The state of an online softmax after one more tile of keys, ``WHOLE`` if it is full."""
     other = start + tl.arange(0, BK)
@@ -94,7 +97,7 @@ def _with_keys(
     offsets = offsets_of(tl.arange(0, BQ), other, keys, WIDE)
     scores, unit = scores_of(
         q, q_rest, k, k_rest, corner, offsets, pairs, table, index, there, in_cols, head, scale,
-        H, PRECISION,
+        H, PAIR, PRECISION,
     )  # fmt: skip
     higher = tl.maximum(top, tl.max(scores, 1) * unit)
     safe = tl.where(higher == float("-inf"), 0.0, higher)

@@ -300,6 +300,20 @@ def test_one_edge_set_with_two_biases() -> None:
     assert_is_the_reference(case)
 
 
+@pytest.mark.parametrize("name", ["small", "large", "cross"])
+@pytest.mark.parametrize("kind", ["head by head", "one for all heads", "every second"])
+def test_pair_values_are_read_as_they_lie(kind: str, name: str) -> None:
+    case = make(name, heads=2)
+    count = num_pairs_of(case)
+    if kind == "head by head":
+        case.biases = (PairBias(case.leaf(2, count).t()),)
+    elif kind == "one for all heads":
+        case.biases = (PairBias(case.leaf(count, 1).expand(-1, 2)),)
+    else:
+        case.biases = (PairBias(case.leaf(count, 4)[:, ::2]),)
+    assert_is_the_reference(case)
+
+
 def test_offsets_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     call = _triton_full.Call
 

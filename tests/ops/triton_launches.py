@@ -102,31 +102,44 @@ def values(compiled: CompiledKernel, given: dict[str, object]) -> dict[str, obje
 
 
 def take(
-    function: ctypes.c_void_p, *numbers: ctypes.c_uint | ctypes.c_void_p | ctypes.Array | None
+    function: int, x: int, y: int, z: int, threads: int, one: int, another: int, shared: int,
+    stream: int | None, addresses: ctypes.Array, extra: int | None,
 ) -> int:  # fmt: skip
-    """In place of the driver's function; its arguments are of the types that it takes in C."""
-    *sizes, stream, addresses, extra = numbers
-    assert isinstance(function, ctypes.c_void_p) and isinstance(stream, ctypes.c_void_p)
-    assert addresses._type_ is ctypes.c_void_p and {type(x) for x in sizes} == {ctypes.c_uint}
-    x, y, z, threads, one, another, shared = (x.value for x in sizes)
-    compiled = LOADED[function.value]
+    """In place of the driver's function."""
+    compiled = LOADED[function]
     metadata, kinds = compiled.metadata, compiled.src.signature
     assert (threads, one, another) == (32 * metadata.num_warps, 1, 1)
-    assert (shared, stream.value, extra) == (metadata.shared, None, None)
+    assert (shared, stream, extra) == (metadata.shared, None, None)
     names = [name for name, kind in kinds.items() if kind != "constexpr"]
     given = {}
-    for name, address in zip(names, addresses, strict=False):
+    for place, name in enumerate(names):
         kind = kinds[name]
         cell = ctypes.c_uint64 if kind.startswith("*") else _triton_direct._CELLS[kind]
-        given[name] = cell.from_address(address).value
-    *_, scratch, profile = addresses
-    assert len(addresses) == len(names) + 2
-    assert ctypes.c_uint64.from_address(scratch).value == 0
-    assert ctypes.c_uint64.from_address(profile).value == 0
+        given[name] = cell.from_address(addresses[place]).value
+    for place in (len(names), len(names) + 1):  # memory that triton may ask for
+        assert ctypes.c_uint64.from_address(addresses[place]).value == 0
     if not TAKES[0]:
         return 201
     RUN.append(Run("us", compiled.hash, (x, y, z), given))
     return 0
+
+
+def take_or_note(*numbers: object) -> int:
+    """An exception cannot go through a call in C."""
+    try:
+        return take(*numbers)
+    except Exception as error:
+        NOTED.append(error)
+        raise
+
+
+NOTED: list[Exception] = []
+# as 'cuda.h' declares it, and as it is called: no types are given, so that none are converted
+DECLARED = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint] * 7, ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p,
+)(take_or_note)  # fmt: skip
+CALLED = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.cast(DECLARED, ctypes.c_void_p).value)
 
 
 def at(x: Tensor, aligned: bool) -> Tensor:
@@ -175,6 +188,7 @@ def check(kernel: triton.JITFunction, named: dict[str, object], common: list[str
         arguments = call.arguments()
         arguments.launch(kernel, 7, own, num_warps=warps)
         arguments.end()
+    assert not NOTED
     assert len(RUN) == known + 2 and RUN[-1].by == "us", "the second one goes without triton"
     for run in RUN[known:]:
         assert run.hash == expected.hash, (kernel, named, warps)
@@ -185,8 +199,8 @@ def check(kernel: triton.JITFunction, named: dict[str, object], common: list[str
 class Attention:
     """With tensors of its own."""
 
-    def __init__(self, names: str) -> None:
-        layout = LAYOUTS["layout"]
+    def __init__(self, names: str, layout: GraphLayout | None = None) -> None:
+        layout = LAYOUTS["layout"] if layout is None else layout
         query_layout = LAYOUTS["query layout"] if "cross" in names else layout
         dtype = torch.bfloat16 if "half" in names else torch.float32
         self.query = torch.randn(query_layout.num_nodes, 4, 16, dtype=dtype)
@@ -203,6 +217,8 @@ class Attention:
         if "pairs" in names:
             self.pairs = torch.randn(pairs, 4)
             self.slopes = _triton_full.room_for_slopes(self.query, pairs, torch.float32)
+        if "by head" in names:
+            self.pairs = torch.randn(4, pairs).t()
         if "table" in names:
             self.table, self.index = torch.randn(20, 4), torch.zeros(pairs, dtype=torch.uint8)
         if "dropout" in names:
@@ -258,6 +274,7 @@ class AlongEdges:
 def launches_of(call: Callable[[], object]) -> list[Run]:
     known = len(RUN)
     call()
+    assert not NOTED
     return RUN[known:]
 
 
@@ -412,6 +429,18 @@ def check_that_calls_write_all_that_differs() -> None:
     assert not tables[0] & tables[1], "each has tables of its own"
 
 
+def check_that_other_batches_are_known() -> None:
+    """What differs between two batches, numbers of pairs too, is written into the cells."""
+    for names in ("dropout", "pairs", "pairs by head", "table", "joined half"):
+        for sizes in ([5, 20, 40, 100], [6, 30, 33, 101]):
+            attention = Attention(names, GraphLayout.from_sizes(sizes))
+            runs = launches_of(attention.forward) + launches_of(attention.backward)
+        assert {run.by for run in runs} == {"us"}, names
+        if "by head" in names:
+            (head,) = {run.given["pairs_head"] for run in runs}
+            assert head == attention.pairs.size(0)
+
+
 def check_memory(num_nodes: int) -> None:
     """A step on one graph takes room for its outputs and gradients, not for pairs of nodes."""
     layout = GraphLayout.from_sizes([num_nodes])
@@ -432,7 +461,7 @@ def main() -> None:
     driver.set_active(NoDevice())
     CompiledKernel._init_handles = load
     CompiledKernel.run = property(record)
-    _triton_direct._driver = lambda: take
+    _triton_direct._driver = lambda: CALLED
     cases = [
         (probe, named, ["x", "factor", "C"], warps)
         for named in all_arguments()
@@ -463,7 +492,7 @@ def main() -> None:
 
     for names in (
         "", "unaligned", "joined", "half joined", "pairs dropout", "cross negative",
-        "joined pairs",
+        "joined pairs", "pairs by head",
     ):  # fmt: skip
         check_again(Attention, names)
     for names in ("", "joined", "values dropout", "features", "keys", "values"):
@@ -476,6 +505,7 @@ def main() -> None:
         check_that_no_tensor_stays(kind)
     check_that_not_all_are_known()
     check_that_calls_write_all_that_differs()
+    check_that_other_batches_are_known()
     check_memory(200_000)
 
 
