@@ -94,8 +94,12 @@ def _is_readable(call: Call) -> bool:
 
 def _read(call: Call) -> _Read | None:
     """None if one of the biases is none whose checks hold for calls like this one."""
-    query, key = call.query, call.key
+    query, key, layout = call.query, call.key, call.layout
     if query.dim() != 3 or key.dim() != 3:
+        return None
+    # of other numbers of nodes the check of all arguments tells, and not that of edges
+    queries = (call.query_layout or layout).num_nodes
+    if (query.size(0), key.size(0)) != (queries, layout.num_nodes):
         return None
     biases: list[AttentionBias] = []
     parts: list[Any] = []

@@ -643,6 +643,8 @@ def test_a_call_like_an_earlier_one_is_not_checked_again(
         attention(*wrong, *arguments, **more)
     with pytest.raises(ValueError, match="'dropout_p' must lie in"):
         attention(case.query, case.key, case.value, *arguments, dropout_p=1.5, **more)
+    with pytest.raises(ValueError, match="'key' has 7 nodes, but its layout describes 8"):
+        attention(case.query, case.key[1:], case.value[1:], *arguments, **more)
 
 
 def test_what_looks_on_is_seen_in_calls_like_an_earlier_one() -> None:
