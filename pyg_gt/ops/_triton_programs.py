@@ -49,36 +49,35 @@ def programs_of(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) ->
 
 def _make(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) -> Programs:
     # in numpy, whose operations on a hundred graphs take a fifth of the time of torch's
-    queries, keys = (np.array(x.sizes, np.int64) for x in (query_layout, layout))
-    starts = (x.cumsum() - x for x in (queries, keys, queries * keys))
-    first_query, first_key, first_pair = starts
-    none = np.zeros_like(keys)
-    graphs = np.stack(
-        [first_query, queries, first_key, keys, first_pair, none, none, none], 1
-    )  # [B, 8]
-    side = np.maximum(queries, keys)
-    sides, tables = [], []
-    below = 0
-    for block in (b for b in SMALL if b <= tiles.small):
-        some = graphs[(side > below) & (side <= block)]
-        if len(some):
-            sides.append(block)
-            tables.append(some)
-        below = block
-    large = graphs[side > below]
-    tables.append(_tiled(large, large[:, 1], large[:, 3], tiles.rows))
-    tables.append(_tiled(large, large[:, 3], large[:, 1], tiles.cols))
+    keys = np.array(layout.sizes, np.int64)
+    queries = keys if query_layout is layout else np.array(query_layout.sizes, np.int64)
+    graphs = np.zeros((len(keys), 8), np.int64)
+    for place, x in ((0, queries), (2, keys), (4, queries * keys)):
+        x[:-1].cumsum(out=graphs[1:, place])
+    graphs[:, 1], graphs[:, 3] = queries, keys
+    blocks = [b for b in SMALL if b <= tiles.small]
+    # graphs of no nodes are of kind 0, and need no program
+    kind = np.searchsorted([0, *blocks], np.maximum(queries, keys))
+    found = [(block, graphs[kind == i]) for i, block in enumerate(blocks, 1)]
+    small = [(block, some) for block, some in found if len(some)]
+    large = graphs[kind > len(blocks)]
+    of_queries = _tiled(large, large[:, 1], large[:, 3], tiles.rows)
+    of_keys = _tiled(large, large[:, 3], large[:, 1], tiles.cols)
+    tables = [*(some for _, some in small), of_queries, of_keys]
     rows = np.concatenate(tables)
-    rows[:, 6] = np.arange(len(rows))
-    rows[len(rows) - len(tables[-1]) :, 6] = np.arange(len(tables[-1]))
+    own = len(rows) - len(of_keys)
+    rows[:own, 6], rows[own:, 6] = np.arange(own), np.arange(len(of_keys))
     # one copy to the device; rows of 64 bytes leave every table at a multiple of 16
     joined = torch.from_numpy(rows).to(layout.device, non_blocking=True)
-    *small, query_tiles, key_tiles = joined.split([len(table) for table in tables])
-    return Programs(tuple(zip(sides, small, strict=True)), query_tiles, key_tiles)
+    *made, query_tiles, key_tiles = joined.split([len(table) for table in tables])
+    sides = [block for block, _ in small]
+    return Programs(tuple(zip(sides, made, strict=True)), query_tiles, key_tiles)
 
 
 def _tiled(graphs: Table, sizes: Table, work: Table, side: int) -> Table:
     """Rows of graphs repeated for each tile of their ``sizes``; most work first."""
+    if not len(graphs):
+        return graphs
     order = np.argsort(-work, kind="stable")
     counts = (sizes[order] + side - 1) // side
     rows = graphs[order].repeat(counts, 0)
