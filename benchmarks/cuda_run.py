@@ -12,11 +12,10 @@ Not named ``cuda.py``: on the path of modules it would hide NVIDIA's package ``c
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,6 +29,7 @@ import cuda_plots
 import cuda_report
 import cuda_tests
 import torch
+from cuda_apart import BEHIND, Waiting, apart, time_told
 from cuda_section import Row, Section, said
 from timing import card, environment, write
 
@@ -47,9 +47,6 @@ PARTS: dict[str, tuple[Callable[[Section], None], int]] = {
 }
 TESTS_SHARE = 220
 WARM_PROCESSES = 6
-BEHIND = "what stood behind the last row when the part ended"
-# a process needs about so much before it can begin
-LEAST_SECONDS = 5
 ONLY_CUDA = ("graphs", "flex", "flex edges")
 
 
@@ -75,7 +72,8 @@ def main() -> int:
         cuda_operators.warm(args.warm, WARM_PROCESSES, args.device, args.tiny)
         return 0
     if args.part:
-        part(Section(args.part, args.seconds, args.device, args.tiny, args.out))
+        torch.zeros(1, device=args.device)  # what a first tensor takes, like the imports
+        part(Section(args.part, time_told(), args.device, args.tiny, args.out))
         return 0
     return everything(args)
 
@@ -105,19 +103,25 @@ def everything(args: argparse.Namespace) -> int:
     }  # fmt: skip
     name = torch.cuda.get_device_name() if args.device == "cuda" else "no_gpu"
     stem = args.out / f"cuda_{'_'.join(name.lower().split())}"
-    with TemporaryDirectory() as folder:
+    waiting: dict[str, Waiting] = {}
+    with TemporaryDirectory() as folder, ended(waiting):
         for name in shares:
             rest = sum(share for other, share in shares.items() if other not in found)
             seconds = max(0.0, end - time.monotonic()) * shares[name] / rest
             section = Section(name, seconds, args.device, args.tiny, Path(folder) / f"{name}.json")
+            if not in_process(args):
+                for other in [n for n in chosen if n not in found and n != name][:1]:
+                    path = Path(folder) / f"{other}.json"
+                    waiting[other] = Waiting(other, args.device, args.tiny, path)
             if name == "tests":
                 cuda_tests.run(section, compiling_ahead(args))
                 found[name] = section.result()
-            elif args.one_process or args.device == "cpu":
+            elif in_process(args):
                 part(section)
                 found[name] = section.result()
             else:
-                found[name] = apart(section, max(0.0, end - time.monotonic()))
+                left = max(0.0, end - time.monotonic())
+                found[name] = apart(section, left, waiting.pop(name, None))
             lines = len(found[name]["rows"]), len(found[name]["left_out"])
             print(
                 f"{name}: {found[name]['seconds']} s, {lines[0]} rows, {lines[1]} left out",
@@ -135,46 +139,27 @@ def everything(args: argparse.Namespace) -> int:
     return 1 if result["summary"]["wrong"] else 0
 
 
+def in_process(args: argparse.Namespace) -> bool:
+    """Whether all parts run in this one."""
+    return args.one_process or args.device == "cpu"
+
+
+@contextmanager
+def ended(waiting: dict[str, Waiting]) -> Iterator[None]:
+    """Whatever happens inside, none of them outlives it."""
+    try:
+        yield
+    finally:
+        for each in waiting.values():
+            each.end()
+
+
 def compiling_ahead(args: argparse.Namespace) -> list[list[str]]:
     """Commands that fill the caches of compiled kernels, side by side."""
     if args.device == "cpu" or "operators" not in args.parts:
         return []
     command = [sys.executable, __file__, "--device", args.device, *["--tiny"] * args.tiny]
     return [[*command, "--warm", str(number)] for number in range(WARM_PROCESSES)]
-
-
-def apart(section: Section, most: float) -> Row:
-    """One part in a process of its own; its rows so far, if it hangs or dies."""
-    assert section.path is not None
-    if most < LEAST_SECONDS:
-        section.left_out.append("all of it")
-        return section.result()
-    section.save()
-    command = [
-        sys.executable, __file__, "--part", section.name, "--device", section.device,
-        "--seconds", str(section.seconds), "--out", str(section.path),
-        *["--tiny"] * section.tiny,
-    ]  # fmt: skip
-    # a compilation or a large size that has begun may need a little more
-    limit = min(most, 1.25 * section.seconds + 10)
-    # a file, since what the part starts may hold a pipe open beyond its end
-    words = section.path.with_suffix(".txt")
-    process = cuda_tests.start(command, cuda_tests.ROOT, words)
-    died = None
-    try:
-        if process.wait(limit) != 0:
-            last = words.read_text(errors="replace").strip().splitlines()[-1:]
-            died = f"the part ended with {process.returncode}: {''.join(last)[:400]}"
-    except subprocess.TimeoutExpired:
-        died = f"the part was killed after {limit:.0f} s"
-    finally:
-        cuda_tests.end(process)
-    found: Row = json.loads(section.path.read_text(encoding="utf-8"))
-    if died is not None:
-        found["errors"].append(died)
-        found["seconds"] = round(time.monotonic() - section.start, 1)
-        found["left_out"].append(BEHIND)
-    return found
 
 
 if __name__ == "__main__":

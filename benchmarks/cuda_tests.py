@@ -116,12 +116,16 @@ def _name(file: Path, root: Path) -> str:
 
 
 def start(
-    command: Sequence[str], root: Path, words: Path = Path(os.devnull)
+    command: Sequence[str],
+    root: Path,
+    words: Path = Path(os.devnull),
+    told: int | None = None,
 ) -> subprocess.Popen[bytes]:
+    """A process that says its ``words`` to a file; ``told`` is what it reads."""
     with words.open("wb") as file:
         # a session of its own, so that what it starts ends with it
         return subprocess.Popen(
-            command, cwd=root, stdout=file, stderr=file, start_new_session=True
+            command, cwd=root, stdin=told, stdout=file, stderr=file, start_new_session=True
         )  # fmt: skip
 
 

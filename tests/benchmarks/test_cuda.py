@@ -122,6 +122,57 @@ def test_a_part_in_a_process_of_its_own(load: Any, tmp_path: Path) -> None:
     assert found["errors"] == ["KeyError: 'nothing'"]
 
 
+@pytest.mark.slow
+def test_a_part_may_wait_before_it_begins(load: Any, tmp_path: Path) -> None:
+    module, section = load("cuda_apart"), load("cuda_section").Section
+    waiting = module.Waiting("ceilings", "cpu", True, tmp_path / "part.json")
+    other = module.Waiting("ceilings", "cpu", True, tmp_path / "other.json")
+    found = module.apart(
+        section("ceilings", 600.0, "cpu", True, tmp_path / "part.json"), 1000.0, waiting
+    )
+    assert len(found["rows"]) == 5 and found["errors"] == []
+    assert found["budget_seconds"] == 600
+    assert waiting.process.returncode == 0
+    assert other.process.poll() is None, "nobody told it to begin"
+    other.process.stdin.close()
+    assert other.process.wait(200) == 1
+    assert "nobody is there any more" in other.words.read_text()
+    for most, words in ((1000.0, "the part ended with -9: "), (1.0, None)):
+        third = module.Waiting("ceilings", "cpu", True, tmp_path / "third.json")
+        if words:
+            third.end()
+        part = section("ceilings", 600.0, "cpu", True, tmp_path / "third.json")
+        found = module.apart(part, most, third)
+        assert found["errors"] == ([words] if words else []) and found["rows"] == []
+        assert third.process.poll() == -9
+
+
+@pytest.mark.slow
+def test_the_next_part_waits_while_one_runs(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load("cuda_run")
+    monkeypatch.setattr(module, "in_process", lambda args: False)
+    made = []
+
+    class Waiting(module.Waiting):
+        def __init__(self, name: str, *rest: Any) -> None:
+            super().__init__(name, *rest)
+            made.append((name, self))
+
+    monkeypatch.setattr(module, "Waiting", Waiting)
+    monkeypatch.setattr(sys, "argv", [
+        "cuda_run.py", "--device", "cpu", "--tiny", "--out", str(tmp_path), "--parts", "ceilings",
+        "layers", "memory", "--seconds", "600",
+    ])  # fmt: skip
+    assert module.main() == 0
+    result = json.loads((tmp_path / "cuda_no_gpu.json").read_text())
+    assert list(result["parts"]) == ["ceilings", "layers", "memory"]
+    assert all(part["rows"] and not part["errors"] for part in result["parts"].values())
+    assert [name for name, _ in made] == ["layers", "memory"]
+    assert all(waiting.process.returncode == 0 for _, waiting in made)
+
+
 def test_a_part_that_fails_stops_no_other(load: Any, tmp_path: Path, monkeypatch: Any) -> None:
     module = load("cuda_run")
 
