@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pyg_gt import GraphLayout
 from pyg_gt.ops import _triton_full, _triton_tiles
-from pyg_gt.ops._triton_full import Problem
+from pyg_gt.ops._triton_full_problem import Problem
 
 HEADS = 4
 # one large graph, and a batch like that of PascalVOC-SP

@@ -14,10 +14,10 @@ from ._checked import checked_edges
 from ._inputs import Inputs
 from ._op_arguments import distinct, layout_arguments
 from ._philox import draw_seed
-from ._triton_full import MAX_CHANNELS, TYPES, Problem, interprets, is_installed
 from ._triton_full_call import pairs_of_edges
 from ._triton_full_eager import attend
 from ._triton_full_op import FullAttention
+from ._triton_full_problem import MAX_CHANNELS, TYPES, Problem, interprets, is_installed
 from ._triton_known import Call, biases_as_before
 from .bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of, pair_of_edge
 

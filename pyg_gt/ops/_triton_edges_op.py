@@ -14,7 +14,7 @@ from ._checked import LIBRARY, TAGS
 from ._once_differentiable import differentiable_once
 from ._op_arguments import check_like
 from ._triton_edges import Problem
-from ._triton_full import MAX_CHANNELS, TYPES, interprets
+from ._triton_full_problem import MAX_CHANNELS, TYPES, interprets
 
 
 def forward(

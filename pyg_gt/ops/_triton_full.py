@@ -2,83 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._identity import IdentityCache
-from ..layout import GraphLayout
 from ._addresses import aligned_strides, empty_like, in_memory, with_dense_channels
 from ._philox import threshold
-from ._triton_again import Known, key_of
+from ._triton_again import key_of
+from ._triton_full_problem import Problem, interprets
 from ._triton_launch import Arguments, Call, Made, likeness, number_kind
 from ._triton_programs import programs_of
-from ._triton_tiles import Tiles, power_of_two, small_warps, tiles_of
-
-TYPES = (torch.float32, torch.float16, torch.bfloat16)
-MAX_CHANNELS = 256
-# A kernel sums the gradient of a table by going through its rows, tile by tile. For a larger one
-# it writes the slopes of all pairs, and torch sorts them.
-MAX_TABLE_ROWS = 128
-
-
-def interprets() -> bool:
-    """Whether triton runs kernels on the CPU, in numpy; it decides so when it is imported."""
-    switch = os.environ.get("TRITON_INTERPRET", "").lower()
-    return switch in ("1", "true", "on", "yes", "y")
-
-
-def is_installed() -> bool:
-    """Whether triton can be imported."""
-    return find_spec("triton") is not None
-
-
-class Problem(NamedTuple):
-    """One attention, but for query, key and value.
-
-    Attributes:
-        query_layout: how the queries are split into graphs.
-        layout: how the keys are.
-        pairs: ``[P, H]``, or None.
-        table: ``[K, H]``, or None.
-        table_index: ``[P]``, rows of ``table``.
-        seed: ``[1]``, or None without dropout.
-        scale: factor of the scores. Kernels are given none below zero, and the queries negated:
-            they look for the largest score before they multiply.
-        dropout_p: probability of dropping a weight.
-        edges_repeat: whether two edges may join one pair, where something is added on edges.
-    """
-
-    query_layout: GraphLayout
-    layout: GraphLayout
-    pairs: Tensor | None
-    table: Tensor | None
-    table_index: Tensor | None
-    seed: Tensor | None
-    scale: float
-    dropout_p: float
-    edges_repeat: bool = True
-
-    def without_biases(self) -> Problem:
-        """The same, to be kept beside tensors that autograd keeps."""
-        return self._replace(pairs=None, table=None, table_index=None)
-
-    def tiles(self, query: Tensor) -> Tiles:
-        """Tiles that suit this problem."""
-        biased = self.pairs is not None or self.table is not None
-        return tiles_of(query.size(2), query.dtype, biased, self.seed is not None)
-
-    def known(self) -> Known:
-        """Calls on these layouts, to be made once more."""
-        other = None if self.query_layout is self.layout else weakref.ref(self.layout)
-        made: Known = self.query_layout.once(("triton calls", other), Known)
-        return made
-
+from ._triton_tiles import Tiles, power_of_two, small_warps
 
 # names of what the kernels read of a call, and of what they write
 _READ = "query", "key", "value", "pairs", "table", "index", "seed"

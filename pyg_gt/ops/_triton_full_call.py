@@ -11,7 +11,7 @@ from torch import Tensor
 from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
 from . import _triton_full
-from ._triton_full import MAX_TABLE_ROWS, Problem
+from ._triton_full_problem import MAX_TABLE_ROWS, Problem
 from .bias import num_pairs, pair_of_edge
 
 

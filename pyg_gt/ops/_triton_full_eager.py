@@ -15,9 +15,9 @@ from . import _triton_full
 from ._addresses import apply, is_plain, may_come_back_changed
 from ._once_differentiable import differentiable_once
 from ._op_arguments import layout_arguments
-from ._triton_full import Problem
 from ._triton_full_call import Biases, gradients, on_pairs
 from ._triton_full_op import CURE
+from ._triton_full_problem import Problem
 from .bias import num_pairs
 
 

@@ -17,8 +17,8 @@ from . import _triton_full
 from ._checked import LIBRARY, TAGS, checked_table_index
 from ._once_differentiable import differentiable_once
 from ._op_arguments import check_like, check_pairs, layouts_of
-from ._triton_full import MAX_CHANNELS, TYPES, Problem
 from ._triton_full_call import Biases, EdgePairs, gradients, on_pairs, pairs_of_edges
+from ._triton_full_problem import MAX_CHANNELS, TYPES, Problem, interprets
 from .bias import num_pairs
 
 # where there are second derivatives
@@ -192,7 +192,7 @@ def _backward_op(
     return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
 
 
-_DEVICES = ("CUDA", "CPU") if _triton_full.interprets() else ("CUDA",)
+_DEVICES = ("CUDA", "CPU") if interprets() else ("CUDA",)
 for _device in _DEVICES:
     LIBRARY.impl("triton_full", _forward_op, _device)
     LIBRARY.impl("triton_full_backward", _backward_op, _device)

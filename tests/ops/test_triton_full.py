@@ -14,6 +14,7 @@ import torch
 from pyg_gt import GraphLayout, PairBias
 from pyg_gt.ops import _triton, _triton_full
 from pyg_gt.ops._dispatch import _inputs
+from pyg_gt.ops._triton_full_problem import TYPES
 from pyg_gt.ops._triton_programs import programs_of
 from pyg_gt.ops._triton_tiles import tiles_of
 
@@ -117,7 +118,7 @@ def test_a_graph_has_its_tile_by_its_own_size() -> None:
 
 def test_float32_is_cut_to_tf32_only_where_torch_may() -> None:
     def precisions() -> list[str]:
-        return [_triton_full._precision(x) for x in _triton_full.TYPES]
+        return [_triton_full._precision(x) for x in TYPES]
 
     before = torch.get_float32_matmul_precision()
     assert precisions() == ["tf32x3", "half", "half"]

@@ -17,11 +17,12 @@ from pyg_gt import EdgeBias, EdgeMask, GraphLayout, PairBias, TableBias, attenti
 from pyg_gt.ops import AttentionBias, _dispatch, _reference, _triton, _triton_full
 from pyg_gt.ops._dispatch import _inputs
 from pyg_gt.ops._inputs import Inputs
+from pyg_gt.ops._triton_full_problem import MAX_TABLE_ROWS, interprets
 
 from .cases import BIASES, Case, layout_of, random_edges
 
 INF = float("inf")
-DEVICE = "cpu" if _triton_full.interprets() else "cuda"
+DEVICE = "cpu" if interprets() else "cuda"
 OPS = torch.ops.pyg_gt
 SAME = -2
 # the interpreter cuts float32 to bfloat16 where a GPU rounds
@@ -41,7 +42,7 @@ LAYOUTS = {
 @pytest.fixture(autouse=True)
 def multiply_and_add_rounds_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU; the interpreter rounds the product too."""
-    if not _triton_full.interprets():
+    if not interprets():
         return
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -240,7 +241,7 @@ def test_a_scale_that_is_not_positive(name: str, bias: str, scale: float) -> Non
     assert_is_the_reference(make(name, "sorted", bias=bias), 0.3, scale=scale)
 
 
-@pytest.mark.skipif(not _triton_full.interprets(), reason="a GPU cuts numbers itself")
+@pytest.mark.skipif(not interprets(), reason="a GPU cuts numbers itself")
 @pytest.mark.parametrize("name", ["small", "large"])
 def test_three_products_in_tf32_are_as_good_as_float32(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -268,7 +269,7 @@ def test_three_products_in_tf32_are_as_good_as_float32(
 @pytest.mark.parametrize("name", ["small", "large"])
 def test_tables(name: str, rows: int) -> None:
     """Those of more rows than the kernels go through take another way."""
-    assert (rows > _triton_full.MAX_TABLE_ROWS) == (rows == 129)
+    assert (rows > MAX_TABLE_ROWS) == (rows == 129)
     case = make(name)
     for dtype in (torch.uint8, torch.int64):
         index = torch.randint(rows, (case.pairs(),)).to(DEVICE, dtype)

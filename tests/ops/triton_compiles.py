@@ -19,7 +19,7 @@ from triton.runtime import JITFunction, driver
 from pyg_gt import EdgeLayout
 from pyg_gt.ops import _triton_edges, _triton_full
 from pyg_gt.ops._triton_edge_programs import PART
-from pyg_gt.ops._triton_full import Problem
+from pyg_gt.ops._triton_full_problem import Problem
 
 from .cases import layout_of
 from .sass import loops_of, powers_of_two, usage_of

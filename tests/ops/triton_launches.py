@@ -28,6 +28,7 @@ from pyg_gt import EdgeLayout, GraphLayout
 from pyg_gt.ops import _triton_again, _triton_direct, _triton_edges, _triton_full, _triton_launch
 from pyg_gt.ops._triton_again import Known
 from pyg_gt.ops._triton_full_eager import attend
+from pyg_gt.ops._triton_full_problem import Problem
 from pyg_gt.ops._triton_launch import Call, likeness, number_kind
 
 from .triton_compiles import NoDevice
@@ -223,7 +224,7 @@ class Attention:
             self.table, self.index = torch.randn(20, 4), torch.zeros(pairs, dtype=torch.uint8)
         if "dropout" in names:
             self.seed = torch.zeros(1, dtype=torch.int64)
-        self.problem = _triton_full.Problem(
+        self.problem = Problem(
             query_layout, layout, self.pairs, self.table, self.index, self.seed,
             -0.3 if "negative" in names else 0.3, 0.5 if "dropout" in names else 0.0,
         )  # fmt: skip
@@ -444,7 +445,7 @@ def check_that_other_batches_are_known() -> None:
 def check_memory(num_nodes: int) -> None:
     """A step on one graph takes room for its outputs and gradients, not for pairs of nodes."""
     layout = GraphLayout.from_sizes([num_nodes])
-    problem = _triton_full.Problem(layout, layout, None, None, None, None, 0.25, 0.0)
+    problem = Problem(layout, layout, None, None, None, None, 0.25, 0.0)
     joined = torch.randn(num_nodes, 3, 4, 16, requires_grad=True)
     grad = torch.randn(num_nodes, 4, 16)
     with torch.profiler.profile(profile_memory=True, acc_events=True) as profiled:
