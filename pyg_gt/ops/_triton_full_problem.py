@@ -64,8 +64,8 @@ class Problem(NamedTuple):
 
     def tiles(self, query: Tensor) -> Tiles:
         """Tiles that suit this problem."""
-        biased = self.pairs is not None or self.table is not None
-        return tiles_of(query.size(2), query.dtype, biased, self.seed is not None)
+        biases = (self.pairs is not None) + (self.table is not None)
+        return tiles_of(query.size(2), query.dtype, biases, self.seed is not None)
 
     def known(self) -> Known:
         """Calls on these layouts, to be made once more."""

@@ -30,7 +30,8 @@ SHARED = 99 * 1024
 SPILLED = 32
 CASES = [
     (torch.float32, 20, True), (torch.bfloat16, 64, False), (torch.bfloat16, 8, False),
-    (torch.bfloat16, 16, False), (torch.float32, 16, False),
+    (torch.bfloat16, 16, False), (torch.float32, 16, False), (torch.bfloat16, 16, True),
+    (torch.float32, 8, True),
 ]  # fmt: skip
 # Instructions a score, of the tiles that were fastest. A multiprocessor issues eight in the time
 # of the power of two that every score takes: with 16, they are computed at half of their rate.
@@ -87,7 +88,11 @@ def compile_only(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
         sides = ", ".join(f"{name}={kwargs[name]}" for name in names if name in kwargs)
         usage = usage_of(compiled.asm["cubin"])
         # more than a small tile has to share: products of it would be wrong
-        assert not re.search(r"kWidth = (4|8|16)", compiled.asm["ttgir"])
+        widths = re.findall(r"xb?f(16|32), #ttg.dot_op<[^>]*kWidth = (\d+)", compiled.asm["ttgir"])
+        # where weights are dropped, twice the usual ones; on an H100 these were right
+        assert {(bits, int(width)) for bits, width in widths} <= {
+            ("16", 2), ("16", 4), ("32", 1), ("32", 2),
+        }  # fmt: skip
         said = (
             f"  {kernel.fn.__name__}({sides}): {shared} bytes of shared memory, "
             f"{usage.registers} registers, {usage.spilled} bytes spilled"
