@@ -89,10 +89,10 @@ def compile_only(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
         usage = usage_of(compiled.asm["cubin"])
         # more than a small tile has to share: products of it would be wrong
         widths = re.findall(r"xb?f(16|32), #ttg.dot_op<[^>]*kWidth = (\d+)", compiled.asm["ttgir"])
-        # where weights are dropped, twice the usual ones; on an H100 these were right
-        assert {(bits, int(width)) for bits, width in widths} <= {
-            ("16", 2), ("16", 4), ("32", 1), ("32", 2),
-        }  # fmt: skip
+        right = {("16", 2), ("32", 1), ("32", 2)}
+        if kwargs.get("seed") is not None:  # so an H100 computed dropped weights, and rightly
+            right.add(("16", 4))
+        assert {(bits, int(width)) for bits, width in widths} <= right
         said = (
             f"  {kernel.fn.__name__}({sides}): {shared} bytes of shared memory, "
             f"{usage.registers} registers, {usage.spilled} bytes spilled"
