@@ -223,7 +223,7 @@ def test_pinning_a_batch_pins_its_layout(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     before = batch.layout
     batch.pin_memory()
-    for name in ("ptr", "batch", "pos"):
+    for name in ("ptr", "batch"):
         assert any(tensor is getattr(before, name) for tensor in pinned)
     assert batch.layout is not before
     assert_same(batch.layout, before)
@@ -258,7 +258,7 @@ def test_pickle_copy_and_pytree(order: str) -> None:
         assert_same(other, layout)
     assert copy.deepcopy(layout).ptr.data_ptr() != layout.ptr.data_ptr()
     names = [str(key[0]) for key, _ in pytree.tree_flatten_with_path(layout)[0]]
-    assert names == [".ptr", ".batch", ".pos", ".order"]
+    assert names == [".ptr", ".batch", ".order"]
 
 
 def test_a_copy_does_not_take_the_place_of_its_original() -> None:

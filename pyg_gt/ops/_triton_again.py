@@ -10,40 +10,73 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._triton_direct import number, taken
-from ._triton_launch import Made, is_watched
+from ._triton_direct import Direct, is_watched, number, taken
 
 # calls on a layout that are remembered
 MAX_KNOWN = 256
 _NUMBERS = itertools.count()
 
 
-class Again:
-    """A call that was made, and can be made once more; in the thread that made it."""
+class Block:
+    """Addresses of the tensors that calls of a kind bring, side by side in memory.
 
-    def __init__(self, made: Made) -> None:
-        self._arguments, steps, others = made
+    Attributes:
+        addresses: in the order of the tensors.
+        writer: number of the call that wrote all other arguments last.
+    """
+
+    def __init__(self, tensors: int) -> None:
+        self.addresses = (ctypes.c_uint64 * tensors)()
+        self.writer = -1
+
+    def cells(self) -> list[ctypes.c_uint64]:
+        """Where kernels read each of the addresses."""
+        places = range(0, 8 * len(self.addresses), 8)
+        return [ctypes.c_uint64.from_buffer(self.addresses, place) for place in places]
+
+
+class Part(NamedTuple):
+    """A launch: a kernel, its number of programs, and arguments of it alone."""
+
+    kernel: Direct
+    grid: int
+    own: Mapping[str, Any]
+
+
+class Again:
+    """A call that was made, and can be made once more; in the thread that made it.
+
+    Args:
+        block: where kernels read the addresses of its tensors.
+        others: where they read all else that calls of a kind differ in, and what that is.
+        parts: its launches.
+    """
+
+    def __init__(
+        self, block: Block, others: Sequence[tuple[Any, Any]], parts: Sequence[Part]
+    ) -> None:
+        self._block = block
         self._number = next(_NUMBERS)
         self._stream = ctypes.c_void_p()
-        self._launches = [kernel.launch(grid, self._stream) for kernel, grid, _ in steps]
+        self._launches = [kernel.launch(grid, self._stream) for kernel, grid, _ in parts]
         self._written = [(cell, number(x)) for cell, x in others]
-        for kernel, _, own in steps:
+        for kernel, _, own in parts:
             self._written += kernel.written(own)
-        self._alive = others, steps
+        self._alive = others, parts
 
     def __call__(self, tensors: Sequence[Tensor | None], device: int) -> bool:
         """Whether all was launched; if not, some of it may have been.
 
         Args:
-            tensors: of kinds as before, in the order of the names in the arguments.
+            tensors: of kinds as before, in the order of the block.
             device: where they are; below zero on the CPU.
         """
         addresses = [0 if x is None else x.data_ptr() for x in tensors]
@@ -53,12 +86,12 @@ class Again:
             if device != torch._C._cuda_getDevice():
                 return False
             self._stream.value = torch._C._cuda_getCurrentRawStream(device)
-        arguments = self._arguments
-        if arguments.writer != self._number:
+        block = self._block
+        if block.writer != self._number:
             for cell, value in self._written:
                 cell.value = value
-            arguments.writer = self._number
-        arguments.addresses[:] = addresses  # type: ignore[assignment]
+            block.writer = self._number
+        block.addresses[:] = addresses  # type: ignore[assignment]
         return taken(self._launches)
 
 
@@ -85,14 +118,14 @@ class Known:
         return again is not None and again(tensors, beside.get_device())
 
     def keep(
-        self, key: tuple[Any, ...], made: Made | None, tensors: Sequence[Tensor | None]
+        self, key: tuple[Any, ...], again: Again | None, tensors: Sequence[Tensor | None]
     ) -> None:
         """For later calls of the same key."""
-        if made is None or not are_aligned([0 if x is None else x.data_ptr() for x in tensors]):
+        if again is None or not are_aligned([0 if x is None else x.data_ptr() for x in tensors]):
             return
         if len(self._made) >= MAX_KNOWN:
             self._made.clear()
-        self._made[key] = Again(made)
+        self._made[key] = again
 
 
 def key_of(*kind: Any, reads: Sequence[Tensor | None]) -> tuple[Any, ...]:

@@ -73,6 +73,23 @@ def taken(launches: Iterable[Launch]) -> bool:
     return True
 
 
+def is_watched() -> bool:
+    """Whether somebody wants to be told of launches."""
+    runtime = knobs().runtime
+    for hook in (runtime.launch_enter_hook, runtime.launch_exit_hook):
+        if hook is not None and getattr(hook, "calls", True):
+            return True
+    return False
+
+
+@cache
+def knobs() -> Any:
+    """Triton's settings."""
+    from triton import knobs
+
+    return knobs
+
+
 def number(x: Any) -> Any:
     """What a kernel is given."""
     return 0 if x is None else x.data_ptr() if isinstance(x, Tensor) else x

@@ -15,10 +15,10 @@ from torch import Tensor
 from ..edge_layout import EdgeLayout
 from ._addresses import aligned_strides, empty_like, in_memory, with_dense_channels
 from ._philox import threshold
-from ._triton_again import Known, key_of
+from ._triton_again import Again, Known, key_of
 from ._triton_edge_programs import EdgePrograms, programs_by_source, programs_by_target
 from ._triton_edge_tiles import EdgeTiles, edge_tiles
-from ._triton_launch import Arguments, Call, Made, likeness, number_kind
+from ._triton_launch import Arguments, Call, likeness, number_kind
 
 # parts of a heavy node that are summed at a time
 _PARTS = 4
@@ -73,7 +73,7 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
 
 def _launch_forward(
     programs: EdgePrograms, tiles: EdgeTiles, arguments: Arguments, out: Tensor, stats: Tensor
-) -> Made | None:
+) -> Again | None:
     from ._triton_edge_kernels import combine_weighted, edge_forward
 
     _launch_light(edge_forward, programs, tiles, arguments)
@@ -123,7 +123,7 @@ def backward(
 
 def _launch_backward(
     problem: Problem, tiles: EdgeTiles, arguments: Arguments, given: Mapping[str, Any]
-) -> Made | None:
+) -> Again | None:
     from ._triton_edge_backward_kernels import edge_backward_keys, edge_backward_queries
 
     heavy = 0

@@ -11,9 +11,9 @@ from torch import Tensor
 from .._identity import IdentityCache
 from ._addresses import aligned_strides, empty_like, in_memory, with_dense_channels
 from ._philox import threshold
-from ._triton_again import key_of
+from ._triton_again import Again, key_of
 from ._triton_full_problem import Problem, interprets
-from ._triton_launch import Arguments, Call, Made, likeness, number_kind
+from ._triton_launch import Arguments, Call, likeness, number_kind
 from ._triton_programs import programs_of
 from ._triton_tiles import Tiles, power_of_two, small_warps
 
@@ -48,7 +48,7 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
     return out, stats
 
 
-def _launch_forward(problem: Problem, tiles: Tiles, arguments: Arguments) -> Made | None:
+def _launch_forward(problem: Problem, tiles: Tiles, arguments: Arguments) -> Again | None:
     from ._triton_small_kernels import small_forward
     from ._triton_tiled_kernels import tiled_forward
 
@@ -136,7 +136,7 @@ def backward(
     return Gradients(dq, dk, dv, slopes, None if parts is None else parts.sum(0))
 
 
-def _launch_backward(problem: Problem, tiles: Tiles, arguments: Arguments) -> Made | None:
+def _launch_backward(problem: Problem, tiles: Tiles, arguments: Arguments) -> Again | None:
     from ._triton_small_kernels import small_backward
     from ._triton_tiled_backward_kernels import tiled_backward_cols, tiled_backward_rows
 

@@ -8,27 +8,27 @@ are kept, and the others only write theirs in.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._triton_direct import Direct, direct, number
+from ._triton_again import Again, Block, Part
+from ._triton_direct import Direct, direct, is_watched, knobs, number
 
 # kinds of calls whose arguments are remembered, in each thread
 MAX_KNOWN = 256
 
 
 class Step(NamedTuple):
-    """A launch: a kernel, its number of programs, and arguments of it alone."""
+    """A launch: a kernel, its number of programs, arguments of it alone, and triton's options."""
 
-    kernel: Direct
+    kernel: Any
     grid: int
     own: Mapping[str, Any]
+    options: Mapping[str, int]
 
 
 class Arguments:
@@ -39,55 +39,28 @@ class Arguments:
     Args:
         fixed: those that all calls of a kind have in common.
         tensors: names of the tensors that each call brings.
-
-    Attributes:
-        addresses: where those tensors lie, in their order.
-        writer: number of the call that wrote all other cells last, see ``_triton_again``.
     """
 
     def __init__(self, fixed: Mapping[str, Any], tensors: Sequence[str]) -> None:
         self._fixed = dict(fixed)
         self._kernels: dict[tuple[Any, ...], Direct] = {}
-        self.addresses = (ctypes.c_uint64 * len(tensors))()
-        self._cells: dict[str, Any] = {
-            name: ctypes.c_uint64.from_buffer(self.addresses, 8 * place)
-            for place, name in enumerate(tensors)
-        }
-        self._tensors = frozenset(tensors)
+        self._tensors = tuple(tensors)
+        self._block = Block(len(tensors))
+        self._cells: dict[str, Any] = dict(zip(tensors, self._block.cells(), strict=True))
         self._varying: Mapping[str, Any] = {}
-        self._steps: list[Step | None] = []
-        self._device, self._stream = -1, 0
-        self._is_elsewhere = self._is_watched = False
-        self.writer = -1
+        self._steps: list[Step] = []
+        self._device = -1
 
     def __getitem__(self, name: str) -> Any:
         return self._fixed[name]
 
     def begin(self, varying: Mapping[str, Any], beside: Tensor) -> None:
         """Takes what a call brings; its kernels run on the device of ``beside``."""
-        self.writer = -1
-        for name, cell in self._cells.items():
-            cell.value = number(varying[name])
         self._varying, self._steps = varying, []
-        self._is_watched = is_watched()
-        self._device = device = beside.get_device()
-        if device >= 0:
-            self._is_elsewhere = device != torch.cuda.current_device()
-            self._stream = torch._C._cuda_getCurrentRawStream(device)
-
-    def end(self) -> Made | None:
-        """Lets go of the call's tensors; its launches, if all of them can be repeated."""
-        cells = self._cells.items()
-        others = [(x, self._varying[name]) for name, x in cells if name not in self._tensors]
-        self._varying, steps = {}, self._steps
-        made = [step for step in steps if step is not None]
-        # of one kernel twice, each launch writes what the other has written
-        if len({id(step.kernel) for step in made}) < len(steps):
-            return None
-        return Made(self, made, others)
+        self._device = beside.get_device()
 
     def launch(self, kernel: Any, grid: int, own: Mapping[str, Any], **options: int) -> None:
-        """Runs a kernel on the current stream.
+        """Adds a launch to those that :meth:`end` makes.
 
         Args:
             kernel: a function of a module, under ``triton.jit``.
@@ -95,24 +68,51 @@ class Arguments:
             own: arguments of this launch alone, in place of those of the same name.
             **options: ``num_warps`` and ``num_stages``.
         """
-        if not grid:
-            return
-        if self._is_elsewhere:
-            with torch.cuda.device(self._device):
-                self._launch(kernel, grid, own, options)
-        else:
-            self._launch(kernel, grid, own, options)
+        if grid:
+            self._steps.append(Step(kernel, grid, own, options))
 
-    def _launch(
-        self, kernel: Any, grid: int, own: Mapping[str, Any], options: Mapping[str, int]
-    ) -> None:
-        others = _OTHERS.get(id(kernel)) or _know(kernel)
-        key = (
-            id(kernel), *options.values(),
-            *[_kind(x) if name in others else x for name, x in own.items()],
-        )  # fmt: skip
-        ready = self._kernels.get(key)
-        if ready is None or self._is_watched or not ready(grid, own, self._stream):
+    def end(self) -> Again | None:
+        """Runs the kernels on the current stream, and lets go of the call's tensors.
+
+        Returns:
+            What runs them once more with other tensors, if that can be done.
+        """
+        again = self._again()
+        tensors = [self._varying[name] for name in self._tensors]
+        if again is None or not again(tensors, self._device):
+            self._one_by_one()
+            again = self._again()
+        self._varying, self._steps = {}, []
+        return again
+
+    def _again(self) -> Again | None:
+        kernels = [self._kernels.get(_key(step)) for step in self._steps]
+        # of one kernel twice, each launch writes what the other has written
+        if None in kernels or len(set(map(id, kernels))) < len(kernels):
+            return None
+        cells = list(self._cells.items())[len(self._tensors) :]
+        others = [(cell, self._varying[name]) for name, cell in cells]
+        steps = zip(kernels, self._steps, strict=True)
+        return Again(self._block, others, [Part(k, s.grid, s.own) for k, s in steps if k])
+
+    def _one_by_one(self) -> None:
+        self._block.writer = -1
+        for name, cell in self._cells.items():
+            cell.value = number(self._varying[name])
+        if self._device < 0:
+            self._launch_all(0)
+        else:
+            with torch.cuda.device(self._device):
+                self._launch_all(torch._C._cuda_getCurrentRawStream(self._device))
+
+    def _launch_all(self, stream: int) -> None:
+        watched = is_watched()
+        for step in self._steps:
+            kernel, grid, own, options = step
+            key = _key(step)
+            ready = self._kernels.get(key)
+            if ready is not None and not watched and ready(grid, own, stream):
+                continue
             named = {**self._fixed, **self._varying, **own}
             needed = {name: named[name] for name in kernel.arg_names}
             compiled = kernel[(grid,)](**needed, **options)
@@ -121,21 +121,6 @@ class Arguments:
                 ready = direct(compiled, needed, varying, own, self._cells)
                 if ready is not None:
                     self._kernels[key] = ready
-        self._steps.append(None if ready is None else Step(ready, grid, own))
-
-
-class Made(NamedTuple):
-    """The launches of a call.
-
-    Attributes:
-        arguments: what they have in common.
-        steps: one for each.
-        others: cells of what is no tensor of the call, with what the call wrote into them.
-    """
-
-    arguments: Arguments
-    steps: list[Step]
-    others: list[tuple[Any, Any]]
 
 
 class Call(NamedTuple):
@@ -157,11 +142,11 @@ class Call(NamedTuple):
 
     def arguments(self) -> Arguments:
         """Those of an earlier call of the same key, or new ones; ready for launches."""
-        knobs = _knobs()
+        settings = knobs()
         known: dict[Any, Arguments] = _KNOWN.__dict__
         key = (
-            self.key, self.beside.get_device(), knobs.runtime.debug,
-            knobs.compilation.instrumentation_mode,
+            self.key, self.beside.get_device(), settings.runtime.debug,
+            settings.compilation.instrumentation_mode,
         )  # fmt: skip
         made = known.get(key)
         if made is None:
@@ -187,13 +172,14 @@ def number_kind(x: int) -> int:
     return (x == 1) + 2 * (x % 16 == 0) + 4 * (-(2**31) <= x < 2**31)
 
 
-def is_watched() -> bool:
-    """Whether somebody wants to be told of launches."""
-    runtime = _knobs().runtime
-    for hook in (runtime.launch_enter_hook, runtime.launch_exit_hook):
-        if hook is not None and getattr(hook, "calls", True):
-            return True
-    return False
+def _key(step: Step) -> tuple[Any, ...]:
+    """Launches that have it in common need one compilation."""
+    kernel, _, own, options = step
+    others = _OTHERS.get(id(kernel)) or _know(kernel)
+    return (
+        id(kernel), *options.values(),
+        *[_kind(x) if name in others else x for name, x in own.items()],
+    )  # fmt: skip
 
 
 def _kind(x: Any) -> Any:
@@ -213,11 +199,3 @@ def _know(kernel: Any) -> frozenset[str]:
     params = getattr(kernel, "params", ())
     names = frozenset(each.name for each in params if not each.is_constexpr)
     return _OTHERS.setdefault(id(kernel), names)
-
-
-@cache
-def _knobs() -> Any:
-    """Triton's settings."""
-    from triton import knobs
-
-    return knobs

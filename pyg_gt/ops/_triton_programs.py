@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -49,29 +50,35 @@ def programs_of(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) ->
 
 def _make(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) -> Programs:
     # in numpy, whose operations on a hundred graphs take a fifth of the time of torch's
-    keys = np.array(layout.sizes, np.int64)
-    queries = keys if query_layout is layout else np.array(query_layout.sizes, np.int64)
+    keys = queries = most = np.array(layout.sizes, np.int64)
+    if query_layout is not layout:
+        queries = np.array(query_layout.sizes, np.int64)
+        most = np.maximum(queries, keys)
     graphs = np.zeros((len(keys), 8), np.int64)
     for place, x in ((0, queries), (2, keys), (4, queries * keys)):
         x[:-1].cumsum(out=graphs[1:, place])
     graphs[:, 1], graphs[:, 3] = queries, keys
-    blocks = [b for b in SMALL if b <= tiles.small]
+    sides = [side for side in SMALL if side <= tiles.small]
     # graphs of no nodes are of kind 0, and need no program
-    kind = np.searchsorted([0, *blocks], np.maximum(queries, keys))
-    found = [(block, graphs[kind == i]) for i, block in enumerate(blocks, 1)]
-    small = [(block, some) for block, some in found if len(some)]
-    large = graphs[kind > len(blocks)]
+    kind = np.array([0, *sides]).searchsorted(most)
+    empty, *lengths, _ = np.bincount(kind, minlength=len(sides) + 2).tolist()
+    graphs = graphs[kind.argsort(kind="stable")]
+    first = empty + sum(lengths)
+    small, large = graphs[empty:first], graphs[first:]
     of_queries = _tiled(large, large[:, 1], large[:, 3], tiles.rows)
     of_keys = _tiled(large, large[:, 3], large[:, 1], tiles.cols)
-    tables = [*(some for _, some in small), of_queries, of_keys]
-    rows = np.concatenate(tables)
+    rows = np.concatenate([small, of_queries, of_keys])
     own = len(rows) - len(of_keys)
     rows[:own, 6], rows[own:, 6] = np.arange(own), np.arange(len(of_keys))
     # one copy to the device; rows of 64 bytes leave every table at a multiple of 16
     joined = torch.from_numpy(rows).to(layout.device, non_blocking=True)
-    *made, query_tiles, key_tiles = joined.split([len(table) for table in tables])
-    sides = [block for block, _ in small]
-    return Programs(tuple(zip(sides, made, strict=True)), query_tiles, key_tiles)
+    ends = list(accumulate([0, *lengths]))
+    tables = [
+        (side, joined[start:end])
+        for side, start, end in zip(sides, ends, ends[1:], strict=False)
+        if start < end
+    ]
+    return Programs(tuple(tables), joined[ends[-1] : own], joined[own:])
 
 
 def _tiled(graphs: Table, sizes: Table, work: Table, side: int) -> Table:
