@@ -12,6 +12,7 @@ from .ops import (
     TableBias,
     attention,
     explain_choice,
+    qkv_attention,
 )
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "__version__",
     "attention",
     "explain_choice",
+    "qkv_attention",
     "swap",
 ]

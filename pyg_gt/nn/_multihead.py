@@ -9,7 +9,7 @@ from torch.nn import MultiheadAttention
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ..layout import DeferredLayout, GraphLayout
-from ..ops import AttentionBias, attention
+from ..ops import AttentionBias, qkv_attention
 
 
 def why_not_ragged(attn: object) -> str | None:
@@ -42,9 +42,13 @@ def reset_output(attn: MultiheadAttention) -> None:
 
 def project(attn: MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value ``[N, H, C]`` of ``x [N, F]``."""
-    joined = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
-    query, key, value = joined.view(x.size(0), 3, attn.num_heads, attn.head_dim).unbind(1)
+    query, key, value = _project(attn, x).unbind(1)
     return query, key, value
+
+
+def _project(attn: MultiheadAttention, x: Tensor) -> Tensor:
+    joined = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
+    return joined.view(x.size(0), 3, attn.num_heads, attn.head_dim)
 
 
 def multihead_attention(
@@ -56,6 +60,7 @@ def multihead_attention(
 ) -> Tensor:
     """``[N, F]``, what ``attn(x, x, x)`` gives for each graph by itself."""
     dropout_p = attn.dropout if attn.training else 0.0
-    out = attention(*project(attn, x), layout, biases, dropout_p=dropout_p, backend=backend)
+    qkv = _project(attn, x)
+    out = qkv_attention(qkv, layout, biases, dropout_p=dropout_p, backend=backend)
     projected: Tensor = attn.out_proj(out.flatten(1))
     return projected

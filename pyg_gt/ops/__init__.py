@@ -1,6 +1,6 @@
 """Attention on ragged batches: the verb, its biases, its backends."""
 
-from ._dispatch import attention, explain_choice
+from ._dispatch import attention, explain_choice, qkv_attention
 from .bias import AttentionBias, EdgeBias, EdgeMask, PairBias, ScoreMod, TableBias
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "TableBias",
     "attention",
     "explain_choice",
+    "qkv_attention",
 ]

@@ -131,6 +131,8 @@ def _full(inputs: Inputs) -> Tensor:
             query_layout, layout, pairs, rows, index, edges, edge_values,
             inputs.seed, inputs.scale, inputs.dropout_p,
         )  # fmt: skip
+        if inputs.qkv is not None:
+            return attend(problem, inputs.qkv, None, None)
         return attend(problem, inputs.query, inputs.key, inputs.value)
     query_batch, query_graphs, batch, graphs = layout_arguments(query_layout, layout)
     *first, query_batch, batch = distinct(

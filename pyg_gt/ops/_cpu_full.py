@@ -80,20 +80,19 @@ def backward(
     out: Tensor,
     stats: Tensor,
     needs: tuple[bool, bool, bool],
-    joined: bool = False,
+    joined: Tensor | None = None,
 ) -> Gradients:
     """The gradients; ``needs`` tells which of pairs, table and edge values are wanted.
 
-    With ``joined``, those of query, key and value that lie side by side in one tensor lie so too.
+    With ``joined [N, 3, H, C]``, those of query, key and value are written there.
     """
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
     grad = with_dense_channels(grad.to(query.dtype))
     out, stats = in_memory(out).contiguous(), in_memory(stats).contiguous()
-    if joined and _side_by_side(query, key, value):
-        together = torch.empty((query.size(0), 3, *query.shape[1:]), dtype=query.dtype)
-        dq, dk, dv = together.unbind(1)
-    else:
+    if joined is None:
         dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (query, key, value))
+    else:
+        dq, dk, dv = joined.unbind(1)
     dpairs, dtable, dedges = (
         torch.empty(x.shape, dtype=torch.float32) if need and x is not None else None
         for x, need in zip((problem.pairs, problem.table, problem.edge_values), needs, strict=True)
@@ -109,18 +108,6 @@ def backward(
     _check(FULL.get().full_backward(ctypes.byref(arguments)))
     del held
     return Gradients(dq, dk, dv, dpairs, dtable, dedges)
-
-
-def _side_by_side(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether they are the parts of a joined projection ``[N, 3, H, C]``."""
-    heads, channels = query.shape[1:]
-    if key.shape != query.shape or query.stride() != (3 * heads * channels, channels, 1):
-        return False
-    start, step = query.data_ptr(), heads * channels * query.element_size()
-    return all(
-        x.stride() == query.stride() and x.data_ptr() == start + i * step
-        for i, x in enumerate((key, value), 1)
-    )
 
 
 class _Strides(ctypes.Structure):

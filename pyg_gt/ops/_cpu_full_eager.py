@@ -8,21 +8,25 @@ import torch
 from torch import Tensor
 
 from . import _cpu_full
-from ._addresses import check, is_plain
+from ._addresses import check, empty_like, is_plain
 from ._cpu_full import Problem
 from ._once_differentiable import differentiable_once
 from ._op_arguments import layout_arguments
+from ._qkv import as_one, parts_of
 
 # where there are second derivatives
 CURE = "backend='reference' (all pairs) or 'sparse' (along edges)"
 
 
-def attend(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``[Nq, H, C]``; what the door of ``attention`` has checked is not checked again."""
+def attend(problem: Problem, query: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
+    """``[Nq, H, C]``; what the door of ``attention`` has checked is not checked again.
+
+    Without a key and a value, ``query`` is ``[N, 3, H, C]``, of which all three are parts.
+    """
     biases = problem.pairs, problem.table, problem.edge_values
     tensors = query, key, value, *biases
     if not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in tensors):
-        return _cpu_full.forward(problem, query, key, value)[0]
+        return _cpu_full.forward(problem, *parts_of(query, key, value))[0]
     out: Tensor = _Attention.apply(*tensors, problem)  # type: ignore[no-untyped-call]
     return out
 
@@ -32,15 +36,15 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any,
         query: Tensor,
-        key: Tensor,
-        value: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
         pairs: Tensor | None,
         table: Tensor | None,
         edge_values: Tensor | None,
         problem: Problem,
     ) -> Tensor:
         """``[Nq, H, C]``."""
-        out, stats = _cpu_full.forward(problem, query, key, value)
+        out, stats = _cpu_full.forward(problem, *parts_of(query, key, value))
         # tensors go through autograd, which sees edits and lets checkpoints drop them
         saved = (
             query, key, value, pairs, table, edge_values, problem.table_index, problem.seed, out,
@@ -68,11 +72,14 @@ class _Attention(torch.autograd.Function):
                 for x, kind in zip(saved, ctx.kinds, strict=True):
                     if kind is not None:  # hooks on saved tensors may hand back others
                         check("a saved tensor", x, *kind)
-                grads = _cpu_full.backward(
-                    problem, grad, query, key, value, out, stats, needs, joined=True
-                )
+                joined = empty_like(query) if key is None else None
+                parts = parts_of(query, key, value)
+                grads = _cpu_full.backward(problem, grad, *parts, out, stats, needs, joined)
             else:  # a batch of gradients, or a compiler at work
-                grads = _by_op(problem, grad, query, key, value, out, stats, needs)
+                parts, joined = parts_of(query, key, value), None
+                grads = _by_op(problem, grad, *parts, out, stats, needs)
+            if key is None:
+                grads = (as_one(grads[:3], joined), None, None, *grads[3:])
         tensors = grad, query, key, value, pairs, table, edge_values
         return *differentiable_once("cpu", CURE, grads, tensors), None
 

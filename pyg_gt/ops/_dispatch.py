@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _cpu, _flex, _reference, _sdpa, _sparse, _triton, _triton_known, _varlen
-from ._inputs import Backend, Inputs, Layout, checked
+from ._inputs import Backend, Inputs, Layout, check_tensors, checked
 from ._philox import draw_seed
 from .bias import AttentionBias
 
@@ -59,14 +59,55 @@ def attention(
         IndexError: for an edge or table index out of range.
         NotImplementedError: if the named backend cannot run these inputs, with its reason.
     """
-    call = _triton_known.Call(
-        query, key, value, layout, biases, query_layout, scale, dropout_p, backend
+    if key is None or value is None:  # to those who ask for it, one tensor is all three
+        check_tensors(query, key, value)
+    return _run(
+        _triton_known.Call(
+            query, key, value, layout, biases, query_layout, scale, dropout_p, backend
+        )
     )
+
+
+def qkv_attention(
+    qkv: Tensor,
+    layout: Layout,
+    biases: Sequence[AttentionBias] = (),
+    *,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    backend: str = "auto",
+) -> Tensor:
+    """``attention(*qkv.unbind(1), layout, ...)``, where one linear map makes all three.
+
+    The gradient of ``qkv`` comes in one piece from backends that can write it so (``triton``), and
+    need not be put together from three. Other arguments and errors are those of :func:`attention`.
+
+    Args:
+        qkv: ``[N, 3, H, C]``: query, key and value of each node, side by side.
+        layout: how the nodes are split into graphs.
+        biases: what is added to scores.
+        scale: factor of the scores; None: ``C ** -0.5``.
+        dropout_p: probability with which a weight is dropped.
+        backend: ``"auto"`` or the name of one backend.
+
+    Returns:
+        ``[N, H, C]``.
+
+    Raises:
+        ValueError: also if ``qkv`` is not ``[N, 3, H, C]``.
+    """
+    return _run(
+        _triton_known.Call(qkv, None, None, layout, biases, None, scale, dropout_p, backend)
+    )
+
+
+def _run(call: _triton_known.Call) -> Tensor:
+    biases, backend = call.biases, call.backend
     if not torch.compiler.is_compiling() and type(biases) in (tuple, list):
         out = _triton.as_before(call)
         if out is not None:
             return out
-    inputs = _inputs(query, key, value, layout, biases, query_layout, scale, dropout_p)
+    inputs = _inputs(*call[:-1])
     if backend == "auto":
         reasons = {}
         for chosen in _ORDER:
@@ -124,8 +165,8 @@ def explain_choice(
 
 def _inputs(
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
     layout: Layout,
     biases: Sequence[AttentionBias],
     query_layout: Layout | None,
@@ -133,6 +174,15 @@ def _inputs(
     dropout_p: float,
     draw: bool = True,
 ) -> Inputs:
+    qkv = None
+    if key is None or value is None:
+        if not isinstance(query, Tensor) or query.dim() != 4 or query.size(1) != 3:
+            got = list(query.shape) if isinstance(query, Tensor) else type(query).__name__
+            raise ValueError(
+                f"'qkv' must be a tensor of shape [num_nodes, 3, heads, head_channels] (got {got})"
+            )
+        qkv = query
+        query, key, value = qkv.unbind(1)
     if not isinstance(biases, Sequence):
         raise ValueError(
             f"'biases' must be a tuple (got '{type(biases).__name__}'); a single one is '(bias,)'"
@@ -143,4 +193,4 @@ def _inputs(
     seed = None
     if dropout_p > 0:
         seed = draw_seed(query.device) if draw else torch.zeros(1, dtype=torch.int64)
-    return Inputs(query, key, value, query_layout, layout, biases, scale, dropout_p, seed)
+    return Inputs(query, key, value, query_layout, layout, biases, scale, dropout_p, seed, qkv)

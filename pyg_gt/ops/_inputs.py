@@ -39,6 +39,8 @@ class Inputs:
         scale: factor of the scores.
         dropout_p: probability with which a weight is dropped after the softmax.
         seed: ``[1]`` int64, or None without dropout.
+        qkv: ``[N, 3, H, C]`` of which ``query``, ``key`` and ``value`` are the parts, or None: a
+            backend that computes its gradient as one tensor need not join three.
     """
 
     query: Tensor
@@ -50,6 +52,7 @@ class Inputs:
     scale: float
     dropout_p: float
     seed: Tensor | None
+    qkv: Tensor | None = None
 
     @property
     def additive(self) -> tuple[AdditiveBias, ...]:
@@ -126,7 +129,7 @@ def checked(
         ValueError: for a wrong shape, type or value.
         IndexError: for an edge or table index out of range.
     """
-    _check_tensors(query, key, value)
+    check_tensors(query, key, value)
     for name, tensor, lay in (("query", query, query_layout), ("key", key, layout)):
         if not isinstance(lay, (GraphLayout, DeferredLayout)):
             raise ValueError(
@@ -154,7 +157,8 @@ def checked(
     return tuple(_checked_bias(b, query, query_layout, layout) for b in biases)
 
 
-def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Raises ``ValueError`` unless shapes, types and devices fit together."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor) or tensor.dim() != 3:
             got = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__

@@ -95,18 +95,22 @@ def as_before(call: Call) -> Tensor | None:
     assert isinstance(layout, GraphLayout)
     assert query_layout is None or isinstance(query_layout, GraphLayout)
     seed = draw_seed(query.device) if dropout_p > 0 else None
-    scale = query.size(2) ** -0.5 if scale is None else scale
+    scale = query.size(-1) ** -0.5 if scale is None else scale
     queries = query_layout or layout
     if not biases:
         problem = Problem(queries, layout, None, None, None, seed, scale, dropout_p)
         return attend(problem, query, key, value)
     mask = biases[0]
+    qkv = None
+    if key is None or value is None:
+        qkv = query
+        query, key, value = qkv.unbind(1)
     if len(biases) == 1 and isinstance(mask, EdgeMask):
         edges, values, features = checked_edges_of(mask), mask.values, mask.features
         return _triton_edges_op.forward(
             query, key, value, edges, values, features, seed, scale, dropout_p, is_checked=True
         )
-    return forward(Inputs(query, key, value, queries, layout, biases, scale, dropout_p, seed))
+    return forward(Inputs(query, key, value, queries, layout, biases, scale, dropout_p, seed, qkv))
 
 
 def _on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor:
@@ -178,8 +182,10 @@ def _full(inputs: Inputs) -> Tensor:
             repeat,
         )  # fmt: skip
         edge_index = None if own is None else own.edge_index
-        tensors = inputs.query, inputs.key, inputs.value, edge_index, edge_pairs, edge_values
-        return attend(problem, *tensors)
+        own_edges = edge_index, edge_pairs, edge_values
+        if inputs.qkv is not None:
+            return attend(problem, inputs.qkv, None, None, *own_edges)
+        return attend(problem, inputs.query, inputs.key, inputs.value, *own_edges)
     query_batch, query_graphs, batch, graphs = layout_arguments(query_layout, layout)
     *first, query_batch, batch = distinct(
         inputs.query, inputs.key, inputs.value, pairs, rows, edge_values, index,

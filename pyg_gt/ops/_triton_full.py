@@ -96,23 +96,42 @@ def backward(
     stats: Tensor,
     slopes: Tensor | None,
     needs_table: bool,
+    joined: Tensor | None = None,
 ) -> Gradients:
-    """The gradients; the kernels write into ``slopes``, of :func:`room_for_slopes`, or None."""
+    """The gradients.
+
+    Args:
+        problem: the attention.
+        grad: ``[Nq, H, C]``.
+        query: ``[Nq, H, C]``.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+        out: ``[Nq, H, C]``.
+        stats: ``[Nq, H, 2]``.
+        slopes: room for those of the scores, of :func:`room_for_slopes`, or None.
+        needs_table: whether the gradient of the table is wanted.
+        joined: room for those of query, key and value, ``[N, 3, H, C]``; None: one for each.
+    """
     scale = problem.scale
     if scale < 0:
         problem = problem._replace(scale=-scale)
-        made = backward(problem, grad, -query, key, value, out, stats, slopes, needs_table)
-        return made._replace(query=-made.query)
-    dq, dk, dv = empty_like(query), empty_like(key), empty_like(value)
+        rest = key, value, out, stats, slopes, needs_table, joined
+        made = backward(problem, grad, -query, *rest)
+        made.query.neg_()
+        return made
+    if joined is None:
+        dq, dk, dv = empty_like(query), empty_like(key), empty_like(value)
+    else:
+        dq, dk, dv = joined.unbind(1)
     tiles = problem.tiles(query)
     deltas = None
     if max(problem.query_layout.max_nodes, problem.layout.max_nodes) > tiles.small:
         deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
     table, parts = problem.table, None
-    sizes = {"K": 1, "KP": 16}
+    sizes = {"K": 1, "KP": 16, "GRADS": dq.stride(0)}
     if needs_table and table is not None:
         # a vector of a kernel has a power of two of elements
-        sizes = {"K": table.size(0), "KP": max(16, power_of_two(table.size(0)))}
+        sizes |= {"K": table.size(0), "KP": max(16, power_of_two(table.size(0)))}
         count = programs_of(problem.query_layout, problem.layout, tiles).count
         parts = table.new_empty((count, *table.shape), dtype=torch.float32)
     reads = (
@@ -122,7 +141,7 @@ def backward(
     tensors = *reads, slopes, parts, dq, dk, dv, deltas
     precision = _precision(query.dtype)
     kind = key_of(
-        "backward", scale, problem.dropout_p, precision, parts is None,
+        "backward", scale, problem.dropout_p, precision, parts is None, joined is None,
         None if slopes is None else slopes.dtype, reads=reads,
     )  # fmt: skip
     known = problem.known()

@@ -80,6 +80,7 @@ def gradients(
     out: Tensor,
     stats: Tensor,
     needs: tuple[bool, ...],
+    joined: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Of query, key, value and each of ``biases``; None where one of these is not in ``needs``.
 
@@ -94,6 +95,7 @@ def gradients(
         out: ``[Nq, H, C]``.
         stats: ``[Nq, H, 2]``.
         needs: of the three biases.
+        joined: room for the gradients of query, key and value, ``[N, 3, H, C]``, or None.
     """
     needs_pairs, needs_table, needs_edges = needs
     pairs, table, edge_values = biases
@@ -105,7 +107,7 @@ def gradients(
         slopes = _triton_full.room_for_slopes(query, size, dtype)
     made = _triton_full.backward(
         problem, grad, query, key, value, out.contiguous(), stats.contiguous(), slopes,
-        needs_table and not sorts,
+        needs_table and not sorts, joined,
     )  # fmt: skip
     dpairs = dtable = dedges = None
     if table is not None and made.table is not None:

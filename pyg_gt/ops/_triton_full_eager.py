@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from . import _triton_full
-from ._addresses import apply, is_plain, may_come_back_changed
+from ._addresses import apply, empty_like, is_plain, may_come_back_changed
 from ._once_differentiable import differentiable_once
 from ._op_arguments import layout_arguments
+from ._qkv import as_one, parts_of
 from ._triton_full_call import Biases, gradients, on_pairs
 from ._triton_full_op import CURE
 from ._triton_full_problem import Problem
@@ -24,8 +25,8 @@ from .bias import num_pairs
 def attend(
     problem: Problem,
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
     edge_index: Tensor | None = None,
     edge_pairs: Tensor | None = None,
     edge_values: Tensor | None = None,
@@ -34,9 +35,10 @@ def attend(
 
     Args:
         problem: all but what is added on edges.
-        query: ``[Nq, H, C]``, plain (see ``_addresses``).
-        key: ``[Nk, H, C]``.
-        value: ``[Nk, H, C]``.
+        query: ``[Nq, H, C]``, plain (see ``_addresses``); or ``[N, 3, H, C]``, of which query, key
+            and value are parts.
+        key: ``[Nk, H, C]``, or None.
+        value: ``[Nk, H, C]``, or None.
         edge_index: ``[2, E]``, or None.
         edge_pairs: ``[E]``, the pair of each edge.
         edge_values: ``[E, H]``.
@@ -44,12 +46,14 @@ def attend(
     pairs, table = problem.pairs, problem.table
     biases = pairs, table, edge_values
     records = torch.is_grad_enabled() and (
-        query.requires_grad or key.requires_grad or value.requires_grad
+        query.requires_grad
+        or (key is not None and key.requires_grad)
+        or (value is not None and value.requires_grad)
         or any(x is not None and x.requires_grad for x in biases)
     )  # fmt: skip
     if not records:
         problem = _with_edges(problem, edge_pairs, edge_values)
-        return _triton_full.forward(problem, query, key, value)[0]
+        return _triton_full.forward(problem, *parts_of(query, key, value))[0]
     if pairs is None and table is None and edge_values is None:
         return apply(_Attention, query, key, value, problem)
     rest = *biases, problem.table_index, edge_index, edge_pairs
@@ -61,12 +65,12 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any,
         query: Tensor,
-        key: Tensor,
-        value: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
         problem: Problem,
         *biases: Tensor | None,
     ) -> Tensor:
-        """``[Nq, H, C]``.
+        """``[Nq, H, C]``; arguments as of :func:`attend`.
 
         ``biases`` are none, or pairs, table, values of edges, index of the table, edges, and pairs
         of edges.
@@ -76,7 +80,7 @@ class _Attention(torch.autograd.Function):
             pairs, table, edge_values, index, _, edge_pairs = biases
             seen = problem._replace(pairs=pairs, table=table, table_index=index)
             seen = _with_edges(seen, edge_pairs, edge_values)
-        out, stats = _triton_full.forward(seen, query, key, value)
+        out, stats = _triton_full.forward(seen, *parts_of(query, key, value))
         # tensors go through autograd, which sees edits and lets checkpoints drop them
         saved = query, key, value, out, stats, problem.seed, *biases
         ctx.save_for_backward(*saved)
@@ -95,10 +99,12 @@ class _Attention(torch.autograd.Function):
         problem = ctx.problem if seed is None else ctx.problem._replace(seed=seed)
         # otherwise a batch of gradients, a compiler at work, or 'create_graph=True'
         plain = is_plain(grad) and not torch.is_grad_enabled()
+        joined = empty_like(query) if key is None and plain else None
+        parts = parts_of(query, key, value)
         if plain and not biases:
-            rest = query, key, value, out.contiguous(), stats.contiguous(), None, False
+            rest = *parts, out.contiguous(), stats.contiguous(), None, False, joined
             dq, dk, dv, *_ = _triton_full.backward(problem, grad, *rest)
-            return dq, dk, dv, None
+            return (dq, dk, dv, None) if joined is None else (joined, None, None, None)
         pairs, table, edge_values, index, edges, edge_pairs = biases or (None,) * 6
         problem = problem._replace(pairs=pairs, table=table, table_index=index)
         needs = (*ctx.needs_input_grad[4:7], False, False, False)[:3]
@@ -107,11 +113,11 @@ class _Attention(torch.autograd.Function):
             if plain:
                 of = Biases(pairs, table, edge_values)
                 seen = _with_edges(problem, edge_pairs, edge_values)
-                grads = gradients(seen, edge_pairs, of, grad, query, key, value, out, stats, needs)
+                grads = gradients(seen, edge_pairs, of, grad, *parts, out, stats, needs, joined)
             else:
-                grads = _by_op(
-                    problem, edges, edge_values, grad, query, key, value, out, stats, needs
-                )
+                grads = _by_op(problem, edges, edge_values, grad, *parts, out, stats, needs)
+            if key is None:
+                grads = (as_one(grads[:3], joined), None, None, *grads[3:])
         tensors = grad, query, key, value, pairs, table, edge_values
         dq, dk, dv, *of_biases = differentiable_once("triton", CURE, grads, tensors)
         return dq, dk, dv, None, *((*of_biases, None, None, None) if biases else ())

@@ -24,11 +24,23 @@ _MOST = 256
 
 
 class Call(NamedTuple):
-    """The arguments of ``attention``."""
+    """The arguments of ``attention``, or of ``qkv_attention``, which has no key and no value.
+
+    Attributes:
+        query: ``[Nq, H, C]``; of ``qkv_attention``, ``[N, 3, H, C]``.
+        key: ``[Nk, H, C]``, or None.
+        value: ``[Nk, H, C]``, or None.
+        layout: as given, like all that follows.
+        biases: as given.
+        query_layout: as given.
+        scale: as given.
+        dropout_p: as given.
+        backend: as given.
+    """
 
     query: Tensor
-    key: Tensor
-    value: Tensor
+    key: Tensor | None
+    value: Tensor | None
     layout: GraphLayout | DeferredLayout
     biases: Sequence[AttentionBias]
     query_layout: GraphLayout | DeferredLayout | None
@@ -85,8 +97,8 @@ def _is_readable(call: Call) -> bool:
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     return (
         isinstance(query, Tensor) and is_plain(query)
-        and type(key) in PLAIN and type(value) in PLAIN
-        and not wrapped(key) and not wrapped(value)
+        and (key is None or (type(key) in PLAIN and not wrapped(key)))
+        and (value is None or (type(value) in PLAIN and not wrapped(value)))
         and (query_layout is None or type(query_layout) is GraphLayout)
         and torch.autograd.forward_ad._current_level < 0
     )  # fmt: skip
@@ -94,8 +106,9 @@ def _is_readable(call: Call) -> bool:
 
 def _read(call: Call) -> _Read | None:
     """None if one of the biases is none whose checks hold for calls like this one."""
-    query, key, layout = call.query, call.key, call.layout
-    if query.dim() != 3 or key.dim() != 3:
+    query, layout = call.query, call.layout
+    key = query if call.key is None else call.key
+    if query.dim() != (4 if call.key is None else 3) or key.dim() != query.dim():
         return None
     # of other numbers of nodes the check of all arguments tells, and not that of edges
     queries = (call.query_layout or layout).num_nodes
@@ -142,8 +155,10 @@ def _key(call: Call, read: _Read) -> tuple[Any, ...]:
     """What calls on a layout have in common that are checked alike."""
     query, key, value, layout, _, query_layout, scale, dropout_p, backend = call
     other = None if query_layout is None or query_layout is layout else weakref.ref(query_layout)
+    kind = other, scale, dropout_p, backend, query.dtype, query.shape, query.get_device(), read.key
+    if key is None or value is None:
+        return kind
     return (
-        other, scale, dropout_p, backend,
-        query.dtype, query.shape, query.get_device(), key.dtype, key.shape, key.get_device(),
-        value.dtype, value.shape, value.get_device(), read.key,
+        *kind, key.dtype, key.shape, key.get_device(), value.dtype, value.shape,
+        value.get_device(),
     )  # fmt: skip

@@ -79,7 +79,7 @@ class Arguments:
         """
         again = self._again()
         tensors = [self._varying[name] for name in self._tensors]
-        if again is None or not again(tensors, self._device):
+        if self._steps and (again is None or not again(tensors, self._device)):
             self._one_by_one()
             again = self._again()
         self._varying, self._steps = {}, []
@@ -88,7 +88,7 @@ class Arguments:
     def _again(self) -> Again | None:
         kernels = [self._kernels.get(_key(step)) for step in self._steps]
         # of one kernel twice, each launch writes what the other has written
-        if None in kernels or len(set(map(id, kernels))) < len(kernels):
+        if not kernels or None in kernels or len(set(map(id, kernels))) < len(kernels):
             return None
         cells = list(self._cells.items())[len(self._tensors) :]
         others = [(cell, self._varying[name]) for name, cell in cells]

@@ -87,8 +87,8 @@ def small_backward(
     query_grad, key_grad, value_grad, slopes_out, table_parts, query_row, query_head, key_row,
     key_head, value_row, value_head, grad_row, grad_head, pairs_head, slopes_head, scale,
     threshold, factor, H: tl.constexpr, PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
-    B: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    B: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, GRADS: tl.constexpr, WIDE: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """All gradients of a graph and head; a part of the table's, ``table_parts [T, K, H]``."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -130,7 +130,7 @@ def small_backward(
         slopes = tl.where(keep, slopes * factor, 0.0)
     dropped, dropped_rest = parts_of(dropped.to(g.dtype), PRECISION)
     dv = product(tl.trans(dropped), tl.trans(dropped_rest), g, g_rest, None, PRECISION) * factor
-    store_rows(value_grad + head * C, cols, in_cols, H * C, dv, C, D)
+    store_rows(value_grad + head * C, cols, in_cols, GRADS, dv, C, D)
     slopes = weights * (slopes - tl.sum(weights * slopes, 1)[:, None])
     if slopes_out is not None:
         store_slopes(slopes_out, slopes_head, slopes, first_pair, offsets, there, head)
@@ -142,7 +142,7 @@ def small_backward(
     slopes = slopes.to(q.dtype)
     of_keys, rest = parts_of(slopes, PRECISION)
     dk = product(tl.trans(of_keys), tl.trans(rest), q, q_rest, None, PRECISION) * scale
-    store_rows(key_grad + head * C, cols, in_cols, H * C, dk, C, D)
+    store_rows(key_grad + head * C, cols, in_cols, GRADS, dk, C, D)
     if PRECISION != "half":
         slopes = shuffled(slopes, B, B)
         k = load_shuffled(
@@ -151,4 +151,4 @@ def small_backward(
         k, k_rest = parts_of(k, PRECISION)
     slopes, rest = parts_of(slopes, PRECISION)
     dq = product(slopes, rest, k, k_rest, None, PRECISION) * scale
-    store_rows(query_grad + head * C, rows, in_rows, H * C, dq, C, D)
+    store_rows(query_grad + head * C, rows, in_rows, GRADS, dq, C, D)

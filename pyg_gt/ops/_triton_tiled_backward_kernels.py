@@ -30,8 +30,8 @@ def tiled_backward_rows(
     grad, query_grad, deltas, slopes_out, table_parts, query_row, query_head, key_row, key_head,
     value_row, value_head, grad_row, grad_head, pairs_head, slopes_head, scale, threshold, factor,
     H: tl.constexpr, PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr,
-    BK: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    BK: tl.constexpr, K: tl.constexpr, KP: tl.constexpr, GRADS: tl.constexpr, WIDE: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The gradients of queries and biases, and ``deltas [Nq, H]`` for the other kernel."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -74,7 +74,7 @@ def tiled_backward_rows(
             slopes_out, slopes_head, table_parts, key_row, value_row, scale, threshold, factor, H,
             PAIR, C, D, BQ, BK, K, KP, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
-    store_rows(query_grad + head * C, rows, in_rows, H * C, dq * scale, C, D)
+    store_rows(query_grad + head * C, rows, in_rows, GRADS, dq * scale, C, D)
     if table_parts is not None:
         store_part(table_parts, programs, part, head, H, K, KP)
 
@@ -136,7 +136,8 @@ def tiled_backward_cols(
     deltas, key_grad, value_grad, query_row, query_head, key_row, key_head, value_row,
     value_head, grad_row, grad_head, pairs_head, scale, threshold, factor, H: tl.constexpr,
     PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
-    WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    GRADS: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The gradients of keys and values, one tile of keys a program."""
     head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
@@ -171,8 +172,8 @@ def tiled_backward_cols(
             seed, query_order, query_row, grad_row, scale, threshold, factor, H, PAIR, C, D, BQ,
             BK, WIDE, ALIGN, PRECISION, UPCAST,
         )  # fmt: skip
-    store_rows(key_grad + head * C, cols, in_cols, H * C, dk * scale, C, D)
-    store_rows(value_grad + head * C, cols, in_cols, H * C, dv * factor, C, D)
+    store_rows(key_grad + head * C, cols, in_cols, GRADS, dk * scale, C, D)
+    store_rows(value_grad + head * C, cols, in_cols, GRADS, dv * factor, C, D)
 
 
 @triton.jit

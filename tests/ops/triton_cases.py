@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from pyg_gt import EdgeBias, EdgeMask, GraphLayout, PairBias, TableBias, attention
+from pyg_gt import (
+    EdgeBias,
+    EdgeMask,
+    GraphLayout,
+    PairBias,
+    TableBias,
+    attention,
+    qkv_attention,
+)
 from pyg_gt.ops import AttentionBias, _dispatch, _reference, _triton, _triton_full
 from pyg_gt.ops._dispatch import _inputs
 from pyg_gt.ops._inputs import Inputs
@@ -81,6 +89,13 @@ def inputs_of(case: Case, dropout_p: float = 0.0, scale: float | None = None) ->
 def attend(case: Case, dropout_p: float = 0.0, scale: float | None = None) -> Tensor:
     inputs = inputs_of(case, dropout_p, scale)
     assert _triton.unsupported(inputs) is None
+    return _triton.forward(inputs)
+
+
+def attend_joined(case: Case, qkv: Tensor, dropout_p: float = 0.0) -> Tensor:
+    """With query, key and value of the case as parts of one tensor."""
+    torch.manual_seed(7)
+    inputs = _inputs(qkv, None, None, case.layout, case.biases, None, 0.3, dropout_p)
     return _triton.forward(inputs)
 
 
@@ -338,6 +353,55 @@ def test_parts_of_a_joined_projection_are_read_where_they_lie() -> None:
     want = gradients(attend(apart), leaves)
     out, together = gradients(attend(case), [joined])
     assert torch.equal(out, want[0]) and torch.equal(together, torch.stack(want[1:], 1))
+
+
+@pytest.mark.parametrize("dropout_p", [0.0, 0.3])
+@pytest.mark.parametrize("bias", ["none", "additive"])
+@pytest.mark.parametrize(
+    ("name", "dtype", "channels"),
+    [
+        ("small", torch.float32, 8), ("large", torch.float32, 8), ("large", torch.bfloat16, 16),
+        ("small", torch.float16, 3),
+    ],
+)  # fmt: skip
+def test_one_gradient_of_query_key_and_value(
+    name: str, dtype: torch.dtype, channels: int, bias: str, dropout_p: float
+) -> None:
+    """Of the whole tensor, bit for bit what is put together from three."""
+    case = make(name, heads=2, channels=channels, bias=bias, dtype=dtype)
+    parts = [x.detach() for x in (case.query, case.key, case.value)]
+    qkv = torch.stack(parts, 1).requires_grad_()
+    leaves = [x for x in case.leaves.values() if all(x is not y for y in
+              (case.query, case.key, case.value))]  # fmt: skip
+    got = gradients(attend_joined(case, qkv, dropout_p), [qkv, *leaves])
+    case.query, case.key, case.value = qkv.unbind(1)
+    want = gradients(attend(case, dropout_p, 0.3), [qkv, *leaves])
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert got[1].is_contiguous() and got[1].shape == qkv.shape
+
+
+def test_one_gradient_in_unusual_calls() -> None:
+    """A scale below zero, a batch of gradients, a refused second derivative, no gradient."""
+    case = make("small", heads=2)
+    qkv = torch.stack([x.detach() for x in (case.query, case.key, case.value)], 1)
+    qkv.requires_grad_()
+    for scale in (-0.4, 0.3):
+        inputs = _inputs(qkv, None, None, case.layout, (), None, scale, 0.0)
+        got = gradients(_triton.forward(inputs), [qkv])
+        inputs = _inputs(*qkv.unbind(1), case.layout, (), None, scale, 0.0)
+        for a, b in zip(got, gradients(_triton.forward(inputs), [qkv]), strict=True):
+            assert torch.equal(a, b)
+    out = attend_joined(case, qkv)
+    waves = torch.randn(2, *out.shape, device=DEVICE)
+    (some,) = torch.autograd.grad(out, qkv, waves, is_grads_batched=True, retain_graph=True)
+    for wave, one in zip(waves, some, strict=True):
+        assert torch.equal(one, torch.autograd.grad(out, qkv, wave, retain_graph=True)[0])
+    (gradient,) = torch.autograd.grad(out.square().sum(), qkv, create_graph=True)
+    with pytest.raises(NotImplementedError, match="'triton' backend has no second derivative"):
+        gradient.sum().backward()
+    with torch.no_grad():
+        assert torch.equal(attend_joined(case, qkv), out)
 
 
 def test_channels_that_do_not_lie_side_by_side() -> None:
@@ -646,6 +710,37 @@ def test_a_call_like_an_earlier_one_is_not_checked_again(
         attention(case.query, case.key, case.value, *arguments, dropout_p=1.5, **more)
     with pytest.raises(ValueError, match="'key' has 7 nodes, but its layout describes 8"):
         attention(case.query, case.key[1:], case.value[1:], *arguments, **more)
+
+
+@pytest.mark.parametrize("kind", list(KNOWN))
+def test_one_tensor_is_not_checked_again_either(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = []
+    check = _dispatch.checked
+    monkeypatch.setattr(_dispatch, "checked", lambda *args: checks.append(1) or check(*args))
+    layout = layout_of([5, 3], "unsorted", DEVICE)
+    case = Case(layout, layout, torch.float32, heads=2, channels=8)
+    case.biases = KNOWN[kind](case)
+    qkv = torch.stack([x.detach() for x in (case.query, case.key, case.value)], 1)
+    leaves = [qkv.requires_grad_(), *list(case.leaves.values())[3:]]
+
+    def run(whole: bool) -> list[Tensor]:
+        torch.manual_seed(3)
+        arguments = layout, case.biases
+        more = {"dropout_p": 0.3, "backend": "triton"}
+        if whole:
+            return gradients(qkv_attention(qkv, *arguments, **more), leaves)
+        return gradients(attention(*qkv.unbind(1), *arguments, **more), leaves)
+
+    results = [run(whole) for whole in (True, True, False, True, False)]
+    assert len(checks) == 2  # one for each of the two doors
+    for other in results[1:]:
+        assert all(map(torch.equal, other, results[0]))
+    with pytest.raises(ValueError, match="'qkv' must be a tensor of shape"):
+        qkv_attention(qkv[:, :2], layout, case.biases, backend="triton")
+    with pytest.raises(ValueError, match="7 nodes, but its layout describes 8"):
+        qkv_attention(qkv[1:], layout, case.biases, backend="triton")
 
 
 def test_what_looks_on_is_seen_in_calls_like_an_earlier_one() -> None:
