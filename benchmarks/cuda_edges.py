@@ -80,15 +80,20 @@ class Case:
         edges = EdgeLayout.of(edge_index, num_nodes)
         assert isinstance(edges, EdgeLayout)
         self.edges = edges
-        sizes = (num_nodes, 3, HEADS, shape.channels)
-        self.joined = torch.randn(sizes, device=device).to(dtype)
-        self.joined.requires_grad_("train" in shape.modes)
+        sizes = (num_nodes, HEADS, shape.channels)
+        # three tensors, as the layer's three linear maps give
+        self.parts = {
+            name: torch.randn(sizes, device=device).to(dtype)
+            for name in ("query", "key", "value")
+        }
+        for part in self.parts.values():
+            part.requires_grad_("train" in shape.modes)
         self.sample = torch.randperm(num_nodes, device=device)[:SAMPLE].sort().values
 
     def ours(self, name: str, p: float) -> Tensor:
         """A backend of the package."""
         mask = (EdgeMask(self.edges),)
-        return attention(*self.joined.unbind(1), self.layout, mask, dropout_p=p, backend=name)
+        return attention(*self.parts.values(), self.layout, mask, dropout_p=p, backend=name)
 
     def reference(self, p: float) -> Tensor:
         """``[sample, H, C]`` in float32: the sampled queries alone, with all edges into them.
@@ -96,7 +101,7 @@ class Case:
         With dropout by ``sparse`` on all edges, since dropped weights go by the numbers of edges,
         and the tests compare that with the reference weight by weight.
         """
-        query, key, value = self.joined.float().unbind(1)
+        query, key, value = (x.float() for x in self.parts.values())
         if p > 0:
             mask = (EdgeMask(self.edges),)
             every = attention(query, key, value, self.layout, mask, dropout_p=p, backend="sparse")
@@ -114,13 +119,13 @@ class Case:
 
     def problem(self) -> Problem:
         """For the comparison."""
-        leaves = {"joined": self.joined} if self.joined.requires_grad else {}
+        leaves = self.parts if "train" in self.shape.modes else {}
         return Problem(leaves, self.reference, self.sample, self.dropout_p, EXACT)
 
     def candidates(self) -> tuple[dict[str, Run], dict[str, str]]:
         """What can run, and what the other backends say."""
         lines = explain_choice(
-            *self.joined.unbind(1), self.layout, (EdgeMask(self.edges),),
+            *self.parts.values(), self.layout, (EdgeMask(self.edges),),
             dropout_p=self.dropout_p,
         )  # fmt: skip
         runs: dict[str, Run] = {}
@@ -139,7 +144,7 @@ class Case:
             objections |= dict.fromkeys(["pyg core", *runs.keys() - {"triton"}], text)
             return {name: run for name, run in runs.items() if name == "triton"}, objections
         core = AlongEdges(self.edges.edge_index, self.layout.num_nodes)
-        return runs | {"pyg core": partial(core, self.joined)}, objections
+        return runs | {"pyg core": partial(core, *self.parts.values())}, objections
 
     def row(self) -> Row:
         """What was computed, and the bytes that have to move at least.
@@ -149,7 +154,7 @@ class Case:
         queries, queries and gradients of outputs for those of keys and values.
         """
         n, e = self.layout.num_nodes, self.edges.num_edges
-        wide = HEADS * self.shape.channels * self.joined.element_size()
+        wide = HEADS * self.shape.channels * self.dtype.itemsize
         forward = e * (2 * wide + 4) + 2 * n * wide
         return {
             "shape": self.shape.name, "nodes": n, "edges": e, "heads": HEADS,

@@ -12,7 +12,7 @@ from cuda_section import Row, Section, said
 from timing import peak_mib
 from torch import Tensor
 
-from pyg_gt import GraphLayout, attention, explain_choice
+from pyg_gt import GraphLayout, explain_choice, qkv_attention
 from pyg_gt.ops._dispatch import BACKENDS
 
 HEADS, CHANNELS = 4, 16
@@ -79,7 +79,7 @@ def graph_of(n: int, device: str) -> tuple[Tensor, GraphLayout]:
 
 def ours(name: str, joined: Tensor, layout: GraphLayout, p: float = 0.0) -> Tensor:
     """A backend of the package."""
-    return attention(*joined.unbind(1), layout, backend=name)
+    return qkv_attention(joined, layout, dropout_p=p, backend=name)
 
 
 def candidates(joined: Tensor, layout: GraphLayout) -> tuple[dict[str, Run], dict[str, str]]:

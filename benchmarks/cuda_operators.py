@@ -13,7 +13,14 @@ from cuda_section import Row, Section
 from layer import SHAPES, batch_of
 from torch import Tensor
 
-from pyg_gt import GraphLayout, PairBias, TableBias, attention, explain_choice
+from pyg_gt import (
+    GraphLayout,
+    PairBias,
+    TableBias,
+    attention,
+    explain_choice,
+    qkv_attention,
+)
 from pyg_gt.ops import AttentionBias
 from pyg_gt.ops._dispatch import BACKENDS
 
@@ -86,8 +93,8 @@ class Case:
 
     def ours(self, name: str, p: float) -> Tensor:
         """A backend of the package."""
-        parts = self.leaves["joined"].unbind(1)
-        return attention(*parts, self.layout, self.biases, dropout_p=p, backend=name)
+        joined = self.leaves["joined"]
+        return qkv_attention(joined, self.layout, self.biases, dropout_p=p, backend=name)
 
     def reference(self, p: float) -> Tensor:
         """In float32 from the same numbers."""

@@ -90,11 +90,10 @@ class AlongEdges:
     def __init__(self, edge_index: Tensor, num_nodes: int) -> None:
         self.edge_index, self.num_nodes = edge_index, num_nodes
 
-    def __call__(self, joined: Tensor, p: float) -> Tensor:
-        """``[N, 3, H, C] -> [N, H, C]``."""
-        query, key, value = joined.unbind(1)
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, p: float) -> Tensor:
+        """``[N, H, C]``."""
         source, target = self.edge_index
-        scores = (query[target] * key[source]).sum(-1) * joined.size(-1) ** -0.5
+        scores = (query[target] * key[source]).sum(-1) * query.size(-1) ** -0.5
         weights = F.dropout(softmax(scores, target, num_nodes=self.num_nodes), p, p > 0)
         messages = value[source] * weights.unsqueeze(-1)
         result: Tensor = scatter(messages, target, 0, self.num_nodes, reduce="sum")
