@@ -77,13 +77,15 @@ class Arguments:
         Returns:
             What runs them once more with other tensors, if that can be done.
         """
-        again = self._again()
-        tensors = [self._varying[name] for name in self._tensors]
-        if self._steps and (again is None or not again(tensors, self._device)):
-            self._one_by_one()
+        try:
             again = self._again()
-        self._varying, self._steps = {}, []
-        return again
+            tensors = [self._varying[name] for name in self._tensors]
+            if self._steps and (again is None or not again(tensors, self._device)):
+                self._one_by_one()
+                again = self._again()
+            return again
+        finally:
+            self._varying, self._steps = {}, []
 
     def _again(self) -> Again | None:
         kernels = [self._kernels.get(_key(step)) for step in self._steps]
