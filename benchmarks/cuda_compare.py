@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from cuda_section import Row, Section, said
-from timing import batched, kernel_us, peak_mib, ratio
+from cuda_section import ONE_THREAD, Row, Section, said
+from timing import batched, in_one_thread, kernel_us, peak_mib, ratio
 from torch import Tensor
 
 # largest difference, relative to the largest number of a tensor
@@ -100,7 +100,7 @@ def compared(
         candidates: by name.
         objections: why some backends are not among them.
         peer: the candidate to which others are compared.
-        modes: "forward" (without gradients), "train" (forward and backward).
+        modes: "forward" (without gradients), "train" (forward and backward), ``ONE_THREAD``.
         seconds: of one mode.
         peak: whether to measure memory.
     """
@@ -119,9 +119,9 @@ def compared(
                 with _noted(found[name], f"{mode}_error", section.device):
                     call = call_of(problem, run, mode)
                     call()
-                    if peak:
+                    if peak and mode != ONE_THREAD:
                         found[name][f"{mode}_peak_mib"] = peak_mib(call, section.device)
-                    if section.device == "cuda":
+                    if section.device == "cuda" and mode != ONE_THREAD:
                         # what of the time is the device's: the rest is Python, autograd, launches
                         us = sum(kernel_us(call).values())
                         found[name][f"{mode}_device_ms"] = round(us / 1e3, 5)
@@ -160,7 +160,7 @@ def call_of(problem: Problem, run: Run, mode: str) -> Callable[[], Any]:
     def train() -> tuple[Tensor, ...]:
         return torch.autograd.grad(run(p), leaves, wave)
 
-    return train
+    return in_one_thread(train) if mode == ONE_THREAD else train
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from cuda_compare import Problem, Run, compared
 from cuda_peers import AlongEdges
-from cuda_section import Row, Section
+from cuda_section import ONE_THREAD, Row, Section
 from layer import SHAPES, batch_of
 from torch import Tensor
 
@@ -199,7 +199,10 @@ def one(section: Section, case: Case, without: tuple[str, ...]) -> None:
         if runs.pop(name, None) is not None:
             objections[name] = f"measured in the part '{name} edges'"
     cuda = section.device == "cuda"
+    modes = case.shape.modes
+    if "train" in modes and case.dropout_p == 0:
+        modes += (ONE_THREAD,)
     compared(
-        section, case.row(), case.problem(), runs, objections, "pyg core", case.shape.modes,
+        section, case.row(), case.problem(), runs, objections, "pyg core", modes,
         seconds=0.3 if cuda else 0.02, peak=cuda,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cuda_order import PEERS
-from cuda_section import Row
+from cuda_section import ONE_THREAD, Row
 
 
 def _ceiling(parts: Row, name: str) -> float | None:
@@ -51,13 +51,17 @@ def goals(parts: Row) -> Iterator[Row]:
         for row in parts.get(part, {}).get("rows", []):
             plain = row["bias"] is None and row["dropout"] == 0
             if row["shape"].startswith("molecules") and plain and row["channels"] == 16:
-                for mode, least in (("forward", 8), ("train", 5)):
+                for mode, least in (("forward", 8), ("train", 5), (ONE_THREAD, 5)):
+                    if mode == ONE_THREAD and mode not in row["peer_over"]:
+                        continue
                     what = f"PyG padded / ours, {row['shape']}, {row['dtype']}, {mode}{words}"
                     yield _at_least(what, least, _gain(row, mode))
     for row in parts.get("edges", {}).get("rows", []):
         where = f"{row['shape']}, {row['dtype']}"
         if row["dropout"] == 0 and row["shape"] == "E=1M":
-            for mode, least in (("forward", 15), ("train", 8)):
+            for mode, least in (("forward", 15), ("train", 8), (ONE_THREAD, 8)):
+                if mode == ONE_THREAD and mode not in row["peer_over"]:
+                    continue
                 what = f"TransformerConv core / ours, {where}, {mode}"
                 yield _at_least(what, least, _gain(row, mode))
         if row["shape"] == "products":
@@ -72,6 +76,9 @@ def goals(parts: Row) -> Iterator[Row]:
             ours = {n: x for n, x in row["pyg_over"].items() if n.startswith("pyg_gt")}
             for name, gain in ours.items():
                 yield _at_least(f"PyG / {name}, GPSConv step, dropout 0.5", 5, gain)
+            if (gain := row.get("one_thread_over")) is not None:
+                what = "PyG / pyg_gt, GPSConv step, dropout 0.5, both in one thread"
+                yield _at_least(what, 5, gain)
     largest = [
         row
         for row in parts.get("memory", {}).get("rows", [])

@@ -13,12 +13,13 @@ import torch_geometric.nn as pyg
 from cuda_graphs import captured
 from cuda_section import Row, Section, said
 from layer import MODES, SHAPES, batch_of, checked, layers, step, train_step
-from timing import batched, peak_mib, ratio
+from timing import batched, in_one_thread, peak_mib, ratio
 from torch import Tensor
 
 import pyg_gt
 
 CHANNELS, HEADS = 64, 4
+ONE_THREAD = ("pyg, one thread", "pyg_gt, one thread")
 
 
 def run(section: Section) -> None:
@@ -65,6 +66,8 @@ def gps(section: Section, shape: str, mode: str, batch: Tensor, edge_index: Tens
     calls: dict[str, Callable[[], Any]] = {
         name: step(model, inputs, train) for name, model in models.items()
     }
+    if train:  # where Python is all there is to wait for
+        calls |= {f"{name}, one thread": in_one_thread(call) for name, call in calls.items()}
     row: Row = {"layer": "GPSConv", "shape": shape, "nodes": batch.numel(), "mode": mode}
     if train and device == "cuda":
         # of one batch, as of one graph in full-batch training; PyG's padding reads the host
@@ -109,14 +112,18 @@ def timed(section: Section, calls: dict[str, Callable[[], Any]]) -> Row:
     """Medians, and the medians of PyG's time over the others'."""
     cuda = section.device == "cuda"
     # a CUDA graph has its memory for good
-    counted = [name for name in calls if cuda and "graph" not in name]
+    counted = [name for name in calls if cuda and name in ("pyg", "pyg_gt")]
     memory = {name: peak_mib(calls[name], "cuda") for name in counted}
     times = batched(calls, 0.02 if section.tiny else 0.6)
-    return {
+    more = {}
+    if all(name in times for name in ONE_THREAD):
+        more["one_thread_over"] = round(ratio(times, *ONE_THREAD), 3)
+    alone = [name for name in times if name != "pyg" and name not in ONE_THREAD]
+    return more | {
         "channels": CHANNELS, "heads": HEADS, "dtype": "float32", "checked": True,
         "ms": {name: round(1e3 * statistics.median(t), 4) for name, t in times.items()},
         "peak_mib": memory,
-        "pyg_over": {name: round(ratio(times, "pyg", name), 3) for name in times if name != "pyg"},
+        "pyg_over": {name: round(ratio(times, "pyg", name), 3) for name in alone},
     }  # fmt: skip
 
 

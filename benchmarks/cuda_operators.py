@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from cuda_compare import Problem, Run, compared
 from cuda_peers import MAX_DENSE_NODES, DenseMask, Efficient, Padded
-from cuda_section import Row, Section
+from cuda_section import ONE_THREAD, Row, Section
 from layer import SHAPES, batch_of
 from torch import Tensor
 
@@ -176,8 +176,12 @@ def _all(section: Section, chosen: list[Config], without: tuple[str, ...]) -> No
         with section.guarded(config.said):
             case = Case(config, section.device, section.tiny)
             runs, objections = case.candidates(without)
+            modes: tuple[str, ...] = ("forward", "train")
+            # small batches wait for Python, and so for the thread that it runs in
+            if (config.shape[:9], config.channels, config.variant) == ("molecules", 16, "plain"):
+                modes += (ONE_THREAD,)
             compared(
-                section, case.row(), case.problem(), runs, objections, "pyg padded",
+                section, case.row(), case.problem(), runs, objections, "pyg padded", modes,
                 seconds=seconds, peak=section.device == "cuda",
             )  # fmt: skip
 

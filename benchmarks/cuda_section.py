@@ -13,6 +13,8 @@ import torch
 from timing import write
 
 Row = dict[str, Any]
+# of training with the backward pass in the calling thread
+ONE_THREAD = "train in one thread"
 
 
 @dataclass

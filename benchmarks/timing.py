@@ -85,6 +85,16 @@ def _time(call: Callable[[], Any], count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
+def in_one_thread(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The same with the backward pass in the calling thread; torch gives a GPU's to another."""
+
+    def run() -> Any:
+        with torch.autograd.set_multithreading_enabled(False):
+            return call()
+
+    return run
+
+
 def ratio(times: Mapping[str, list[float]], peer: str, ours: str) -> float:
     """The median over rounds of peer / ours."""
     return statistics.median(p / o for p, o in zip(times[peer], times[ours], strict=True))

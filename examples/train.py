@@ -172,6 +172,10 @@ def train(kind: str, task: Task, args: argparse.Namespace) -> Result:
 def main() -> None:
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.device.startswith("cuda"):
+        # Steps on small graphs wait for Python, which is slower in the thread of its own that
+        # torch has for the backward pass of a GPU.
+        torch.autograd.set_multithreading_enabled(False)
     if args.dataset == "long-range":
         task = long_range(args.limit, args.seed)
     else:

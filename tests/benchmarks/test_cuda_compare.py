@@ -117,6 +117,25 @@ def test_dropped_edges_are_compared_one_by_one(load: Any) -> None:
         problem.difference("triton", partial(wrong_gradient, right))
 
 
+@pytest.mark.parametrize("mode", ["train", "train in one thread"])
+def test_training_in_one_thread(load: Any, mode: str) -> None:
+    """On a GPU torch runs the backward pass in another thread, unless told so."""
+    one = case(load, "plain")
+    allowed: list[bool] = []
+
+    def watched(p: float) -> Tensor:
+        out = one.reference(p)
+        if out.requires_grad:
+            out.register_hook(lambda _: allowed.append(torch._C._is_multithreading_enabled()))
+        return out
+
+    call = load("cuda_compare").call_of(one.problem(), watched, mode)
+    (got,) = call()
+    assert allowed == [mode == "train"] and torch._C._is_multithreading_enabled()
+    (want,) = torch.autograd.grad(one.reference(0.0).sum(), list(one.leaves.values()))
+    torch.testing.assert_close(got, want)
+
+
 def test_an_error_of_a_candidate_is_said_and_the_others_go_on(load: Any) -> None:
     one, part = case(load), section(load)
 

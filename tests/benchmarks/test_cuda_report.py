@@ -46,7 +46,11 @@ def test_goals_are_read_from_the_rows(load: Any) -> None:
         "shape": "molecules x 128", "channels": 16, "scores": 10**9, "dtype": "float32",
         "bias": None, "dropout": 0.0,
         "candidates": {"triton": {"forward_ms": 1.0}, "pyg padded": {"forward_ms": 9.0}},
-        "peer_over": {"forward": {"triton": 9.0}},
+        "peer_over": {"forward": {"triton": 9.0}, "train in one thread": {"triton": 5.5}},
+    }  # fmt: skip
+    layer = {
+        "layer": "GPSConv", "shape": "molecules", "mode": "train, attention dropout 0.5",
+        "pyg_over": {"pyg_gt": 1.5}, "one_thread_over": 2.5,
     }  # fmt: skip
     ceiling = {"ceiling": "exp", "value": 4e12}
     memory = [
@@ -55,12 +59,18 @@ def test_goals_are_read_from_the_rows(load: Any) -> None:
     ]
     parts = {
         name: {"rows": rows, "errors": [], "left_out": []}
-        for name, rows in (("ceilings", [ceiling]), ("operators", [row]), ("memory", memory))
+        for name, rows in (
+            ("ceilings", [ceiling]), ("operators", [row]), ("memory", memory), ("layers", [layer])
+        )
     }
     made = load("cuda_report").summary({"parts": parts, "device": "cuda"})
     goals = {g["goal"]: (g["measured"], g["met"]) for g in made["goals"]}
     assert goals["PyG padded / ours, molecules x 128, float32, forward"] == (9.0, "yes")
     assert goals["PyG padded / ours, molecules x 128, float32, train"] == (None, "not measured")
+    one_thread = "PyG padded / ours, molecules x 128, float32, train in one thread"
+    assert goals[one_thread] == (5.5, "yes")
+    step = "PyG / pyg_gt, GPSConv step, dropout 0.5"
+    assert (goals[step], goals[f"{step}, both in one thread"]) == ((1.5, "no"), (2.5, "no"))
     assert goals["share of the exp rate at C = 16"] == (0.25, "no")  # 1e12 of 4e12
     assert goals["200,000 nodes, forward and backward, GiB"] == (3.0, "yes")
     assert made["fastest"][0]["fastest"] == "triton"

@@ -404,6 +404,17 @@ def test_one_gradient_in_unusual_calls() -> None:
         assert torch.equal(attend_joined(case, qkv), out)
 
 
+def test_the_backward_pass_in_the_calling_thread() -> None:
+    """On a GPU torch has another one for it; what is remembered of calls belongs to a thread."""
+    case = make("small", heads=2, bias="pair")
+    results = []
+    for multithreaded in (True, False, True, False):
+        with torch.autograd.set_multithreading_enabled(multithreaded):
+            results.append(gradients(attend(case, 0.3), list(case.leaves.values())))
+    for other in results[1:]:
+        assert all(map(torch.equal, other, results[0]))
+
+
 def test_channels_that_do_not_lie_side_by_side() -> None:
     case = make("cross", heads=2)
     for name in ("query", "key", "value"):
