@@ -347,6 +347,11 @@ pytree.register_pytree_node(
 
 
 def _in_numpy(tensor: Tensor) -> npt.NDArray[np.int64]:
+    if torch._C._functorch.is_batchedtensor(tensor):
+        raise ValueError(
+            "'batch' cannot be mapped over by 'torch.vmap': the sizes of graphs, by which tensors "
+            "are shaped, would differ between its calls; loop over them, or keep it out"
+        )
     # inside a transform of 'torch.func' even a plain tensor does not tell where it lies
     with torch._C._DisableFuncTorch():
         numbers: npt.NDArray[np.int64] = unwrapped(tensor).numpy()

@@ -507,6 +507,12 @@ def test_bad_input_is_named(make: object, message: str) -> None:
         make()  # type: ignore[operator]
 
 
+def test_a_batch_that_is_mapped_over_is_named() -> None:
+    numbers = torch.tensor([[0, 0, 1], [0, 1, 1]])
+    with pytest.raises(ValueError, match=r"'batch' cannot be mapped over by 'torch\.vmap'"):
+        torch.vmap(lambda batch: GraphLayout.of(batch, 3).ptr)(numbers)
+
+
 def test_a_batch_that_lost_its_slices_names_the_cure() -> None:
     batch = Batch.from_data_list(graphs([2, 3])).to("meta")
     del batch._slice_dict, batch._inc_dict

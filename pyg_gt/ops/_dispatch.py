@@ -79,8 +79,9 @@ def qkv_attention(
 ) -> Tensor:
     """``attention(*qkv.unbind(1), layout, ...)``, where one linear map makes all three.
 
-    The gradient of ``qkv`` comes in one piece from backends that can write it so (``triton``), and
-    need not be put together from three. Other arguments and errors are those of :func:`attention`.
+    The gradient of ``qkv`` comes in one piece from backends that can write it so (``cpu`` and
+    ``triton``), and need not be put together from three. Other arguments and errors are those of
+    :func:`attention`.
 
     Args:
         qkv: ``[N, 3, H, C]``: query, key and value of each node, side by side.
