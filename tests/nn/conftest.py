@@ -101,14 +101,17 @@ def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by one name each time a layer takes the fused route."""
     calls: list[str] = []
 
-    def counted(module: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def counted(door: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def call(*args: Any, **kwargs: Any) -> Tensor:
-            calls.append(module)
+            calls.append(door)
             return function(*args, **kwargs)
 
         return call
 
-    for module in ("conv.full_transformer_conv", "conv.masked_transformer_conv", "_multihead"):
-        path = f"pyg_gt.nn.{module}.attention"
-        monkeypatch.setattr(path, counted(module, pyg_gt.attention))
+    for door, function in (
+        ("conv.full_transformer_conv.attention", pyg_gt.attention),
+        ("conv.masked_transformer_conv.attention", pyg_gt.attention),
+        ("_multihead.qkv_attention", pyg_gt.qkv_attention),
+    ):
+        monkeypatch.setattr(f"pyg_gt.nn.{door}", counted(door, function))
     return calls

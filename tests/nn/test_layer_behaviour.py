@@ -351,23 +351,23 @@ def test_sequential_of_pyg():
 
 
 @pytest.mark.parametrize(
-    ("name", "module"),
+    ("name", "door"),
     [
-        ("full", "conv.full_transformer_conv"),
-        ("masked", "conv.masked_transformer_conv"),
-        ("gps layer_norm", "_multihead"),
-        ("block", "_multihead"),
+        ("full", "conv.full_transformer_conv.attention"),
+        ("masked", "conv.masked_transformer_conv.attention"),
+        ("gps layer_norm", "_multihead.qkv_attention"),
+        ("block", "_multihead.qkv_attention"),
     ],
 )
-def test_the_named_backend_is_asked_for(name, module, monkeypatch):
+def test_the_named_backend_is_asked_for(name, door, monkeypatch):
     case = CASES[name]
     asked = []
 
     def attention(*args, backend, **kwargs):
         asked.append(backend)
-        return pyg_gt.attention(*args, backend=backend, **kwargs)
+        return getattr(pyg_gt, door.split(".")[-1])(*args, backend=backend, **kwargs)
 
-    monkeypatch.setattr(f"pyg_gt.nn.{module}.attention", attention)
+    monkeypatch.setattr(f"pyg_gt.nn.{door}", attention)
     layer = case.make().double()
     inputs = together(graphs())
     case.call(layer, *inputs)
