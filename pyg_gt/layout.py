@@ -218,16 +218,16 @@ class GraphLayout:
     @property
     def pos(self) -> Tensor:
         """``[N]`` int64, the place of each node in its graph; made when first asked for."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():  # which can trace neither 'once' nor 'unwrapped'
             return self._places()
-        return self.once("pos", self._places)
+        return self.once("pos", lambda: unwrapped(self._places()))
 
     def _places(self) -> Tensor:
         places = torch.arange(self.num_nodes, device=self.device)
         if self.order is None:
-            return unwrapped(places - self.ptr[self.batch])
+            return places - self.ptr[self.batch]
         starts = self.ptr[self.batch[self.order]]
-        return unwrapped(torch.empty_like(places).index_copy(0, self.order, places - starts))
+        return torch.empty_like(places).index_copy(0, self.order, places - starts)
 
     @property
     def device(self) -> torch.device:

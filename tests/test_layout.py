@@ -286,6 +286,28 @@ def test_torch_export_with_a_layout_as_input() -> None:
     assert len(file.getvalue()) > 0
 
 
+class Places(torch.nn.Module):
+    def forward(self, x: torch.Tensor, layout: GraphLayout) -> torch.Tensor:
+        return x + layout.pos
+
+
+@pytest.mark.parametrize("numbers", [[0, 0, 1, 1, 1], [1, 0, 1, 0, 0]])
+def test_traced_code_and_transforms_read_places(numbers: list[int]) -> None:
+    def layout() -> GraphLayout:  # that nobody has asked before
+        return GraphLayout.from_batch(torch.tensor(numbers))
+
+    x = torch.zeros(5)
+    want = [float(numbers[:i].count(g)) for i, g in enumerate(numbers)]
+    compiled = torch.compile(Places(), fullgraph=True, backend="aot_eager")
+    assert compiled(x, layout()).tolist() == want
+    exported = torch.export.export(Places(), (x, layout())).module()
+    assert exported(x, layout()).tolist() == want
+    own = layout()
+    assert torch.func.grad(lambda y: (y * own.pos).sum())(x).tolist() == want
+    assert not torch._C._functorch.is_functorch_wrapped_tensor(own.pos)
+    assert (x + own.pos).tolist() == want
+
+
 class LayerOfBatch(torch.nn.Module):
     def forward(self, x: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
         return attention(x, x, x, GraphLayout.of(batch, x.size(0)))

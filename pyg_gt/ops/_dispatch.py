@@ -59,7 +59,7 @@ def attention(
         IndexError: for an edge or table index out of range.
         NotImplementedError: if the named backend cannot run these inputs, with its reason.
     """
-    if key is None or value is None:  # to those who ask for it, one tensor is all three
+    if key is None or value is None:  # which would make 'query' all three, as in 'qkv_attention'
         check_tensors(query, key, value)
     return _run(
         _triton_known.Call(
