@@ -47,6 +47,7 @@ def forward(inputs: Inputs) -> Tensor:
         # autocast would lower the products that softmax wants in full precision
         with torch.autocast(inputs.query.device.type, enabled=False):
             return _with_score_mods(inputs)
+    wide = torch.float64 if inputs.query.dtype == torch.float64 else torch.float32
     pair_values: Tensor | None = None
     edge_sets: list[Tensor] = []
     edge_values: list[Tensor] = []
@@ -56,7 +57,7 @@ def forward(inputs: Inputs) -> Tensor:
             edge_values.append(bias.values)
             continue
         values = bias.values if isinstance(bias, PairBias) else _table_values(bias)
-        pair_values = values if pair_values is None else pair_values + values
+        pair_values = values if pair_values is None else pair_values.to(wide) + values.to(wide)
     mask = inputs.mask
     mask_edges = None if mask is None else checked_edges_of(mask).edge_index
     query_batch, query_graphs, batch, graphs = layout_arguments(inputs.query_layout, inputs.layout)
