@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# named wherever memory is made: a default device may be another
+HOST = torch.device("cpu")
 PLAIN = (Tensor, torch.nn.Parameter)
 
 

@@ -120,7 +120,7 @@ def _padded_nodes(layout: GraphLayout) -> Tensor:
 
     So a function of the scores sees real pairs of one graph only, whatever it cannot stand.
     """
-    width = int(padded(torch.tensor(layout.max_nodes)))
+    width = int(padded(torch.tensor(layout.max_nodes, device="cpu")))
     every = torch.arange(layout.num_nodes, device=layout.device)
     first = every.new_zeros(layout.num_graphs)
     first[layout.batch[layout.pos == 0]] = every[layout.pos == 0]
