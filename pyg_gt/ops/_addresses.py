@@ -21,6 +21,7 @@ def is_plain(x: Tensor) -> bool:
         not torch.compiler.is_compiling()
         and type(x) in PLAIN
         and not x.is_meta
+        and not torch._C._is_tracing()  # of 'torch.jit.trace', which records ops
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         # a wrapper may outlive its transform; a batch of gradients comes without any

@@ -113,8 +113,8 @@ def _by_target(edges: EdgeLayout) -> _Order:
 
     def make() -> _Order:
         _check_size(edges)
-        ends = edges.edge_index.long().contiguous()
-        check("edge_index", ends, (2, edges.num_edges), torch.int64)
+        ends = edges.ends.int().contiguous()
+        check("ends", ends, (2, edges.num_edges), torch.int32)
         source = ends.data_ptr()
         target = source + ends.stride(0) * ends.element_size()
         tensors = _lists(edges, edges.num_dst)

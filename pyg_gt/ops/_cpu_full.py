@@ -213,7 +213,7 @@ def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:
     """
 
     def make() -> tuple[Tensor, Tensor, Tensor]:
-        source, target = _own(edges.edge_index).unbind()
+        source, target = _own(edges.ends).unbind()
         for name, end, size in (("source", source, edges.num_src), ("target", target, edges.num_dst)):
             if not _lies_in(end, size):
                 raise IndexError(f"a {name} index does not lie in [0, {size})")

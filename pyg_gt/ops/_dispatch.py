@@ -11,6 +11,7 @@ from torch import Tensor
 from . import _cpu, _flex, _reference, _sdpa, _sparse, _triton, _triton_known, _varlen
 from ._inputs import Backend, Inputs, Layout, check_tensors, checked
 from ._philox import draw_seed
+from ._watch import watch_edges
 from .bias import AttentionBias
 
 # 'auto' takes the first without an objection; the reference, last, has none. On CUDA, 'triton' was
@@ -115,7 +116,7 @@ def _run(call: _triton_known.Call) -> Tensor:
             if (reason := chosen.unsupported(inputs)) is None:
                 if chosen.NAME == _triton.NAME:
                     _triton_known.remember(call)
-                return chosen.forward(inputs)
+                return _forward(chosen, inputs)
             reasons[chosen.NAME] = reason
         lines = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise NotImplementedError(f"No backend can run this attention ({lines})")
@@ -130,7 +131,14 @@ def _run(call: _triton_known.Call) -> Tensor:
         )
     if backend == _triton.NAME:
         _triton_known.remember(call)
-    return BACKENDS[backend].forward(inputs)
+    return _forward(BACKENDS[backend], inputs)
+
+
+def _forward(backend: Backend, inputs: Inputs) -> Tensor:
+    out = backend.forward(inputs)
+    if inputs.biases:
+        watch_edges(out, inputs)
+    return out
 
 
 def explain_choice(

@@ -70,22 +70,21 @@ class _Sliced(torch.autograd.Function):
     ) -> Tensor:
         """``[Nq, H, C]``."""
         out, lse = _edge_slices.forward(problem, query, key, value, values, features)
-        # edges and seed go through autograd too, which sees edits of them
-        ctx.save_for_backward(
-            query, key, value, values, features, out, lse, problem.edges.edge_index, problem.seed
-        )
+        # a layout owns its numbers; the rest goes through autograd, which sees edits
+        ctx.save_for_backward(query, key, value, values, features, out, lse, problem.seed)
         ctx.problem = problem._replace(seed=None)
         return out.to(query.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each argument of ``forward``."""
-        query, key, value, values, features, out, lse, edge_index, seed = ctx.saved_tensors
+        query, key, value, values, features, out, lse, seed = ctx.saved_tensors
         problem = ctx.problem._replace(seed=seed)
         tensors = query, key, value, values, features
         if not torch.is_grad_enabled():
             return *_edge_slices.backward(problem, grad, *tensors, out, lse), None
         # somebody will differentiate this gradient: record it in torch operations
+        edge_index = problem.edges.edge_index
         again = _at_once(*tensors, edge_index, problem.scale, problem.dropout_p, seed)
         wanted = [x for x, need in zip(tensors, ctx.needs_input_grad, strict=False) if need]
         grads = iter(torch.autograd.grad(again, wanted, grad, create_graph=True))

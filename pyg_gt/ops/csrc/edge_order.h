@@ -4,15 +4,13 @@
 #include <cstring>
 
 // Of memory that others may write to, each number is read once: what was checked is what is used.
-template <class Index>
-inline int64_t read_once(const Index* at) {
-    return *(const volatile Index*)at;
-}
+inline int64_t read_once(const int32_t* at) { return *(const volatile int32_t*)at; }
 
-// own [edges], unless null: the ends, checked; ptr [size + 1]: where the edges of each node begin. Returns the
-// most that one node has, or -1 if an index lies outside of [0, size).
-template <class Index>
-int64_t count_ends(const Index* end, int64_t edges, int64_t size, int32_t* own, int32_t* ptr) {
+// own [edges], unless null: the ends, checked; ptr [size + 1]: where the edges of each node begin.
+// Returns the most that one node has, or -1 if an index lies outside of [0, size).
+inline int64_t count_ends(
+    const int32_t* end, int64_t edges, int64_t size, int32_t* own, int32_t* ptr
+) {
     memset(ptr, 0, (size + 1) * sizeof *ptr);
     for (int64_t e = 0; e < edges; e++) {
         const int64_t node = read_once(end + e);

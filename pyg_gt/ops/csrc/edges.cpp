@@ -278,7 +278,7 @@ EXPORT int edges_backward(const Call* call) {
 // Sorts edges by target. Returns the largest number of edges of a target, -1 for a source and -2
 // for a target out of range, -3 where memory ran out.
 EXPORT int64_t edges_by_target(
-    const int64_t* source_of, const int64_t* target_of, int64_t edges, int64_t sources,
+    const int32_t* source_of, const int32_t* target_of, int64_t edges, int64_t sources,
     int64_t targets, int32_t* ptr, int32_t* source, int32_t* number
 ) {
     int32_t* const own = (int32_t*)numbers_of_thread.get(edges + 1);
