@@ -12,7 +12,7 @@ from ._bucketed_op import BucketedAttention
 from ._buckets import Tile, padded, plan_of
 from ._checked import resolved
 from ._inputs import Inputs
-from ._op_arguments import distinct, layout_arguments
+from ._op_arguments import distinct, layout_arguments, needs_no_node
 from .bias import (
     EdgeBias,
     EdgeMask,
@@ -59,13 +59,20 @@ def forward(inputs: Inputs) -> Tensor:
         values = bias.values if isinstance(bias, PairBias) else _table_values(bias)
         pair_values = values if pair_values is None else pair_values.to(wide) + values.to(wide)
     mask = inputs.mask
+    mask_values = None if mask is None else mask.values
     mask_edges = None if mask is None else checked_edges_of(mask).edge_index
     query_batch, query_graphs, batch, graphs = layout_arguments(inputs.query_layout, inputs.layout)
     query, key, value, query_batch, batch, mask_edges, *edge_sets = distinct(
         inputs.query, inputs.key, inputs.value, query_batch, batch, mask_edges, *edge_sets
     )
+    if needs_no_node(query, key, value, pair_values, mask_values, *edge_values):
+        out: Tensor = torch.ops.pyg_gt.bucketed(
+            query, key, value, query_batch, query_graphs, batch, graphs, pair_values, edge_sets,
+            edge_values, mask_edges, mask_values, inputs.seed, inputs.scale, inputs.dropout_p,
+        )[0]  # fmt: skip
+        return out
     return BucketedAttention.apply(  # type: ignore[no-any-return,no-untyped-call]
-        query, key, value, pair_values, None if mask is None else mask.values, inputs.seed,
+        query, key, value, pair_values, mask_values, inputs.seed,
         query_batch, query_graphs, batch, graphs, mask_edges, edge_sets,
         inputs.scale, inputs.dropout_p, *edge_values,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from . import _edge_slices
 from ._checked import checked_edges
 from ._edge_slices import Problem
 from ._inputs import Inputs
+from ._op_arguments import NOT_IN_A_TRACE
 from ._philox import keep_edges
 from .bias import EdgeBias, EdgeMask, checked_edges_of
 
@@ -25,6 +26,8 @@ def unsupported(inputs: Inputs) -> str | None:
     mask = inputs.mask
     if mask is None:
         return "it attends along edges and needs an 'EdgeMask'"
+    if torch._C._is_tracing():
+        return NOT_IN_A_TRACE
     edges = checked_edges_of(mask)
     for bias in inputs.biases:
         if not isinstance(bias, (EdgeMask, EdgeBias)):
