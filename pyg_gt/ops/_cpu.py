@@ -67,7 +67,7 @@ def _along_edges(inputs: Inputs, mask: EdgeMask) -> str | None:
             f"{inputs.query.dtype})"
         )
     edges = checked_edges_of(mask)
-    if torch._C._is_tracing() and inputs.layout.num_graphs != 1:
+    if torch.jit.is_tracing() and inputs.layout.num_graphs != 1:
         return NOT_IN_A_TRACE
     for bias in inputs.additive:
         if isinstance(bias, EdgeBias):

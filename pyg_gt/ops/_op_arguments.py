@@ -52,7 +52,7 @@ def layouts_of(
 
 def needs_no_node(*tensors: Tensor | None) -> bool:
     """Whether a ``torch.jit.trace`` need not record who makes gradients, and can be saved."""
-    if not torch._C._is_tracing():
+    if not torch.jit.is_tracing():
         return False
     grad = torch.is_grad_enabled()
     return not grad or not any(x is not None and x.requires_grad for x in tensors)

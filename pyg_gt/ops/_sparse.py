@@ -26,7 +26,7 @@ def unsupported(inputs: Inputs) -> str | None:
     mask = inputs.mask
     if mask is None:
         return "it attends along edges and needs an 'EdgeMask'"
-    if torch._C._is_tracing():
+    if torch.jit.is_tracing():
         return NOT_IN_A_TRACE
     edges = checked_edges_of(mask)
     for bias in inputs.biases:

@@ -130,8 +130,8 @@ class MaskedTransformerConv(TransformerConv):
         if dtype not in (torch.float16, torch.bfloat16):
             return super().message(query_i, key_j, value_j, edge_attr, index, ptr, size_i)
         # 300 x 300 is infinite in float16
-        wide = [None if x is None else x.float() for x in (query_i, key_j, value_j, edge_attr)]
-        out: Tensor = super().message(*wide, index, ptr, size_i)
+        wide = query_i.float(), key_j.float()
+        out: Tensor = super().message(*wide, value_j, edge_attr, index, ptr, size_i)
         if out.is_cuda and torch.is_autocast_enabled("cuda"):
             return out  # as PyG's there
         self._alpha = self._alpha.to(dtype)
