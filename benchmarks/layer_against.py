@@ -1,4 +1,4 @@
-"""Our layers now and at another commit, in one process: ``python benchmarks/layer_against.py REV``.
+"""Our layers now and at another commit, interleaved: ``python benchmarks/layer_against.py REV``.
 
 The rows of ``layer.py``. The other commit's package is imported under another name, takes the same
 weights, and must give the same numbers; then both run in the same rounds. ``ratio`` is the median
@@ -65,7 +65,9 @@ def report(rows: list[dict[str, Any]], row: dict[str, Any], calls: Any, rounds: 
         "peak_mib": {name: peak_mib(call) for name, call in calls.items()},
     }
     rows.append(row)
-    print(f"{row['shape']:<10} {row['mode']:<30} {row['ratio']:>6}  {row['ms']}  {row['peak_mib']}")
+    print(
+        f"{row['shape']:<10} {row['mode']:<30} {row['ratio']:>6}  {row['ms']}  {row['peak_mib']}"
+    )
 
 
 def main() -> None:
@@ -99,7 +101,10 @@ def main() -> None:
             torch.manual_seed(0)
             x = torch.randn(nodes, 64, requires_grad=True)
             edge_index = torch.randint(nodes, (2, edges))
-            then, now = nn.MaskedTransformerConv(64, 16, 4), pyg_gt.nn.MaskedTransformerConv(64, 16, 4)
+            then, now = (
+                nn.MaskedTransformerConv(64, 16, 4),
+                pyg_gt.nn.MaskedTransformerConv(64, 16, 4),
+            )
             now.load_state_dict(then.state_dict())
             models = {"then": then, "now": now}
             checked(models, (x.detach(), edge_index))

@@ -190,7 +190,7 @@ def test_nodes_in_another_order() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (by_hand(ptr=torch.tensor([0, 3, 4])), r"'data.batch' counts \[2, 2\].*'data.ptr' \[3, 1\]"),
+        (by_hand(ptr=torch.tensor([0, 3, 4])), r"counts \[2, 2\] nodes.* 'data.ptr' \[3, 1\]"),
         (by_hand(ptr=torch.tensor([0, 4])), "names graph 1, but there are only 1"),
         (by_hand(num_nodes=5), "'data.batch' describes 4 nodes, but there are 5"),
         (Data(x=torch.zeros(3, 1), batch=torch.tensor([0, 0])), "describes 2 nodes, .* are 3"),
