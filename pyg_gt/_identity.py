@@ -90,10 +90,8 @@ def remember(made: dict[Any, Any], key: Any, make: Callable[[], T]) -> T:
         for old in list(made):
             if isinstance(old, tuple) and any(map(_is_dead, old)):
                 made.pop(old, None)
-        if torch.is_inference_mode_enabled():  # training may need what an evaluation made
-            with torch.inference_mode(False):
-                made[key] = make()
-        else:
+        # training may need what an evaluation made, and wrappers outlive their transform
+        with torch.inference_mode(False), torch._C._DisableFuncTorch():
             made[key] = make()
     value: T = made[key]
     return value
