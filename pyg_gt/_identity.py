@@ -22,10 +22,18 @@ def is_readable(tensor: Tensor) -> bool:
     """Whether the values of ``tensor`` can be read on the host now: not traced, fake or meta."""
     if torch.compiler.is_compiling() or tensor.is_meta:
         return False
-    if isinstance(tensor, torch._subclasses.FakeTensor):
-        return False
-    # 'make_fx' traces tensors that hold values, and refuses to have them read
-    return torch._C._len_torch_dispatch_stack() == 0 or get_proxy_mode() is None
+    return not isinstance(tensor, torch._subclasses.FakeTensor) and not is_recorded()
+
+
+def is_recorded() -> bool:
+    """Whether ``torch.jit.trace`` or ``make_fx`` is at work; not for what ``torch.compile`` traces.
+
+    Tensors hold values then, but what is read of them on the host is a constant of the record, and
+    a wrong one for other inputs.
+    """
+    if torch._C._is_tracing():
+        return True
+    return torch._C._len_torch_dispatch_stack() > 0 and get_proxy_mode() is not None
 
 
 def unwrapped(tensor: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from ._identity import (
     check_not_mapped,
     in_numpy,
     is_readable,
+    is_recorded,
     remember,
     same_numbers,
     unwrapped,
@@ -114,6 +115,7 @@ class GraphLayout:
         """
         if isinstance(sizes, Tensor):
             _check_integers("sizes", sizes)
+            _check_not_recorded("sizes")
             device = sizes.device if device is None else device
             sizes = sizes.tolist()
         host = tuple(int(n) for n in sizes)
@@ -129,6 +131,7 @@ class GraphLayout:
             ValueError: if ``ptr`` does not begin at 0 or falls somewhere.
         """
         _check_integers("ptr", ptr)
+        _check_not_recorded("ptr")
         if ptr.numel() == 0:
             raise ValueError("'ptr' must have shape [num_graphs + 1], so at least one element")
         host = ptr.tolist() if ptr_host is None else [int(p) for p in ptr_host]
@@ -504,6 +507,15 @@ def _check_integers(name: str, tensor: object) -> None:
         )
     if tensor.dim() != 1:
         raise ValueError(f"'{name}' must be a vector (got shape {list(tensor.shape)})")
+
+
+def _check_not_recorded(name: str) -> None:
+    """Raises ``RuntimeError`` where the sizes of the example's graphs would be constants."""
+    if not torch.compiler.is_compiling() and is_recorded():
+        raise RuntimeError(
+            f"'{name}' is read on the host, and 'torch.jit.trace' and 'make_fx' would keep its "
+            f"numbers as constants: hand the layer a 'batch', or use 'torch.export.export'"
+        )
 
 
 def check_num_nodes(described: int, num_nodes: int, name: str) -> None:
