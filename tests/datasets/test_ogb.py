@@ -503,7 +503,7 @@ def test_one_graph_of_several_types(tmp_path: Path) -> None:
     (folder / "RELEASE_v2.txt").touch()
     raw, split = folder / "raw", folder / "split/time"
     types = "author,paper"
-    write_csv(raw / "num-node-dict.csv.gz", [[2, 4]], header=types)
+    write_csv(raw / "num-node-dict.csv.gz", [[3, 4]], header=types)
     write_csv(raw / "triplet-type-list.csv.gz", [["author", "writes", "paper"]], fmt="%s")
     relation = raw / "relations/author___writes___paper"
     write_csv(relation / "edge.csv.gz", [[0, 0], [1, 3]])
@@ -513,14 +513,14 @@ def test_one_graph_of_several_types(tmp_path: Path) -> None:
     write_csv(raw / "node-feat/paper/node_year.csv.gz", [2015, 2016, 2017, 2018])
     write_csv(raw / "nodetype-has-label.csv.gz", [["True", "True"]], fmt="%s", header=types)
     write_csv(raw / "node-label/paper/node-label.csv.gz", [3, 1, 0, 348])
-    write_csv(raw / "node-label/author/node-label.csv.gz", [1, 2])
+    write_csv(raw / "node-label/author/node-label.csv.gz", [1, 2, 0])
     write_csv(split / "nodetype-has-split.csv.gz", [["True", "True"]], fmt="%s", header=types)
-    for node_type, parts in {"author": ([0], [1], [1]), "paper": ([0, 1], [2], [3])}.items():
+    for node_type, parts in {"author": ([0], [1], [2]), "paper": ([0, 1], [2], [3])}.items():
         for part, index in zip(("train", "valid", "test"), parts, strict=True):
             write_csv(split / node_type / f"{part}.csv.gz", index)
     dataset, split_idx, _ = load_ogb("ogbn-mag", tmp_path)
     (graph,) = dataset
-    assert graph.num_nodes_dict == {"author": 2, "paper": 4}
+    assert graph.num_nodes_dict == {"author": 3, "paper": 4}
     triple = ("author", "writes", "paper")
     assert graph.edge_index_dict[triple].tolist() == [[0, 1], [0, 3]]
     assert torch.equal(graph.x_dict["paper"], torch.eye(4))
@@ -531,7 +531,7 @@ def test_one_graph_of_several_types(tmp_path: Path) -> None:
     } == {
         "train": {"author": [0], "paper": [0, 1]},
         "valid": {"author": [1], "paper": [2]},
-        "test": {"author": [1], "paper": [3]},
+        "test": {"author": [2], "paper": [3]},
     }
 
 
