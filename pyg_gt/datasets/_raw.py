@@ -75,16 +75,16 @@ def check_raw(raw: Path, meta: Mapping[str, str], cure: str) -> dict[str | None,
     sizes = _Sizes(files, _NODE_COUNTS, nodes, _EDGE_COUNTS, edges)
     _check_graphs(sizes, meta)
     molecules = meta.get("data type") == "mol"
-    index = files.whole(_EDGES, columns=2)
-    sizes.check_edges(_EDGES, index)
-    if molecules:
-        sizes.check_bonds(_EDGES, index)
     for name, file in features.items():
         check = sizes.check_node_rows if name.startswith("node") else sizes.check_edge_rows
         if molecules:
             check(file, files.whole(file, columns=_MOLECULE_COLUMNS[name]))
         else:
             check(file, files.decimal(file))
+    index = files.whole(_EDGES, columns=2)
+    sizes.check_edges(_EDGES, index)
+    if molecules:
+        sizes.check_bonds(_EDGES, index)
     if _of_graphs(meta):
         return {None: _check_graph_labels(sizes, label_file, meta)}
     labels = _read_labels(files, label_file, meta)

@@ -18,22 +18,14 @@ def staging(parent: Path, purpose: str) -> Iterator[Path]:
 
     What is to stay is renamed out of it.
     """
-    while True:
-        folder = parent / f".{purpose}-{uuid.uuid4().hex}"
-        folder.mkdir()
-        lock = _open_lock(folder)
-        if _take(lock) is not False and (folder / _LOCK).exists():
-            break
-        if lock is not None:  # Another process saw the folder before its lock was taken.
-            os.close(lock)
+    folder, lock = _new_folder(parent, purpose)
     try:
         content = folder / "content"
         content.mkdir()
         yield content
     finally:
+        os.close(lock)
         shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
 
 
 def remove_stale(parent: Path, purpose: str) -> None:
@@ -43,28 +35,39 @@ def remove_stale(parent: Path, purpose: str) -> None:
     file system has no locks or is read-only.
     """
     for folder in parent.glob(f".{purpose}-{'[0-9a-f]' * 32}"):
-        lock = _open_lock(folder)
-        if lock is None:
-            continue
-        if _take(lock):
-            shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        with suppress(OSError):
+            lock = _open_lock(folder)
+            try:
+                if _take(lock):
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
-def _open_lock(folder: Path) -> int | None:
-    with suppress(OSError):
-        return os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o666)
-    return None
+def _new_folder(parent: Path, purpose: str) -> tuple[Path, int]:
+    """A folder whose lock is ours, if there are locks."""
+    while True:
+        folder = parent / f".{purpose}-{uuid.uuid4().hex}"
+        folder.mkdir()
+        # Another process may see the folder before its lock is taken, and delete it as stale.
+        with suppress(FileNotFoundError):
+            lock = _open_lock(folder)
+            taken = _take(lock)
+            if taken is None or (taken and (folder / _LOCK).exists()):
+                return folder, lock
+            os.close(lock)
 
 
-def _take(lock: int | None) -> bool | None:
+def _open_lock(folder: Path) -> int:
+    return os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o666)
+
+
+def _take(lock: int) -> bool | None:
     """Whether the lock is ours now; None where there are no locks."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Not a POSIX system.
         return None
-    if lock is None:
-        return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
