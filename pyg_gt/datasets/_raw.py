@@ -208,7 +208,7 @@ class Files:
         """Read an npz file, whose checksums zipfile compares."""
         self.require(file)
         try:
-            with np.load(self.folder / file) as content:
+            with (self.folder / file).open("rb") as opened, np.load(opened) as content:
                 return dict(content)
         except Exception as error:  # Whatever numpy and zipfile make of bytes that are wrong.
             raise self.damaged(f"{file} cannot be unpacked ({error})") from error
