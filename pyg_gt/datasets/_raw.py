@@ -3,8 +3,8 @@
 ogb takes as many rows as the lists of sizes name, however many there are, cuts numbers off to
 integers and accepts any index. Here:
 
-- lists of sizes hold one whole number per graph, and their sum is the number of rows of each file
-  of nodes or of edges;
+- lists of sizes hold one whole number per graph (of nodes, at least 1), and their sum is the
+  number of rows of each file of nodes or of edges;
 - edges are two whole numbers below the number of nodes of their graph; between atoms, none is a
   loop and none occurs twice, by which edges are found that went to another graph;
 - features are finite in float32; those of molecules are nine and three whole numbers;
@@ -300,6 +300,9 @@ def _check_graphs(sizes: _Sizes, meta: Mapping[str, str]) -> None:
             f"{sizes.node_file} has {nodes} rows and {sizes.edge_file} {edges}; expected one per "
             f"graph in both"
         )
+    if (sizes.nodes < 1).any():
+        empty = int((sizes.nodes < 1).argmax())
+        raise sizes.files.damaged(f"graph {empty} has no nodes by {sizes.node_file}")
     if not _of_graphs(meta) and nodes != 1:
         raise sizes.files.damaged(
             f"{sizes.node_file} and {sizes.edge_file} have {nodes} rows; expected one graph"

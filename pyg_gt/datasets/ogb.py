@@ -8,7 +8,8 @@
   ``download=True`` take the place of questions;
 - it cannot read its own processed file with ``weights_only=True``, PyTorch's default since 2.6:
   the three PyG classes in that file and NumPy integers are allowed, and nothing else;
-- it writes the processed file in place: here it is written aside and renamed when complete.
+- it writes the processed file in place: here it is written aside and renamed when complete;
+- it reads raw files, splits and its processed file unchecked: see `_raw`, `_split`, `_processed`.
 """
 
 from __future__ import annotations
@@ -64,9 +65,19 @@ def load_ogb(
     must be writable. No code stored in a file is ever run, no question is asked on standard
     input, and no connection is opened unless ``download=True`` and the dataset is not there.
 
+    Files are checked before they are used. Raw files, before they are processed: whether they can
+    be unpacked, whether numbers are what they should be, and whether sizes, indices, features,
+    labels and the split agree. The split and the checksums in the processed file: at every call.
+    What cannot be found is a raw number that was changed to another possible one: a feature, a
+    label, an edge to another node of its graph. Raw files of a ``processed`` folder that was
+    written by ogb itself are checked at every call; delete that folder to have it made again.
+
+    A process that is killed while it downloads or processes leaves a hidden folder, which the next
+    call deletes.
+
     Args:
         name: Official name: ``ogbg-*`` (graphs) or ``ogbn-*`` (nodes).
-        root: Folder that holds the datasets.
+        root: Folder that holds the datasets, as a string or path.
         download: Fetch the dataset if its folder is missing (some are tens of gigabytes).
         pre_transform: Applied to every graph once, before the ``processed`` folder is written.
             The result must consist of tensors and plain Python values. Transforms are told apart
@@ -78,8 +89,10 @@ def load_ogb(
         FileNotFoundError: If files are missing and no download was asked for.
         ConnectionError: If the download fails.
         PermissionError: If the dataset must be processed and its folder is read-only.
-        ValueError: If the name is unknown, if files are damaged or do not belong together, or if
-            they were processed with another ``pre_transform``.
+        OSError: If a disk is full; the message names the folder or file.
+        ValueError: If an argument is wrong or the name is unknown; if files are damaged or do not
+            belong together (the message names the file and the line); if they were processed with
+            another ``pre_transform``.
     """
     root = _check_arguments(name, root, download, pre_transform, transform)
     module, dataset_class = _import_ogb(name)
