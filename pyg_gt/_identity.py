@@ -62,7 +62,7 @@ def in_numpy(tensor: Tensor) -> npt.NDArray[Any]:
 
 
 def same_numbers(own: Tensor, given: Tensor) -> bool:
-    """Whether two tensors of integers are equal; types may differ, and nothing is converted whole."""
+    """Whether two tensors of integers are equal; of other types, without a copy of either."""
     if own.shape != given.shape:
         return False
     if own.device.type != "cpu":
@@ -97,8 +97,8 @@ def _self_test(library: ctypes.CDLL) -> str | None:
     return None
 
 
-# A million edges, not in a cache: 0.7 ms, 2.0 in numpy (0.6 only to read them), of the 18 ms that a
-# layer takes to evaluate along them (one thread, benchmarks/layer_against.py).
+# A million edges that are in no cache take 0.7 ms, 2.0 in numpy (0.6 only to read them), of the 18 ms
+# of a layer's evaluation along them (one thread; benchmarks/layer_against.py).
 _COMPARE = Library(Path(__file__).parent / "csrc" / "compare.cpp", _declare, _self_test)
 
 
