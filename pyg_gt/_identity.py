@@ -97,8 +97,8 @@ def _self_test(library: ctypes.CDLL) -> str | None:
     return None
 
 
-# A million edges that are in no cache take 0.7 ms, 2.0 in numpy (0.6 only to read them), of the 18 ms
-# of a layer's evaluation along them (one thread; benchmarks/layer_against.py).
+# A million edges that are in no cache take 0.7 ms, 2.0 in numpy (0.6 only to read them), of 18 ms
+# for a layer evaluated along them (one thread; benchmarks/layer_against.py).
 _COMPARE = Library(Path(__file__).parent / "csrc" / "compare.cpp", _declare, _self_test)
 
 
