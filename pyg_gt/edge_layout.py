@@ -261,6 +261,8 @@ def edges_of(
     check_not_captured("edge_index", key, "Make an 'EdgeLayout' before the capture and pass it")
 
     def is_same(known: EdgeLayout) -> bool:
+        if given.joined is not None:
+            return same_numbers(known.ends, given.joined)
         return same_numbers(known.ends[0], source) and same_numbers(known.ends[1], target)
 
     kind = num_src, num_dst, flow, *((id(other), version_of(other)) for other in others)

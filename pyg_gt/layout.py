@@ -211,7 +211,7 @@ class GraphLayout:
             _check_integers("batch", batch)
             rows = (x.size(0) for x in (data.get("x"), data.get("pos")) if isinstance(x, Tensor))
             for count in (num_nodes, *rows):
-                _check_num_nodes(batch.numel(), count, "data.batch")
+                check_num_nodes(batch.numel(), count, "data.batch")
             if not is_readable(batch):
                 raise ValueError(
                     "the graphs of 'data.batch' are needed, and a tensor without values (meta, "
@@ -226,7 +226,7 @@ class GraphLayout:
             return layout
         if ptr is not None:
             layout = cls.from_ptr(ptr)
-            _check_num_nodes(layout.num_nodes, num_nodes, "data.ptr")
+            check_num_nodes(layout.num_nodes, num_nodes, "data.ptr")
             return layout
         if isinstance(data, Batch):
             raise ValueError(
@@ -259,13 +259,13 @@ class GraphLayout:
             ValueError: if ``batch`` is of the wrong type or describes another number of nodes.
         """
         if isinstance(batch, GraphLayout):
-            _check_num_nodes(batch.num_nodes, num_nodes, "layout")
+            check_num_nodes(batch.num_nodes, num_nodes, "layout")
             if not is_readable(batch.batch):
                 return DeferredLayout(batch.batch, num_nodes, batch.num_graphs)
             batch.check_unedited()
             return batch
         if isinstance(batch, DeferredLayout):  # made in traced code that runs by now, or does not
-            _check_num_nodes(batch.num_nodes, num_nodes, "layout")
+            check_num_nodes(batch.num_nodes, num_nodes, "layout")
             known = None if batch.num_graphs < 0 else batch.num_graphs
             return GraphLayout.of(batch.batch, num_nodes, known, device)
         if batch is None:
@@ -274,7 +274,7 @@ class GraphLayout:
                 return DeferredLayout(None, num_nodes, 1)
             return _single(num_nodes, device)
         _check_integers("batch", batch)
-        _check_num_nodes(batch.size(0), num_nodes, "batch")
+        check_num_nodes(batch.size(0), num_nodes, "batch")
         if not is_readable(batch):
             return DeferredLayout(batch, num_nodes, -1 if num_graphs is None else num_graphs)
         check_not_captured(
@@ -518,7 +518,8 @@ def _check_not_recorded(name: str) -> None:
         )
 
 
-def _check_num_nodes(described: int, num_nodes: int, name: str) -> None:
+def check_num_nodes(described: int, num_nodes: int, name: str) -> None:
+    """Raises ``ValueError`` if a layout or a ``batch`` is of another number of nodes."""
     if described != num_nodes:
         raise ValueError(
             f"'{name}' describes {described} nodes, but there are {num_nodes}; pass the one that "

@@ -161,7 +161,9 @@ class OwnIncrement(Data):
 
 
 def test_a_batch_with_increments_of_its_own() -> None:
-    items = [OwnIncrement(x=torch.zeros(n, 1), edge_index=torch.zeros(2, 1).long()) for n in (2, 3)]
+    items = [
+        OwnIncrement(x=torch.zeros(n, 1), edge_index=torch.zeros(2, 1).long()) for n in (2, 3)
+    ]
     batch = Batch.from_data_list(items)
     assert GraphLayout.from_data(batch).sizes == (2, 3)
     del batch.ptr
@@ -188,7 +190,7 @@ def test_nodes_in_another_order() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (by_hand(ptr=torch.tensor([0, 3, 4])), r"'data.batch' counts \[2, 2\].*'data.ptr' \[3, 1\]"),
+        (by_hand(ptr=torch.tensor([0, 3, 4])), r"counts \[2, 2\] nodes.* 'data.ptr' \[3, 1\]"),
         (by_hand(ptr=torch.tensor([0, 4])), "names graph 1, but there are only 1"),
         (by_hand(num_nodes=5), "'data.batch' describes 4 nodes, but there are 5"),
         (Data(x=torch.zeros(3, 1), batch=torch.tensor([0, 0])), "describes 2 nodes, .* are 3"),
@@ -568,10 +570,16 @@ def test_a_deferred_layout_is_found_when_its_code_runs() -> None:
         (lambda: GraphLayout.from_data(HeteroData()), "got 'HeteroData'"),
         (lambda: GraphLayout.from_data([1, 2]), "got 'list'"),
         (lambda: GraphLayout.from_sizes([2]).to(torch.float32), "int64"),
-        (lambda: GraphLayout.from_ptr(torch.tensor([0, 3]), [0, 2]), "numbers of 'ptr' .got .0, 2"),
+        (
+            lambda: GraphLayout.from_ptr(torch.tensor([0, 3]), [0, 2]),
+            "numbers of 'ptr' .got .0, 2",
+        ),
         (lambda: GraphLayout.from_batch(torch.tensor([0, 10**9])), "1000000001 graphs.*unique"),
         (lambda: GraphLayout.from_batch(torch.tensor([0, 2**62])), "graphs.*unique"),
-        (lambda: GraphLayout.from_batch(torch.tensor([10**9, 0]), 10**12), "2 nodes in 1000000000000"),
+        (
+            lambda: GraphLayout.from_batch(torch.tensor([10**9, 0]), 10**12),
+            "2 nodes in 1000000000000",
+        ),
         (lambda: GraphLayout.of(torch.tensor([0, 10**9]), 2), "1000000001 graphs"),
     ],
 )
