@@ -41,9 +41,9 @@ class Call(NamedTuple):
     query: Tensor
     key: Tensor | None
     value: Tensor | None
-    layout: GraphLayout | DeferredLayout
-    biases: Sequence[AttentionBias]
-    query_layout: GraphLayout | DeferredLayout | None
+    layout: GraphLayout | DeferredLayout | Tensor
+    biases: AttentionBias | Sequence[AttentionBias]
+    query_layout: GraphLayout | DeferredLayout | Tensor | None
     scale: float | None
     dropout_p: float
     backend: str
@@ -107,6 +107,10 @@ def _is_readable(call: Call) -> bool:
 def _read(call: Call) -> _Read | None:
     """None if one of the biases is none whose checks hold for calls like this one."""
     query, layout = call.query, call.layout
+    if isinstance(layout, Tensor) or isinstance(call.query_layout, Tensor):
+        return None
+    if not isinstance(call.biases, (tuple, list)):
+        return None
     key = query if call.key is None else call.key
     if query.dim() != (4 if call.key is None else 3) or key.dim() != query.dim():
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import sympy
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -147,13 +148,14 @@ def test_options_are_known_to_the_torch_that_is_installed(
 
 
 def test_how_torch_reads_the_options() -> None:
-    """Names that are not documented, but where a caller's value goes first."""
+    """Names that are not documented, but where a caller's value goes before torch's own."""
     source = inspect.getsource(lowering)
     assert source.count('kernel_options.setdefault("IS_DIVISIBLE", True)') == 2
     assert source.count('if k.startswith("bwd_")') == 2
     assert source.count('if k.startswith("fwd_")') == 2
     for name in ("BLOCK_M", "BLOCK_N", "BLOCK_M1", "BLOCK_N1", "BLOCK_M2", "BLOCK_N2"):
-        assert f'cur_kernel_options.setdefault("{name}", conf.' in source
+        assert source.count(f'cur_kernel_options.setdefault("{name}", ') == 1
+        assert f'cur_kernel_options["{name}"] = ' not in source
     for name in ("num_warps", "num_stages"):
         assert source.count(f'cur_kernel_options.setdefault("{name}", conf.{name})') == 2
 
@@ -174,7 +176,16 @@ def test_torch_has_tiles_that_divide_the_block(
     with patch("torch.cuda.get_device_capability", lambda *device: capability):
         heuristic = CUDAConfigHeuristic()
         backward = heuristic.get_flex_attn_bwd_configs(channels, dtype)
-        forward = heuristic.get_flex_attn_fwd_configs(channels, dtype)
+        # since torch 2.14 they depend on the number of queries too
+        asks = inspect.signature(heuristic.get_flex_attn_fwd_configs).parameters
+        lengths: list[tuple[sympy.Expr, ...]] = [()]
+        if "seq_len" in asks:
+            lengths = [(sympy.Integer(2 * BLOCK),), (sympy.Symbol("s0", positive=True),)]
+        forward = [
+            config
+            for length in lengths
+            for config in heuristic.get_flex_attn_fwd_configs(channels, *length, dtype)
+        ]
     for config in backward:
         sizes = config.block_m1, config.block_n1, config.block_m2, config.block_n2
         assert all(BLOCK % size == 0 for size in sizes)
