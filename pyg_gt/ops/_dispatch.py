@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from ..layout import GraphLayout
-from . import _cpu, _flex, _reference, _sdpa, _sparse, _triton, _triton_known, _varlen
+from . import (
+    _cpu,
+    _flex,
+    _reference,
+    _sdpa,
+    _sparse,
+    _triton,
+    _triton_known,
+    _triton_replay,
+    _varlen,
+)
 from ._inputs import (
     Backend,
     Inputs,
@@ -129,7 +139,8 @@ def check_backend(backend: object) -> None:
 def _run(call: _triton_known.Call) -> Tensor:
     biases, backend = call.biases, call.backend
     check_backend(backend)
-    if not torch.compiler.is_compiling() and type(biases) in (tuple, list):
+    replays = not torch.compiler.is_compiling() and _triton_replay.replays()
+    if replays and type(biases) in (tuple, list):
         out = _triton.as_before(call)
         if out is not None:
             return out
@@ -138,7 +149,7 @@ def _run(call: _triton_known.Call) -> Tensor:
         reasons = {}
         for chosen in _ORDER:
             if (reason := chosen.unsupported(inputs)) is None:
-                if chosen.NAME == _triton.NAME:
+                if replays and chosen.NAME == _triton.NAME:
                     _triton_known.remember(call)
                 return chosen.forward(inputs)
             reasons[chosen.NAME] = reason
@@ -149,7 +160,7 @@ def _run(call: _triton_known.Call) -> Tensor:
             f"Backend '{backend}' cannot run this attention: {reason}. Pass backend='auto', or "
             f"ask 'pyg_gt.explain_choice' which backends can"
         )
-    if backend == _triton.NAME:
+    if replays and backend == _triton.NAME:
         _triton_known.remember(call)
     return BACKENDS[backend].forward(inputs)
 

@@ -297,9 +297,7 @@ def _checked_bias(
     return EdgeMask(edges, bias.values, bias.features)
 
 
-def _check_score_mod(
-    mod: ScoreMod, query: Tensor, query_layout: Layout, layout: Layout
-) -> None:
+def _check_score_mod(mod: ScoreMod, query: Tensor, query_layout: Layout, layout: Layout) -> None:
     """Whether it takes what it will be given, and, by one pair, whether it gives back scores."""
     if torch.compiler.is_compiling():  # where it runs, 'apply' checks it
         return

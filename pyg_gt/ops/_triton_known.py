@@ -1,7 +1,7 @@
 """Calls of Triton's kernels that are like an earlier one on the same layouts.
 
 What was checked then is not checked again: on a batch of small graphs, checks take as long as all
-the rest.
+the rest. Only where :func:`~pyg_gt.ops._triton_replay.replays`.
 """
 
 from __future__ import annotations
@@ -159,7 +159,10 @@ def _key(call: Call, read: _Read) -> tuple[Any, ...]:
     """What calls on a layout have in common that are checked alike."""
     query, key, value, layout, _, query_layout, scale, dropout_p, backend = call
     other = None if query_layout is None or query_layout is layout else weakref.ref(query_layout)
-    kind = other, scale, dropout_p, backend, query.dtype, query.shape, query.get_device(), read.key
+    kind = (
+        other, scale, type(scale), dropout_p, type(dropout_p), backend, query.dtype, query.shape,
+        query.get_device(), read.key,
+    )  # fmt: skip
     if key is None or value is None:
         return kind
     return (
