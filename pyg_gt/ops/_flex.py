@@ -34,6 +34,8 @@ def unsupported(inputs: Inputs) -> str | None:
         return "it compiles itself and reads block tables: call it outside of traced code"
     if inputs.is_transformed:
         return "it compiles itself, which forward-mode AD and 'torch.func' do not see through"
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return "it compiles itself, which a 'TorchDispatchMode' does not see through"
     if inputs.dropout_p > 0:
         return f"FlexAttention has no dropout (got {inputs.dropout_p})"
     for bias in inputs.biases:
