@@ -1,7 +1,6 @@
 """Attention on ragged batches: the verb, its biases, its backends."""
 
 from ._dispatch import attention, explain_choice, qkv_attention
-from ._flops import count_flops_of_ops
 from .bias import AttentionBias, EdgeBias, EdgeMask, PairBias, ScoreMod, TableBias
 
 __all__ = [
@@ -15,5 +14,3 @@ __all__ = [
     "explain_choice",
     "qkv_attention",
 ]
-
-count_flops_of_ops()

@@ -20,6 +20,7 @@ from . import (
     _triton_replay,
     _varlen,
 )
+from ._flops import count_flops_of_ops
 from ._inputs import (
     Backend,
     Inputs,
@@ -40,6 +41,8 @@ _ORDER = cast(tuple[Backend, ...], (_cpu, _triton, _sparse, _varlen, _sdpa, _fle
 BACKENDS = {backend.NAME: backend for backend in _ORDER}
 
 Biases = AttentionBias | Sequence[AttentionBias]
+
+count_flops_of_ops()
 
 
 def attention(
