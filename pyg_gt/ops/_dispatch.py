@@ -12,6 +12,7 @@ from ..layout import GraphLayout
 from . import (
     _cpu,
     _flex,
+    _onnx,
     _reference,
     _sdpa,
     _sparse,
@@ -30,6 +31,7 @@ from ._inputs import (
     checked_dropout,
     checked_scale,
     is_dense,
+    is_onnx,
     kind_of,
 )
 from ._philox import draw_seed
@@ -142,12 +144,23 @@ def check_backend(backend: object) -> None:
 def _run(call: _triton_known.Call) -> Tensor:
     biases, backend = call.biases, call.backend
     check_backend(backend)
-    replays = not torch.compiler.is_compiling() and _triton_replay.replays()
+    replays = False
+    if not torch.compiler.is_compiling():
+        if torch._C._get_tracing_state() is not None:
+            raise NotImplementedError(
+                "attention cannot be traced by 'torch.jit.trace', which sees nothing of compiled "
+                "code; use 'torch.export', 'torch.compile' or 'torch.onnx.export(dynamo=True)'"
+            )
+        replays = _triton_replay.replays()
     if replays and type(biases) in (tuple, list):
         out = _triton.as_before(call)
         if out is not None:
             return out
     inputs = _inputs(*call[:-1])
+    if is_onnx():
+        if (reason := _onnx.objection(inputs, backend)) is not None:
+            raise NotImplementedError(f"This attention cannot be exported to ONNX: {reason}")
+        return _onnx.forward(inputs)
     if backend == "auto":
         reasons = {}
         for chosen in _ORDER:

@@ -194,6 +194,11 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
         )
 
 
+def is_onnx() -> bool:
+    """Whether ``torch.onnx.export`` is at work, which knows no ops but torch's own."""
+    return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+
+
 def is_dense(tensor: Tensor) -> bool:
     """Whether it is neither sparse nor nested."""
     return tensor.layout is torch.strided and not tensor.is_nested
@@ -266,7 +271,9 @@ def _checked_bias(
         _check_floats("TableBias.table", bias.table, ("K", heads), None, query)
         if isinstance(bias.index, Tensor) and not is_dense(bias.index):
             raise ValueError(f"'TableBias.index' must be dense (got {kind_of(bias.index)})")
-        index = checked_table_index(bias.index, bias.table.size(0))
+        index = bias.index
+        if not is_onnx():
+            index = checked_table_index(index, bias.table.size(0))
         _check_device("TableBias.index", index, query)
         _check_pairs("TableBias.index", index, query_layout, layout)
         return TableBias(bias.table, index)
