@@ -72,7 +72,9 @@ def gps(section: Section, shape: str, mode: str, batch: Tensor, edge_index: Tens
     if train and device == "cuda":
         # of one batch, as of one graph in full-batch training; PyG's padding reads the host
         try:
-            call = partial(gradients, models["pyg_gt"], inputs)
+            # a capture takes a layout, whose sizes are then those of all replays
+            layout = pyg_gt.GraphLayout.of(batch, batch.numel())
+            call = partial(gradients, models["pyg_gt"], (*inputs[:2], layout))
             calls["pyg_gt in a CUDA graph"] = captured(call)
         except Exception as error:
             row["not_captured"] = said(error)

@@ -1,22 +1,31 @@
-"""Remembers what was computed from a tensor for as long as that very tensor lives unchanged."""
+"""Finds again what was made from a tensor, where the tensor still holds the same numbers."""
 
 from __future__ import annotations
 
+import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 T = TypeVar("T")
+
+# Numbers compared at a time: a block and what it is converted to stay in a CPU's cache.
+_BLOCK = 2**16
 
 
 def is_readable(tensor: Tensor) -> bool:
     """Whether the values of ``tensor`` can be read on the host now: not traced, fake or meta."""
     if torch.compiler.is_compiling() or tensor.is_meta:
         return False
-    return not isinstance(tensor, torch._subclasses.FakeTensor)
+    if isinstance(tensor, torch._subclasses.FakeTensor):
+        return False
+    # 'make_fx' traces tensors that hold values, and refuses to have them read
+    return torch._C._len_torch_dispatch_stack() == 0 or get_proxy_mode() is None
 
 
 def unwrapped(tensor: Tensor) -> Tensor:
@@ -24,6 +33,55 @@ def unwrapped(tensor: Tensor) -> Tensor:
     while torch._C._functorch.is_gradtrackingtensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor
+
+
+def in_numpy(tensor: Tensor) -> npt.NDArray[Any]:
+    """The memory of ``tensor`` as numpy sees it, or a copy from another device.
+
+    numpy takes a fifth of torch's time for operations on few numbers, and neither
+    ``torch.func`` nor a dispatch mode sees it read.
+    """
+    # inside a transform of 'torch.func' even a plain tensor does not tell where it lies
+    with torch._C._DisableFuncTorch():
+        plain = unwrapped(tensor)
+        numbers: npt.NDArray[Any] = (plain if plain.is_cpu else plain.cpu()).numpy()
+    return numbers
+
+
+def same_numbers(own: Tensor, given: Tensor) -> bool:
+    """Whether two tensors of integers are equal; types may differ, and nothing is converted whole.
+
+    A million edges take 0.8 ms (one thread), as long as ``torch.equal`` takes for equal types.
+    """
+    if own.shape != given.shape:
+        return False
+    if own.device.type != "cpu":
+        wide = torch.promote_types(own.dtype, given.dtype)
+        return torch.equal(own.to(wide), given.to(wide))
+    mine, theirs = in_numpy(own), in_numpy(given)
+    if mine.size <= _BLOCK or not (mine.flags.c_contiguous and theirs.flags.c_contiguous):
+        return bool((mine == theirs).all())
+    mine, theirs = mine.reshape(-1), theirs.reshape(-1)
+    blocks = range(0, mine.size, _BLOCK)
+    return all((mine[i : i + _BLOCK] == theirs[i : i + _BLOCK]).all() for i in blocks)
+
+
+def check_not_mapped(name: str, tensor: Tensor, why: str) -> None:
+    """Raises ``ValueError`` if ``torch.vmap`` maps over ``tensor``, whose values are needed."""
+    if torch._C._functorch.is_batchedtensor(unwrapped(tensor)):
+        raise ValueError(
+            f"'{name}' cannot be mapped over by 'torch.vmap': {why}, would differ between its "
+            f"calls; loop over them, or keep it out"
+        )
+
+
+def check_not_captured(name: str, tensor: Tensor, cure: str) -> None:
+    """Raises ``RuntimeError`` if a CUDA graph would fix numbers that its replays may change."""
+    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            f"'{name}' is read on the host, which a CUDA graph cannot record: its replays would "
+            f"go by the numbers of the capture. {cure}"
+        )
 
 
 def remember(made: dict[Any, Any], key: Any, make: Callable[[], T]) -> T:
@@ -46,31 +104,56 @@ def _is_dead(part: Any) -> bool:
 
 
 class IdentityCache(Generic[T]):
-    """A map whose key is the identity of a tensor and its version.
+    """What was made from a tensor, kept for as long as that tensor object lives.
 
-    The cache never keeps a key alive: an entry goes when its tensor does. A value must not hold
-    its key either, or nothing is ever freed. An inference tensor has no version, so an edit of it
-    could not be seen: it is not remembered. Edits through ``.data`` or numpy are not seen.
+    The object says where to look and proves nothing: compiled code hands the same object with
+    other numbers, and collectives, numpy, ``.data`` and other processes write past its version.
+    So a caller's numbers are compared with those that the value owns (:meth:`get`). Only on
+    accelerators, where comparing waits for the device, does eager code go by the version, unless
+    ``PYG_GT_CHECK=1``; an inference tensor has none and is compared there too.
+
+    The cache never keeps a key alive, and a value must not hold its key, or nothing is ever freed.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[int, tuple[weakref.ref[Tensor], int, T]] = {}
+        self._entries: dict[tuple[int, Hashable], tuple[weakref.ref[Tensor], int, T]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: Tensor) -> T | None:
-        """What was stored under this tensor, or None."""
-        entry = self._entries.get(id(key))
-        if entry is None or entry[0]() is not key or entry[1] != key._version:
+    def get(
+        self,
+        key: Tensor,
+        kind: Hashable,
+        is_same: Callable[[T], bool],
+        *,
+        by_value: bool = False,
+    ) -> T | None:
+        """What was stored under this tensor and ``kind``, or None.
+
+        Args:
+            key: the tensor.
+            kind: which of the things made from it.
+            is_same: whether what was stored holds the numbers that ``key`` has now.
+            by_value: compare on every device, as ops do: compiled code calls them.
+        """
+        entry = self._entries.get((id(key), kind))
+        if entry is None or entry[0]() is not key:
+            return None
+        if by_value or _is_compared(key):
+            return entry[2] if is_same(entry[2]) else None
+        return entry[2] if entry[1] == key._version else None
+
+    def get_unedited(self, key: Tensor, kind: Hashable = None) -> T | None:
+        """What was stored under a tensor that nobody but this package and torch writes to."""
+        entry = self._entries.get((id(key), kind))
+        if entry is None or entry[0]() is not key or entry[1] != version_of(key):
             return None
         return entry[2]
 
-    def put(self, key: Tensor, value: T) -> None:
-        """Stores ``value`` until ``key`` dies or is edited."""
-        if key.is_inference():
-            return
-        name = id(key)
+    def put(self, key: Tensor, value: T, kind: Hashable = None) -> None:
+        """Stores ``value`` until ``key`` dies."""
+        name = id(key), kind
         entries = self._entries
 
         def forget(ref: weakref.ref[Tensor]) -> None:
@@ -78,4 +161,13 @@ class IdentityCache(Generic[T]):
             if name in entries and entries[name][0] is ref:
                 del entries[name]
 
-        entries[name] = (weakref.ref(key, forget), key._version, value)
+        entries[name] = (weakref.ref(key, forget), version_of(key), value)
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often torch wrote to ``tensor``; -1 for an inference tensor, which does not count."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _is_compared(key: Tensor) -> bool:
+    return key.is_cpu or key.is_inference() or os.environ.get("PYG_GT_CHECK") == "1"

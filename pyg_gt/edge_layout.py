@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,35 +13,68 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, to_edge_index
 
-from ._identity import IdentityCache, is_readable, remember, unwrapped
+from ._identity import (
+    IdentityCache,
+    check_not_captured,
+    check_not_mapped,
+    in_numpy,
+    is_readable,
+    remember,
+    same_numbers,
+    unwrapped,
+    version_of,
+)
 from .layout import GraphLayout
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class EdgeLayout:
     r"""The edges along which attention runs, checked to lie in range.
 
-    Make one with :meth:`of`, which finds it again when it is given the same edge set.
+    Make one with :meth:`of`, which finds it again when it is given the same edge set. It owns its
+    numbers (8 bytes an edge) and means what it meant when it was made.
 
-    Attributes:
-        edge_index: ``[2, E]`` int64, key nodes above query nodes, in the caller's edge order.
+    Args:
+        edge_index: ``[2, E]`` of integers, key nodes above query nodes.
         num_src: number of key nodes.
         num_dst: number of query nodes.
+
+    Attributes:
+        ends: ``[2, E]``, key nodes above query nodes, in the caller's edge order; int32 where
+            node numbers fit.
+        num_src: number of key nodes.
+        num_dst: number of query nodes.
+
+    Raises:
+        ValueError: if ``edge_index`` has the wrong type or shape.
+        IndexError: if an index is out of range.
     """
 
-    edge_index: Tensor
+    ends: Tensor
     num_src: int
     num_dst: int
-    _made: dict[Any, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Lets an op that is handed :attr:`edge_index` find this layout again."""
-        if is_readable(self.edge_index):
-            owner = _BY_OWN_EDGES.get(self.edge_index)
-            if owner is None or owner() is None:  # a shallow copy leaves it to the original
-                _BY_OWN_EDGES.put(self.edge_index, weakref.ref(self))
+    def __init__(self, edge_index: Tensor, num_src: int, num_dst: int) -> None:
+        source, target = _rows_of(edge_index, "source_to_target", [num_dst, num_src]).rows
+        self._fill(source, target, num_src, num_dst)
+
+    def _fill(self, source: Tensor, target: Tensor, num_src: int, num_dst: int) -> None:
+        few = max(num_src, num_dst) < 2**31
+        # training could not save an inference tensor, and wrappers outlive their transform
+        with torch.inference_mode(False), torch._C._DisableFuncTorch():
+            source, target = unwrapped(source), unwrapped(target)
+            _check_range(source, num_src, "source")
+            _check_range(target, num_dst, "target")
+            dtype = torch.int32 if few else torch.int64
+            ends = torch.empty((2, source.numel()), dtype=dtype, device=source.device)
+            ends[0].copy_(source)
+            ends[1].copy_(target)
+            if ends.is_cpu:  # another thread may have written since the check
+                _check_range(ends[0], num_src, "source")
+                _check_range(ends[1], num_dst, "target")
+        vars(self).update(ends=ends, num_src=num_src, num_dst=num_dst, _made={}, _given=())
 
     @staticmethod
     def of(
@@ -59,6 +92,10 @@ class EdgeLayout:
             num_dst: number of query nodes; None: as many as key nodes.
             flow: as in PyG: which row of ``edge_index`` sends.
 
+        Returns:
+            An :class:`EdgeLayout`; inside ``torch.compile`` or with tensors that hold no values,
+            a :class:`DeferredEdges`.
+
         Raises:
             ValueError: if ``edges`` has the wrong type or shape.
             IndexError: if an index is out of range.
@@ -70,24 +107,23 @@ class EdgeLayout:
                     f"this edge layout joins {edges.num_src} key and {edges.num_dst} query nodes, "
                     f"but there are {num_src} and {num_dst}"
                 )
-            if isinstance(edges, EdgeLayout) and is_readable(edges.edge_index):
+            if isinstance(edges, EdgeLayout) and is_readable(edges.ends):
                 return edges
             # of traced code that runs by now, or does not
             edges, flow = edges.edge_index, "source_to_target"
-        keys, read = _keys_and_reader(edges, flow, [num_dst, num_src])
-        if not is_readable(keys[0]):
-            return DeferredEdges(read(), num_src, num_dst)
-        own = _BY_OWN_EDGES.get(keys[0])
-        wanted = (num_src, num_dst, flow, *((id(key), _version(key)) for key in keys[1:]))
-        known = own() if own is not None and flow == "source_to_target" else None
-        if known is not None and (known.num_src, known.num_dst) == (num_src, num_dst):
-            return known
-        made = _BY_EDGES.get(keys[0])
-        if made is not None and made[0] == wanted and all(r() is not None for r in made[1]):
-            return made[2]
-        layout = _made_from(read, num_src, num_dst)
-        _BY_EDGES.put(keys[0], (wanted, [weakref.ref(key) for key in keys[1:]], layout))
-        return layout
+        return edges_of(edges, num_src, num_dst, flow)
+
+    @property
+    def edge_index(self) -> Tensor:
+        """``[2, E]`` int64, key nodes above query nodes; made when first asked for, and kept."""
+        if not is_readable(self.ends):
+            return self.ends.long()
+        return self.once("edge_index", self._widened)
+
+    def _widened(self) -> Tensor:
+        wide = self.ends.long()
+        _BY_OWN_EDGES.put(wide, weakref.ref(self))  # for an op that is handed it
+        return wide
 
     @property
     def source(self) -> Tensor:
@@ -99,31 +135,44 @@ class EdgeLayout:
         """``[E]``, the query node of each edge."""
         return self.edge_index[1]
 
+    @property
+    def device(self) -> torch.device:
+        """Where :attr:`ends` lie."""
+        return self.ends.device
+
+    @property
+    def given(self) -> tuple[Tensor, ...]:
+        """The caller's tensors that this layout was made from, as far as they live."""
+        alive = (ref() for ref in vars(self)["_given"])
+        return tuple(tensor for tensor in alive if tensor is not None)
+
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What a backend needs to make only once per edge set (CSR, block tables)."""
-        return remember(self._made, key, make)
+        made: dict[Any, Any] = vars(self)["_made"]
+        return remember(made, key, make)
 
     @property
     def num_edges(self) -> int:
         """``E``."""
-        return self.edge_index.size(1)
+        return self.ends.size(1)
 
     @property
     def by_target(self) -> tuple[Tensor, Tensor]:
         """CSR: ``ptr [num_dst + 1]`` and the edge numbers ``[E]``, target by target."""
-        return self.once("by_target", lambda: _csr(self.target, self.num_dst))
+        return self.once("by_target", lambda: _csr(self.ends[1].long(), self.num_dst))
 
     @property
     def by_source(self) -> tuple[Tensor, Tensor]:
         """The transposed CSR: ``ptr [num_src + 1]`` and the edge numbers ``[E]``."""
-        return self.once("by_source", lambda: _csr(self.source, self.num_src))
+        return self.once("by_source", lambda: _csr(self.ends[0].long(), self.num_src))
 
     @property
     def has_repeats(self) -> bool:
         """Whether an edge stands twice; reads the device once."""
 
         def find() -> bool:
-            pairs = (self.target * max(self.num_src, 1) + self.source).sort().values
+            source, target = self.ends.long()
+            pairs = (target * max(self.num_src, 1) + source).sort().values
             return bool((pairs[1:] == pairs[:-1]).any())
 
         return self.once("has_repeats", find)
@@ -133,12 +182,12 @@ class EdgeLayout:
         if layout.num_graphs <= 1:
             return
         key = ("within", weakref.ref(query_layout), weakref.ref(layout))
-        if key in self._made:
+        if key in vars(self)["_made"]:
             return
-        crossing = query_layout.batch[self.target] != layout.batch[self.source]
+        crossing = query_layout.batch[self.ends[1]] != layout.batch[self.ends[0]]
         if bool(crossing.any()):
             edge = int(crossing.nonzero()[0])
-            source, target = int(self.source[edge]), int(self.target[edge])
+            source, target = self.ends[:, edge].tolist()
             raise ValueError(
                 f"edge {edge} joins node {source} of graph {int(layout.batch[source])} to node "
                 f"{target} of graph {int(query_layout.batch[target])}; attention stays inside a "
@@ -147,12 +196,12 @@ class EdgeLayout:
         self.once(key, lambda: True)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EdgeLayout, (self.edge_index, self.num_src, self.num_dst)
+        return EdgeLayout, (self.ends, self.num_src, self.num_dst)
 
     def __repr__(self) -> str:
         return (
             f"EdgeLayout(num_edges={self.num_edges}, num_src={self.num_src}, "
-            f"num_dst={self.num_dst}, device='{self.source.device}')"
+            f"num_dst={self.num_dst}, device='{self.device}')"
         )
 
 
@@ -170,16 +219,78 @@ class DeferredEdges:
     num_src: int
     num_dst: int
 
+    @property
+    def num_edges(self) -> int:
+        """``E``."""
+        return self.edge_index.size(1)
 
-_Made = tuple[tuple[Any, ...], list["weakref.ref[Tensor]"], EdgeLayout]
-_BY_EDGES: IdentityCache[_Made] = IdentityCache()
+    @property
+    def device(self) -> torch.device:
+        """Where :attr:`edge_index` lies."""
+        return self.edge_index.device
+
+
+_BY_EDGES: IdentityCache[EdgeLayout] = IdentityCache()
 _BY_OWN_EDGES: IdentityCache[weakref.ref[EdgeLayout]] = IdentityCache()
 
 
-def _keys_and_reader(
-    edges: Any, flow: str, shape: list[int]
-) -> tuple[list[Tensor], Callable[[], Tensor]]:
-    """The tensors that stand for the edge set, and how to read ``[2, E]`` (source, target)."""
+def edges_of(
+    edges: Any,
+    num_src: int,
+    num_dst: int,
+    flow: str = "source_to_target",
+    *,
+    by_value: bool = False,
+) -> EdgeLayout | DeferredEdges:
+    """:meth:`EdgeLayout.of` for what is no layout yet.
+
+    With ``by_value``, numbers are compared on an accelerator too, which waits for it.
+    """
+    if isinstance(edges, Tensor) and edges.layout == torch.strided and is_readable(edges):
+        own = _BY_OWN_EDGES.get_unedited(edges)
+        made = None if own is None or flow != "source_to_target" else own()
+        if made is not None and (made.num_src, made.num_dst) == (num_src, num_dst):
+            return made
+    given = _rows_of(edges, flow, [num_dst, num_src])
+    source, target = given.rows
+    if not is_readable(source):
+        index = torch.stack([source, target]) if given.joined is None else given.joined.long()
+        return DeferredEdges(index, num_src, num_dst)
+    key, *others = given.keys
+    check_not_mapped("edge_index", source, "the edges of each node, which are sorted once")
+    check_not_captured("edge_index", key, "Make an 'EdgeLayout' before the capture and pass it")
+
+    def is_same(known: EdgeLayout) -> bool:
+        if given.joined is not None:
+            return same_numbers(known.ends, given.joined)
+        return same_numbers(known.ends[0], source) and same_numbers(known.ends[1], target)
+
+    kind = num_src, num_dst, flow, *((id(other), version_of(other)) for other in others)
+    found = _BY_EDGES.get(key, kind, is_same, by_value=by_value)
+    if found is not None:
+        return found
+    layout = object.__new__(EdgeLayout)
+    layout._fill(source, target, num_src, num_dst)
+    vars(layout)["_given"] = tuple(weakref.ref(tensor) for tensor in given.keys)
+    _BY_EDGES.put(key, layout, kind)
+    return layout
+
+
+class _Given(NamedTuple):
+    """An edge set as a caller holds it.
+
+    Attributes:
+        keys: the caller's tensors by whose identity it is looked up.
+        rows: ``[E]`` each, the key and the query node of each edge.
+        joined: both in one tensor ``[2, E]``, if they lie so.
+    """
+
+    keys: tuple[Tensor, ...]
+    rows: tuple[Tensor, Tensor]
+    joined: Tensor | None = None
+
+
+def _rows_of(edges: Any, flow: str, shape: list[int]) -> _Given:
     if isinstance(edges, SparseTensor) or is_torch_sparse_tensor(edges):
         if flow != "source_to_target":
             raise ValueError(
@@ -194,11 +305,15 @@ def _keys_and_reader(
             )
         if isinstance(edges, SparseTensor):
             # '.set_value()' gives a new object around the same rows and columns
-            storage = edges.storage
-            keys = [storage.col(), storage.row()]
-            return keys, lambda: torch.stack([storage.col(), storage.row()])
+            col, row = edges.storage.col(), edges.storage.row()
+            return _Given((col, row), (col, row))
+        if edges.layout == torch.sparse_coo:
+            # PyG's 'to_edge_index' would mark the caller's matrix as coalesced
+            row, col = edges._indices().detach()
+        else:
+            row, col = to_edge_index(edges)[0]
         # the parts of a torch.sparse tensor are made anew at each access; the tensor is not
-        return [edges], lambda: to_edge_index(edges)[0].flip(0)
+        return _Given((edges,), (col, row))
     if not isinstance(edges, Tensor):
         raise ValueError(
             f"edges must be an 'edge_index' tensor, a 'SparseTensor' or a 'torch.sparse' tensor "
@@ -214,27 +329,10 @@ def _keys_and_reader(
         raise ValueError(
             f"'flow' must be 'source_to_target' or 'target_to_source' (got '{flow}')"
         )
-
-    def read() -> Tensor:
-        plain = edges.as_tensor() if isinstance(edges, EdgeIndex) else edges
-        plain = plain.detach().long()
-        return plain if flow == "source_to_target" else plain.flip(0)
-
-    return [edges], read
-
-
-@torch.inference_mode(False)
-def _made_from(read: Callable[[], Tensor], num_src: int, num_dst: int) -> EdgeLayout:
-    edge_index = unwrapped(read())
-    if edge_index.is_inference():  # training could not save it
-        edge_index = edge_index.clone()
-    _check_range(edge_index[0], num_src, "source")
-    _check_range(edge_index[1], num_dst, "target")
-    return EdgeLayout(edge_index, num_src, num_dst)
-
-
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+    plain = (edges.as_tensor() if isinstance(edges, EdgeIndex) else edges).detach()
+    if flow == "source_to_target":
+        return _Given((edges,), (plain[0], plain[1]), plain)
+    return _Given((edges,), (plain[1], plain[0]))
 
 
 def _check_range(index: Tensor, size: int, name: str) -> None:
@@ -244,7 +342,8 @@ def _check_range(index: Tensor, size: int, name: str) -> None:
         low, high = index.aminmax()
         torch._assert_async((low >= 0) & (high < size), f"a {name} index is out of range")
         return
-    first, last = (int(x) for x in index.aminmax())
+    numbers = in_numpy(index)
+    first, last = int(numbers.min()), int(numbers.max())
     if first < 0 or last >= size:
         raise IndexError(
             f"Found {name} index {first if first < 0 else last} in 'edge_index', but there are "

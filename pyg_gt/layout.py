@@ -19,7 +19,17 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch_geometric.data import Batch, Data
 
-from ._identity import IdentityCache, is_readable, remember, unwrapped
+from ._identity import (
+    IdentityCache,
+    check_not_captured,
+    check_not_mapped,
+    in_numpy,
+    is_readable,
+    remember,
+    same_numbers,
+    unwrapped,
+    version_of,
+)
 
 T = TypeVar("T")
 
@@ -30,6 +40,8 @@ class GraphLayout:
 
     Make one with :meth:`from_batch`, :meth:`from_ptr`, :meth:`from_sizes` or :meth:`from_data`;
     layers call :meth:`of`. It can ride on a PyG batch: it has :meth:`to` and :meth:`pin_memory`.
+    It owns its numbers and means what it meant when it was made, whatever happens to the tensors
+    that it was made from.
 
     Attributes:
         ptr: ``[B + 1]`` int64, where each graph begins when nodes stand graph by graph.
@@ -51,11 +63,45 @@ class GraphLayout:
     _made: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Takes copies of what a caller gave by hand, and checks that it describes one batch.
+
+        Raises:
+            ValueError: if the fields contradict each other.
+        """
+        tensors = [_own(name, getattr(self, name)) for name in ("ptr", "batch", "order")]
+        rest = self.num_nodes, self.num_graphs, self.max_nodes, tuple(self.sizes)
+        _check_contents(tensors, rest)
+        vars(self).update(zip(("ptr", "batch", "order"), tensors, strict=True), sizes=rest[3])
+        self._register()
+
+    @classmethod
+    def _from_own(cls, tensors: Sequence[Tensor | None], rest: tuple[Any, ...]) -> GraphLayout:
+        """From parts that nobody else holds and that are known to fit."""
+        layout = object.__new__(cls)
+        vars(layout).update(zip(_FIELDS, (*tensors, *rest), strict=True), _made={})
+        layout._register()
+        return layout
+
+    def _register(self) -> None:
         """Lets an op that is handed :attr:`batch` find this layout again."""
         if is_readable(self.batch):
-            owner = _BY_OWN_BATCH.get(self.batch)
+            vars(self)["_versions"] = self._current_versions()
+            owner = _BY_OWN_BATCH.get_unedited(self.batch)
             if owner is None or owner() is None:  # a shallow copy leaves it to the original
                 _BY_OWN_BATCH.put(self.batch, weakref.ref(self))
+
+    def _current_versions(self) -> tuple[int, ...]:
+        tensors = self.ptr, self.batch, self.order
+        return tuple(version_of(x) for x in tensors if x is not None)
+
+    def check_unedited(self) -> None:
+        """Raises ``ValueError`` if somebody wrote to the tensors of this layout."""
+        if vars(self).get("_versions", ()) not in ((), self._current_versions()):
+            raise ValueError(
+                "the tensors of this 'GraphLayout' were edited in place, but a layout is frozen: "
+                "its sizes and the tables of backends would not follow. Make a new one, for "
+                "instance with 'GraphLayout.from_batch'"
+            )
 
     @classmethod
     def from_sizes(
@@ -88,6 +134,11 @@ class GraphLayout:
         host = ptr.tolist() if ptr_host is None else [int(p) for p in ptr_host]
         if len(host) != ptr.numel():
             raise ValueError(f"'ptr_host' has {len(host)} numbers, 'ptr' has {ptr.numel()}")
+        if ptr_host is not None and ptr.is_cpu and ptr.tolist() != host:
+            raise ValueError(
+                f"'ptr_host' must hold the numbers of 'ptr' (got {_shorten(host)} and "
+                f"{_shorten(ptr.tolist())})"
+            )
         sizes = tuple(b - a for a, b in zip(host, host[1:], strict=False))
         if host[0] != 0 or any(n < 0 for n in sizes):
             raise ValueError(f"'ptr' must begin at 0 and never fall (got {_shorten(host)})")
@@ -103,10 +154,10 @@ class GraphLayout:
                 number that ``num_graphs`` does not allow.
         """
         _check_integers("batch", batch)
-        # the caller's object must not be held, and training cannot save an inference tensor
-        batch = batch.clone() if batch.is_inference() else batch.detach()
-        # in numpy, whose operations on few numbers take a fifth of the time of torch's
-        host = _in_numpy(batch.to("cpu", torch.int64))
+        check_not_mapped("batch", batch, "the sizes of graphs, by which tensors are shaped")
+        # copied: a layout owns its numbers, and training cannot save an inference tensor
+        own = unwrapped(batch).to(torch.int64, copy=True)
+        host = in_numpy(own)
         in_order = bool((host[1:] >= host[:-1]).all())
         low, high = 0, -1
         if host.size:
@@ -120,48 +171,66 @@ class GraphLayout:
                 f"'batch' names graph {high}, but there are only {num_graphs} graphs; "
                 f"pass a larger 'num_graphs' or leave it out"
             )
+        if num_graphs > max(_MANY_GRAPHS, 16 * host.size):
+            raise ValueError(
+                f"{host.size} nodes in {num_graphs} graphs (the largest number in 'batch' is "
+                f"{high}): graphs are numbered from 0 without gaps, and each takes memory. "
+                f"Number them anew with 'batch.unique(return_inverse=True)[1]'"
+            )
         sizes = np.bincount(host, minlength=num_graphs)
         order = None
         if not in_order:
             places = torch.from_numpy(host.argsort(kind="stable"))
             order = unwrapped(places.to(batch.device, non_blocking=True))
-        return cls._of_sizes(sizes, batch.device, batch.long(), order)
+        return cls._of_sizes(sizes, batch.device, own, order)
 
     @classmethod
     def from_data(cls, data: Data) -> GraphLayout:
-        """From a PyG ``Data`` or ``Batch`` without a host sync; meant for a collate function.
+        """From a PyG ``Data`` or ``Batch``; in a collate function it never waits for a device.
+
+        Goes by ``data.batch`` where it is there, else by ``data.ptr``; without either there is
+        one graph. A ``batch`` on an accelerator is copied to the host once.
+
+        Args:
+            data: the graphs. Of a ``Batch``, graphs without nodes count.
 
         Raises:
-            ValueError: if ``data`` is not a homogeneous PyG graph, or a batch that lost both its
-                slices and its ``ptr``.
+            ValueError: if ``data`` is not a homogeneous PyG graph, contradicts itself, or is a
+                batch that lost both ``batch`` and ``ptr``.
         """
         if not isinstance(data, Data):
             raise ValueError(
                 f"expected a 'torch_geometric.data.Data' or 'Batch' (got '{type(data).__name__}')"
             )
-        ptr = data.get("ptr")
-        device = data.batch.device if data.get("batch") is not None else _device_of(data)
-        if not isinstance(data, Batch) and ptr is None:
-            return cls.from_sizes([int(data.num_nodes or 0)], device)
-        if isinstance(ptr, Tensor) and ptr.device.type == "cpu":
-            return cls.from_ptr(ptr) if device.type == "cpu" else cls.from_ptr(ptr).to(device)
-        # what a Batch was made of stays on the host when its tensors move
-        before = getattr(data, "_inc_dict", {}).get("edge_index")
-        if isinstance(before, Tensor) and before.dim() == 1 and before.device.type == "cpu":
-            return cls._from_host([*before.tolist(), int(data.num_nodes)], device)
-        # without edges, what has as many rows as there are nodes belongs to the nodes
-        for name, slices in getattr(data, "_slice_dict", {}).items():
-            if data.is_node_attr(name) and int(slices[-1]) == data.num_nodes:
-                return cls._from_host([int(s) for s in slices], device)
-        raise ValueError(
-            "this batch has neither 'ptr' on the host nor slices of a node attribute; use "
-            "'GraphLayout.from_batch(data.batch)', which copies it to the host once"
-        )
-
-    @classmethod
-    def _from_host(cls, ptr: list[int], device: torch.device) -> GraphLayout:
-        # 'torch.tensor(ptr, device=...)' would wait for the device
-        return cls.from_ptr(torch.tensor(ptr).to(device, non_blocking=True), ptr)
+        batch, ptr = data.get("batch"), data.get("ptr")
+        num_nodes = int(data.num_nodes or 0)
+        if batch is not None:
+            _check_integers("batch", batch)
+            rows = (x.size(0) for x in (data.get("x"), data.get("pos")) if isinstance(x, Tensor))
+            for count in (num_nodes, *rows):
+                _check_num_nodes(batch.numel(), count, "data.batch")
+            if not is_readable(batch):
+                raise ValueError(
+                    "the graphs of 'data.batch' are needed, and a tensor without values (meta, "
+                    "fake) does not tell them; make the layout before and use its '.to'"
+                )
+            known = data.num_graphs if isinstance(data, Batch) else None
+            if known is None and isinstance(ptr, Tensor):
+                known = ptr.numel() - 1
+            layout = cls.from_batch(batch, known)
+            if isinstance(ptr, Tensor) and ptr.is_cpu:
+                _check_ptr(ptr, layout)
+            return layout
+        if ptr is not None:
+            layout = cls.from_ptr(ptr)
+            _check_num_nodes(layout.num_nodes, num_nodes, "data.ptr")
+            return layout
+        if isinstance(data, Batch):
+            raise ValueError(
+                "this batch has neither 'batch' nor 'ptr', by which its nodes are told apart; "
+                "keep one of them, or use 'GraphLayout.from_sizes'"
+            )
+        return cls.from_sizes([num_nodes], _device_of(data))
 
     @staticmethod
     def of(
@@ -190,26 +259,26 @@ class GraphLayout:
             _check_num_nodes(batch.num_nodes, num_nodes, "layout")
             if not is_readable(batch.batch):
                 return DeferredLayout(batch.batch, num_nodes, batch.num_graphs)
+            batch.check_unedited()
             return batch
         if isinstance(batch, DeferredLayout):  # made in traced code that runs by now, or does not
             _check_num_nodes(batch.num_nodes, num_nodes, "layout")
             known = None if batch.num_graphs < 0 else batch.num_graphs
             return GraphLayout.of(batch.batch, num_nodes, known, device)
         if batch is None:
-            if not is_readable(torch.empty(0, device=device)):
+            device = torch.device("cpu" if device is None else device)
+            if torch.compiler.is_compiling() or not is_readable(torch.empty(0, device=device)):
                 return DeferredLayout(None, num_nodes, 1)
-            return _single(num_nodes, torch.device("cpu" if device is None else device))
+            return _single(num_nodes, device)
         _check_integers("batch", batch)
         _check_num_nodes(batch.size(0), num_nodes, "batch")
         if not is_readable(batch):
             return DeferredLayout(batch, num_nodes, -1 if num_graphs is None else num_graphs)
-        own = _BY_OWN_BATCH.get(batch)
-        for made in (None if own is None else own(), _BY_BATCH.get(batch)):
-            if made is not None and num_graphs in (None, made.num_graphs):
-                return made
-        made = GraphLayout.from_batch(batch, num_graphs)
-        _BY_BATCH.put(batch, made)
-        return made
+        check_not_captured(
+            "batch", batch, "Make a 'GraphLayout' before the capture and pass it: all replays are "
+            "then of graphs of these sizes"
+        )  # fmt: skip
+        return layout_of(batch, num_graphs)
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What a backend needs to make only once per layout (buckets, block tables)."""
@@ -272,14 +341,9 @@ class GraphLayout:
         if batch is None:
             batch = torch.repeat_interleave(ptr.diff(), output_size=num_nodes)
         known = tuple(np.diff(host).tolist())
-        return cls(
-            ptr=unwrapped(ptr),
-            batch=unwrapped(batch),
-            num_nodes=num_nodes,
-            num_graphs=len(known),
-            max_nodes=max(known, default=0),
-            sizes=known,
-            order=order,
+        return cls._from_own(
+            (unwrapped(ptr), unwrapped(batch), order),
+            (num_nodes, len(known), max(known, default=0), known),
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -312,10 +376,42 @@ _BY_BATCH: IdentityCache[GraphLayout] = IdentityCache()
 _BY_OWN_BATCH: IdentityCache[weakref.ref[GraphLayout]] = IdentityCache()
 
 
-@lru_cache(maxsize=2)
+def layout_of(
+    batch: Tensor, num_graphs: int | None = None, *, by_value: bool = False
+) -> GraphLayout:
+    """The layout of ``batch [N]``, made before or now; for code that runs, not traced.
+
+    Args:
+        batch: the graph of each node.
+        num_graphs: ``B``, where it is known.
+        by_value: compare numbers on an accelerator too, which waits for it.
+    """
+    own = _BY_OWN_BATCH.get_unedited(batch)
+    made = None if own is None else own()
+    if made is not None and num_graphs in (None, made.num_graphs):
+        return made
+    found = _BY_BATCH.get(
+        batch, num_graphs, lambda known: same_numbers(known.batch, batch), by_value=by_value
+    )
+    if found is not None:
+        found.check_unedited()
+        return found
+    made = GraphLayout.from_batch(batch, num_graphs)
+    for kind in {num_graphs, made.num_graphs}:
+        _BY_BATCH.put(batch, made, kind)
+    return made
+
+
+# whole-graph training has one size all along, bipartite layers two, sampled ones some
+@lru_cache(maxsize=8)
 def _single(num_nodes: int, device: torch.device) -> GraphLayout:
-    # whole-graph training calls this with one size all along
     return GraphLayout._of_sizes((num_nodes,), device)
+
+
+_FIELDS = ("ptr", "batch", "order", "num_nodes", "num_graphs", "max_nodes", "sizes")
+
+# graphs beyond this, and 16 times as many as there are nodes, are a mistake
+_MANY_GRAPHS = 2**20
 
 
 def _flatten(layout: GraphLayout) -> tuple[list[Tensor | None], tuple[Any, ...]]:
@@ -324,9 +420,7 @@ def _flatten(layout: GraphLayout) -> tuple[list[Tensor | None], tuple[Any, ...]]
 
 
 def _unflatten(tensors: Any, rest: Any) -> GraphLayout:
-    ptr, batch, order = tensors
-    num_nodes, num_graphs, max_nodes, sizes = rest
-    return GraphLayout(ptr, batch, num_nodes, num_graphs, max_nodes, sizes, order)
+    return GraphLayout._from_own(tuple(tensors), tuple(rest))
 
 
 def _flatten_with_keys(layout: GraphLayout) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
@@ -346,16 +440,52 @@ pytree.register_pytree_node(
 )
 
 
-def _in_numpy(tensor: Tensor) -> npt.NDArray[np.int64]:
-    if torch._C._functorch.is_batchedtensor(tensor):
+def _own(name: str, tensor: Any) -> Tensor | None:
+    if name == "order" and tensor is None:
+        return None
+    _check_integers(name, tensor)
+    with torch.inference_mode(False):
+        copy: Tensor = unwrapped(tensor).to(torch.int64, copy=True)
+    return copy
+
+
+def _check_contents(tensors: Sequence[Tensor | None], rest: tuple[Any, ...]) -> None:
+    ptr, batch, order = tensors
+    num_nodes, num_graphs, max_nodes, sizes = rest
+    assert ptr is not None and batch is not None
+    host = GraphLayout.from_sizes(sizes)
+    counts = {
+        "num_nodes": (num_nodes, host.num_nodes),
+        "num_graphs": (num_graphs, host.num_graphs),
+        "max_nodes": (max_nodes, host.max_nodes),
+        "the length of 'batch'": (batch.numel(), host.num_nodes),
+    }
+    wrong = [f"{name} is {got}, not {want}" for name, (got, want) in counts.items() if got != want]
+    if not wrong and is_readable(batch):
+        graph = batch.cpu()
+        if order is not None:
+            if not torch.equal(order.cpu().sort().values, torch.arange(num_nodes, device="cpu")):
+                wrong.append("'order' does not name each node once")
+            else:
+                graph = graph[order.cpu()]
+        if not torch.equal(ptr.cpu(), host.ptr):
+            wrong.append(f"'ptr' is {_shorten(ptr.tolist())}, not {_shorten(host.ptr.tolist())}")
+        elif not wrong and not torch.equal(graph, host.batch):
+            wrong.append("'batch', in that order, does not give graphs of these sizes")
+    if wrong:
         raise ValueError(
-            "'batch' cannot be mapped over by 'torch.vmap': the sizes of graphs, by which tensors "
-            "are shaped, would differ between its calls; loop over them, or keep it out"
+            f"the fields of this 'GraphLayout' contradict 'sizes': {'; '.join(wrong)}. Make it "
+            f"with 'GraphLayout.from_batch' or another of its constructors"
         )
-    # inside a transform of 'torch.func' even a plain tensor does not tell where it lies
-    with torch._C._DisableFuncTorch():
-        numbers: npt.NDArray[np.int64] = unwrapped(tensor).numpy()
-    return numbers
+
+
+def _check_ptr(ptr: Tensor, layout: GraphLayout) -> None:
+    """``Data.subgraph`` leaves the ``ptr`` of before, which is seen by its end, and not used."""
+    if int(ptr[-1]) == layout.num_nodes and not torch.equal(ptr.long(), layout.ptr.cpu()):
+        raise ValueError(
+            f"'data.batch' counts {_shorten(list(layout.sizes))} nodes in its graphs, but "
+            f"'data.ptr' {_shorten(ptr.diff().tolist())}; drop the one that is wrong"
+        )
 
 
 def _device_of(data: Data) -> torch.device:

@@ -138,43 +138,87 @@ def test_data_of_one_graph() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["edges", "no edges", "node counts"])
-def test_a_batch_whose_tensors_were_moved_is_read_without_them(kind: str) -> None:
-    """A meta tensor has no values: whatever would copy to the host fails."""
-    items = graphs([2, 0, 4])
-    if kind == "no edges":
-        items = [Data(x=item.x) for item in items]
-    elif kind == "node counts":
-        items = [Data(edge_index=item.edge_index, num_nodes=item.num_nodes) for item in items]
-    moved = Batch.from_data_list(items).to("meta")
-    with pytest.raises(Exception, match="[Mm]eta"):
-        GraphLayout.from_batch(moved.batch)
-    layout = GraphLayout.from_data(moved)
-    assert layout.sizes == (2, 0, 4) and layout.device.type == "meta"
+def by_hand(**kwargs: object) -> Data:
+    """Four nodes in two graphs, without the 'ptr' that a 'Batch' has."""
+    return Data(x=torch.zeros(4, 1), batch=torch.tensor([0, 0, 1, 1]), **kwargs)
 
 
-def test_an_edge_attribute_is_not_taken_for_a_node_attribute() -> None:
-    """Six nodes and six edges, but not graph by graph."""
+def test_data_goes_by_its_batch_vector() -> None:
+    assert GraphLayout.from_data(by_hand()).sizes == (2, 2)
+    # as a loader that samples neighbours leaves it
+    assert GraphLayout.from_data(by_hand(batch_size=2, n_id=torch.arange(4))).sizes == (2, 2)
+    # a graph without nodes at the end shows in 'ptr' only
+    assert GraphLayout.from_data(by_hand(ptr=torch.tensor([0, 2, 4, 4]))).sizes == (2, 2, 0)
+    int32 = Data(x=torch.zeros(3, 1), batch=torch.tensor([1, 0, 1], dtype=torch.int32))
+    assert_same(GraphLayout.from_data(int32), GraphLayout.from_batch(torch.tensor([1, 0, 1])))
+
+
+class OwnIncrement(Data):
+    """Edges are numbered in another way than by nodes, as in a pair of graphs."""
+
+    def __inc__(self, key: str, value: object, *args: object) -> int:
+        return 100 if key == "edge_index" else super().__inc__(key, value, *args)
+
+
+def test_a_batch_with_increments_of_its_own() -> None:
     items = [
-        Data(edge_index=torch.zeros(2, e).long(), bond=torch.zeros(e), n_id=torch.arange(n))
-        for n, e in ((2, 4), (4, 2))
+        OwnIncrement(x=torch.zeros(n, 1), edge_index=torch.zeros(2, 1).long()) for n in (2, 3)
     ]
     batch = Batch.from_data_list(items)
-    assert batch.num_nodes == batch.num_edges == 6
-    assert GraphLayout.from_data(batch.to("meta")).sizes == (2, 4)
+    assert GraphLayout.from_data(batch).sizes == (2, 3)
+    del batch.ptr
+    assert GraphLayout.from_data(batch).sizes == (2, 3)
+
+
+def test_a_subgraph_of_a_batch() -> None:
+    """PyG leaves the 'ptr' of before."""
+    batch = Batch.from_data_list(graphs([3, 2, 1]))
+    part = batch.subgraph(torch.tensor([True, False, True, True, True, False]))
+    assert GraphLayout.from_data(part).sizes == (2, 2, 0)
+    assert GraphLayout.from_data(batch.subgraph(torch.tensor([0, 1]))).sizes == (2, 0, 0)
+
+
+def test_nodes_in_another_order() -> None:
+    batch = Batch.from_data_list(graphs([2, 1, 3]))
+    order = torch.tensor([5, 0, 3, 2, 1, 4])
+    batch.x, batch.batch = batch.x[order], batch.batch[order]
+    layout = GraphLayout.from_data(batch)
+    assert_same(layout, GraphLayout.from_batch(batch.batch))
+    assert layout.order is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (by_hand(ptr=torch.tensor([0, 3, 4])), r"counts \[2, 2\] nodes.* 'data.ptr' \[3, 1\]"),
+        (by_hand(ptr=torch.tensor([0, 4])), "names graph 1, but there are only 1"),
+        (by_hand(num_nodes=5), "'data.batch' describes 4 nodes, but there are 5"),
+        (Data(x=torch.zeros(3, 1), batch=torch.tensor([0, 0])), "describes 2 nodes, .* are 3"),
+        (Data(batch=torch.zeros(2).long(), pos=torch.zeros(3, 3)), "describes 2 .* are 3"),
+        (Data(x=torch.zeros(3, 1), ptr=torch.tensor([0, 2])), "'data.ptr' describes 2 .* are 3"),
+        (Data(x=torch.zeros(2, 1), batch=torch.tensor([0.0, 1.0])), "must hold integers"),
+    ],
+)  # fmt: skip
+def test_data_that_contradicts_itself_is_refused(data: Data, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GraphLayout.from_data(data)
 
 
 @pytest.mark.cuda
 def test_no_sync_on_cuda() -> None:
-    batch = Batch.from_data_list(graphs([2, 0, 4])).to("cuda")
     try:
         torch.cuda.set_sync_debug_mode("error")
-        layout = GraphLayout.from_data(batch)
         rode = GraphLayout.from_sizes([2, 0, 4]).pin_memory().to("cuda", non_blocking=True)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert_same(layout.to("cpu"), GraphLayout.from_sizes([2, 0, 4]))
     assert_same(rode.to("cpu"), GraphLayout.from_sizes([2, 0, 4]))
+
+
+@pytest.mark.cuda
+def test_data_on_cuda_goes_by_its_batch_vector() -> None:
+    batch = Batch.from_data_list(graphs([2, 0, 4])).to("cuda")
+    layout = GraphLayout.from_data(batch)
+    assert layout.device.type == "cuda" and layout.sizes == (2, 0, 4)
 
 
 class WithLayout:
@@ -332,8 +376,8 @@ def test_the_same_tensor_gives_the_same_layout() -> None:
     assert GraphLayout.of(batch, 3, num_graphs=2) is layout
     assert GraphLayout.of(layout, 3) is layout
     assert GraphLayout.of(layout.batch, 3) is layout
-    assert GraphLayout.of(batch.clone(), 3) is not layout
-    assert layout.batch is not batch
+    assert_same(GraphLayout.of(batch.clone(), 3), layout)
+    assert layout.batch.data_ptr() != batch.data_ptr()
 
 
 @pytest.mark.parametrize(
@@ -343,7 +387,9 @@ def test_the_same_tensor_gives_the_same_layout() -> None:
         lambda batch: batch.add_(1),
         lambda batch: batch.copy_(torch.tensor([1, 1, 0])),
         lambda batch: batch[1:].fill_(2),
-        lambda batch: batch.detach().zero_(),
+        lambda batch: batch.detach().fill_(1),
+        lambda batch: batch.data.fill_(1),
+        lambda batch: batch.numpy().fill(1),
     ],
 )
 def test_an_edit_is_seen(edit: object) -> None:
@@ -354,7 +400,9 @@ def test_an_edit_is_seen(edit: object) -> None:
     new = GraphLayout.of(batch, 3)
     assert new is not old
     assert_same(new, GraphLayout.from_batch(batch.clone()))
-    assert_same(GraphLayout.of(own, 3), new)
+    # the old one means what it meant
+    assert old.batch is own and GraphLayout.of(own, 3) is old
+    assert_same(old, GraphLayout.from_batch(torch.tensor([0, 0, 1])))
 
 
 def test_a_resized_batch_is_seen() -> None:
@@ -458,18 +506,18 @@ def test_a_key_that_takes_a_dead_ones_address() -> None:
     cache: IdentityCache[int] = IdentityCache()
     for i in range(200):
         key = torch.tensor([i])
-        assert cache.get(key) is None
+        assert cache.get(key, None, lambda _: True) is None
         cache.put(key, i)
-        assert cache.get(key) == i and len(cache) == 1
+        assert cache.get(key, None, lambda _: True) == i and len(cache) == 1
         del key
     assert len(cache) == 0
 
 
-def test_inference_tensors_are_not_remembered() -> None:
+def test_inference_tensors_are_found_by_their_numbers() -> None:
     with torch.inference_mode():
         batch = torch.tensor([0, 0, 1])
         first = GraphLayout.of(batch, 3)
-        assert GraphLayout.of(batch, 3) is not first
+        assert GraphLayout.of(batch, 3) is first  # and not made anew in each layer
         batch[0] = 1
         assert GraphLayout.of(batch, 3).sizes == (1, 2)
     assert not first.batch.is_inference() and not first.pos.is_inference()
@@ -522,6 +570,17 @@ def test_a_deferred_layout_is_found_when_its_code_runs() -> None:
         (lambda: GraphLayout.from_data(HeteroData()), "got 'HeteroData'"),
         (lambda: GraphLayout.from_data([1, 2]), "got 'list'"),
         (lambda: GraphLayout.from_sizes([2]).to(torch.float32), "int64"),
+        (
+            lambda: GraphLayout.from_ptr(torch.tensor([0, 3]), [0, 2]),
+            "numbers of 'ptr' .got .0, 2",
+        ),
+        (lambda: GraphLayout.from_batch(torch.tensor([0, 10**9])), "1000000001 graphs.*unique"),
+        (lambda: GraphLayout.from_batch(torch.tensor([0, 2**62])), "graphs.*unique"),
+        (
+            lambda: GraphLayout.from_batch(torch.tensor([10**9, 0]), 10**12),
+            "2 nodes in 1000000000000",
+        ),
+        (lambda: GraphLayout.of(torch.tensor([0, 10**9]), 2), "1000000001 graphs"),
     ],
 )
 def test_bad_input_is_named(make: object, message: str) -> None:
@@ -535,11 +594,13 @@ def test_a_batch_that_is_mapped_over_is_named() -> None:
         torch.vmap(lambda batch: GraphLayout.of(batch, 3).ptr)(numbers)
 
 
-def test_a_batch_that_lost_its_slices_names_the_cure() -> None:
-    batch = Batch.from_data_list(graphs([2, 3])).to("meta")
-    del batch._slice_dict, batch._inc_dict
-    with pytest.raises(ValueError, match="GraphLayout.from_batch"):
+def test_a_batch_that_lost_its_graphs_names_the_cure() -> None:
+    batch = Batch.from_data_list(graphs([2, 3]))
+    del batch.batch, batch.ptr
+    with pytest.raises(ValueError, match="GraphLayout.from_sizes"):
         GraphLayout.from_data(batch)
+    with pytest.raises(ValueError, match="without values .meta"):
+        GraphLayout.from_data(Batch.from_data_list(graphs([2, 3])).to("meta"))
 
 
 def test_a_pyg_loader_needs_nothing_else() -> None:

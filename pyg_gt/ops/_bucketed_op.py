@@ -15,7 +15,7 @@ from torch import Tensor
 from ..edge_layout import EdgeLayout
 from . import _bucketed
 from ._buckets import plan_of
-from ._checked import LIBRARY, TAGS
+from ._checked import LIBRARY, TAGS, found_edges
 from ._once_differentiable import differentiable_once
 from ._op_arguments import layouts_of
 from .bias import EdgeMask, num_pairs, pair_of_edge
@@ -138,8 +138,7 @@ class _Call:
         return pair_of_edge(edges, self.query_layout, self.layout)
 
     def _edges(self, edge_index: Tensor) -> EdgeLayout:
-        made = EdgeLayout.of(edge_index, self.layout.num_nodes, self.query_layout.num_nodes)
-        assert isinstance(made, EdgeLayout)
+        made = found_edges(edge_index, self.layout.num_nodes, self.query_layout.num_nodes)
         made.check_within_graphs(self.query_layout, self.layout)
         return made
 
@@ -159,7 +158,7 @@ class _Call:
         if self.mask is not None:
             plain = self.mask_values
             if plain is None:  # repeats turn into logarithms: in the type of the scores
-                plain = torch.zeros(self.mask.num_edges, 1, device=self.mask.source.device)
+                plain = torch.zeros(self.mask.num_edges, 1, device=self.mask.device)
             mask = EdgeMask(self.mask, plain.to(self.dtype))
             self.mask_bias = mask.pair_values(self.query_layout, self.layout)
             total = self.mask_bias if total is None else total + self.mask_bias

@@ -1,7 +1,8 @@
 """Range checks that also hold inside ``torch.compile``.
 
-Eager code checks an index once and remembers the tensor. Traced code cannot read it, so there an
-op checks when it runs and hands back a copy: nothing behind it sees an unchecked index.
+Traced code cannot read an index, so there an op checks when it runs and hands back a copy: nothing
+behind it sees an unchecked index. On a CPU eager code checks the index of a table in each call;
+on an accelerator once for each version of a tensor.
 """
 
 from __future__ import annotations
@@ -9,24 +10,43 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._identity import IdentityCache, is_readable
-from ..edge_layout import DeferredEdges, EdgeLayout
-from ..layout import DeferredLayout, GraphLayout
+from .._identity import IdentityCache, check_not_mapped, in_numpy, is_readable
+from ..edge_layout import DeferredEdges, EdgeLayout, edges_of
+from ..layout import DeferredLayout, GraphLayout, layout_of
 
 LIBRARY = torch.library.Library("pyg_gt", "DEF")
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.cudagraph_unsafe)
 
-_TABLE_SIZES: IdentityCache[int] = IdentityCache()
+_CHECKED_TABLES: IdentityCache[bool] = IdentityCache()
 
 
 def found(
     batch: Tensor | None, num_nodes: int, num_graphs: int, device: torch.device
 ) -> GraphLayout:
-    """The layout that a :class:`DeferredLayout` stands for; for code that runs, not traced."""
-    layout = GraphLayout.of(batch, num_nodes, None if num_graphs < 0 else num_graphs, device)
+    """The layout that a :class:`DeferredLayout` stands for; for code that runs, not traced.
+
+    Found by its numbers: compiled code hands an op the same tensor object with others.
+    """
+    known = None if num_graphs < 0 else num_graphs
+    layout = GraphLayout.of(None, num_nodes, known, device) if batch is None else None
+    if batch is not None and is_readable(batch):
+        if batch.shape != (num_nodes,):
+            raise ValueError(f"'batch' must have shape [{num_nodes}] (got {list(batch.shape)})")
+        layout = layout_of(batch, known, by_value=True)
     if not isinstance(layout, GraphLayout):
         raise NotImplementedError(
             "the sizes of the graphs are needed, and tensors without values (meta, fake) do not "
+            "tell them"
+        )
+    return layout
+
+
+def found_edges(edges: Tensor, num_src: int, num_dst: int) -> EdgeLayout:
+    """The layout of ``edges [2, E]``, found by its numbers; for code that runs, not traced."""
+    layout = edges_of(edges, num_src, num_dst, by_value=True)
+    if not isinstance(layout, EdgeLayout):
+        raise NotImplementedError(
+            "the ends of the edges are needed, and tensors without values (meta, fake) do not "
             "tell them"
         )
     return layout
@@ -38,6 +58,9 @@ def resolved(
     device: torch.device,
 ) -> tuple[GraphLayout, GraphLayout]:
     """Both layouts, with as many graphs each; for code that runs, not traced."""
+    if isinstance(query_layout, GraphLayout) and isinstance(layout, GraphLayout):
+        if query_layout.num_graphs == layout.num_graphs:
+            return query_layout, layout
     query_batch, batch = query_layout.batch, layout.batch
     graphs = query_layout.num_graphs, layout.num_graphs
     queries = found(query_batch, query_layout.num_nodes, graphs[0], device)
@@ -79,20 +102,25 @@ def checked_table_index(index: Tensor, size: int) -> Tensor:
     if not is_readable(index):
         copy: Tensor = torch.ops.pyg_gt.checked_table_index(index, size)
         return copy
-    if _TABLE_SIZES.get(index) != size:
+    check_not_mapped("TableBias.index", index, "the rows of pairs, which are checked on the host")
+    if index.is_cpu:  # whose memory numpy, '.data' and other processes may write to unseen
         _check_table_index(index, size)
-        _TABLE_SIZES.put(index, size)
+    elif _CHECKED_TABLES.get(index, size, lambda _: False) is None:
+        _check_table_index(index, size)
+        _CHECKED_TABLES.put(index, True, size)
     return index
 
 
 def _check_table_index(index: Tensor, size: int) -> None:
-    if index.numel() == 0:
+    # 8 bits cannot name a row beyond such a table
+    if index.numel() == 0 or (index.dtype == torch.uint8 and size >= 256):
         return
     if index.is_cuda:
         low, high = index.aminmax()
         torch._assert_async((low >= 0) & (high < size), "a table index is out of range")
         return
-    first, last = (int(x) for x in index.aminmax())
+    numbers = in_numpy(index)
+    first, last = int(numbers.min()), int(numbers.max())
     if first < 0 or last >= size:
         raise IndexError(
             f"Found table index {first if first < 0 else last}, but the table has {size} rows: "
@@ -105,7 +133,7 @@ LIBRARY.define("checked_table_index(Tensor index, SymInt size) -> Tensor", tags=
 
 @torch.library.impl(LIBRARY, "checked_table_index", "CompositeExplicitAutograd")
 def _checked_table_index(index: Tensor, size: int) -> Tensor:
-    checked_table_index(index, size)
+    _check_table_index(index, size)
     return index.clone()
 
 
@@ -151,8 +179,7 @@ def _checked_edges(
     batch: Tensor | None,
     graphs: int,
 ) -> Tensor:
-    edges = EdgeLayout.of(edge_index, num_src, num_dst)
-    assert isinstance(edges, EdgeLayout)
+    edges = found_edges(edge_index, num_src, num_dst)
     edges.check_within_graphs(
         *resolved(
             DeferredLayout(query_batch, num_dst, query_graphs),
@@ -160,7 +187,7 @@ def _checked_edges(
             edge_index.device,
         )
     )
-    return edge_index.to(torch.int64, copy=True)
+    return edges.ends.to(torch.int64, copy=True)
 
 
 @torch.library.register_fake("pyg_gt::checked_edges", lib=LIBRARY)  # type: ignore[untyped-decorator]

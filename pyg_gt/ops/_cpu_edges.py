@@ -113,7 +113,7 @@ def _by_target(edges: EdgeLayout) -> _Order:
 
     def make() -> _Order:
         _check_size(edges)
-        ends = edges.edge_index.contiguous()
+        ends = edges.ends.long()
         source = ends.data_ptr()
         target = source + ends.stride(0) * ends.element_size()
         tensors = _lists(edges, edges.num_dst)

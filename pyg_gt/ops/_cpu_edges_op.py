@@ -10,7 +10,7 @@ from torch import Tensor
 from ..edge_layout import DeferredEdges, EdgeLayout
 from . import _cpu_edges
 from ._addresses import is_plain
-from ._checked import LIBRARY, TAGS
+from ._checked import LIBRARY, TAGS, found_edges
 from ._cpu_edges import Problem
 from ._once_differentiable import differentiable_once
 
@@ -56,9 +56,11 @@ class EdgeAttention(torch.autograd.Function):
         """``[Nq, H, C]``."""
         run = torch.ops.pyg_gt.cpu_edges if isinstance(edges, Tensor) else _forward
         out: Tensor = run(query, key, value, values, features, edges, seed, scale, dropout_p)
-        edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
-        ctx.save_for_backward(query, key, value, values, features, edge_index, seed)
-        ctx.edges = None if isinstance(edges, Tensor) else edges
+        is_op = isinstance(edges, Tensor)
+        ctx.save_for_backward(
+            query, key, value, values, features, edges if is_op else None, seed
+        )
+        ctx.edges = None if is_op else edges
         ctx.numbers = scale, dropout_p
         return out
 
@@ -73,6 +75,7 @@ class EdgeAttention(torch.autograd.Function):
             made = _gradients(grad, *tensors, ctx.edges, seed, *ctx.numbers, needs)
             return *made, *(None,) * 4
         with torch.no_grad():
+            edges = edges if ctx.edges is None else ctx.edges.edge_index
             grads = torch.ops.pyg_gt.cpu_edges_backward(
                 grad, *tensors, edges, seed, *ctx.numbers, needs
             )
@@ -110,8 +113,7 @@ def _problem(
     keys = key.size(0)
     _check("key", key, (keys, heads, channels), query.dtype)
     _check("value", value, (keys, heads, channels), query.dtype)
-    layout = EdgeLayout.of(edges, keys, queries)
-    assert isinstance(layout, EdgeLayout)
+    layout = found_edges(edges, keys, queries) if isinstance(edges, Tensor) else edges
     if query.dtype not in _cpu_edges.TYPES:
         raise NotImplementedError(f"'query' must be float32 or bfloat16 (got {query.dtype})")
     if heads == 0 or channels == 0:

@@ -191,11 +191,11 @@ def _place(layout: GraphLayout) -> tuple[Tensor, Tensor | None]:
 def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:
     """``ptr [Nq + 1]``, and of the edges by target their numbers and, by number, sources ``[E]``.
 
-    ``edges.edge_index`` may be the caller's memory, which can change unseen.
+    ``edges.ends`` can be reached by a caller, who might write to it.
     """
 
     def make() -> tuple[Tensor, Tensor, Tensor]:
-        source = edges.source.clone()
+        source = edges.ends[0].long()
         if source.numel() and not (0 <= source.min() and source.max() < edges.num_src):
             raise IndexError(f"a source index does not lie in [0, {edges.num_src})")
         return *edges.by_target, source

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..edge_layout import EdgeLayout
 from . import _cpu_full
 from ._addresses import check
-from ._checked import LIBRARY, TAGS, checked_table_index
+from ._checked import LIBRARY, TAGS, checked_table_index, found_edges
 from ._cpu_full import Problem
 from ._cpu_full_eager import CURE
 from ._once_differentiable import differentiable_once
@@ -128,9 +128,7 @@ def _problem(
         check("index", index, index.shape, index.dtype)
     edge_layout: EdgeLayout | None = None
     if edge_values is not None and edges is not None:
-        made = EdgeLayout.of(edges, layout.num_nodes, query_layout.num_nodes)
-        assert isinstance(made, EdgeLayout)
-        edge_layout = made
+        edge_layout = found_edges(edges, layout.num_nodes, query_layout.num_nodes)
         edge_layout.check_within_graphs(query_layout, layout)
         check("edge_values", edge_values, (edge_layout.num_edges, heads), torch.float32)
     if seed is not None:

@@ -35,6 +35,7 @@ from ._inputs import (
     kind_of,
 )
 from ._philox import draw_seed
+from ._watch import watch_edges
 from .bias import AttentionBias
 
 # 'auto' takes the first without an objection; the reference, last, has none. On CUDA, 'triton' was
@@ -167,7 +168,7 @@ def _run(call: _triton_known.Call) -> Tensor:
             if (reason := chosen.unsupported(inputs)) is None:
                 if replays and chosen.NAME == _triton.NAME:
                     _triton_known.remember(call)
-                return chosen.forward(inputs)
+                return _forward(chosen, inputs)
             reasons[chosen.NAME] = reason
         lines = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise NotImplementedError(f"No backend can run this attention ({lines})")
@@ -178,7 +179,14 @@ def _run(call: _triton_known.Call) -> Tensor:
         )
     if replays and backend == _triton.NAME:
         _triton_known.remember(call)
-    return BACKENDS[backend].forward(inputs)
+    return _forward(BACKENDS[backend], inputs)
+
+
+def _forward(backend: Backend, inputs: Inputs) -> Tensor:
+    out = backend.forward(inputs)
+    if inputs.biases:
+        watch_edges(out, inputs)
+    return out
 
 
 def explain_choice(

@@ -132,7 +132,7 @@ def _slices(edges: EdgeLayout) -> Iterator[Slice]:
     bounds = edges.once(("slices", most), lambda: _bounds(ptr.tolist(), most))
     for first, last, start, stop in bounds:
         number = order[start:stop]
-        source, target = edges.edge_index[:, number]
+        source, target = edges.ends[:, number].long()
         yield Slice(number, source, target, target - first, slice(first, last))
 
 

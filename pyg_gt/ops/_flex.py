@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._identity import IdentityCache, is_readable
+from .._identity import IdentityCache, is_readable, same_numbers
 from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
 from ._checked import resolved
@@ -199,7 +199,7 @@ def _int32(index: Tensor) -> Tensor:
     """Flex gathers no narrower integers; made once for an index, not in each layer."""
     if index.dtype in (torch.int32, torch.int64):
         return index
-    made = _INT32.get(index)
+    made = _INT32.get(index, None, lambda known: same_numbers(known, index))
     if made is None:
         made = index.int()
         _INT32.put(index, made)

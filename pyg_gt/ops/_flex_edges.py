@@ -70,7 +70,7 @@ def edge_mask(
         has_values: whether each edge has a number of its own that is added to the score.
         compact: as for the mask of all pairs.
     """
-    source, target = edges.source, edges.target
+    source, target = edges.ends.long()
     slot_of_edge = log_counts = None
     if edges.has_repeats:
         pairs, slot_of_edge, counts = torch.unique(

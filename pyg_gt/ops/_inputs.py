@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..edge_layout import EdgeLayout
+from ..edge_layout import DeferredEdges, EdgeLayout
 from ..layout import DeferredLayout, GraphLayout
 from ._checked import checked_table_index
 from .bias import (
@@ -292,8 +292,8 @@ def _checked_bias(
         and isinstance(query_layout, GraphLayout)
     ):
         edges.check_within_graphs(query_layout, layout)
-    name, num_edges = type(bias).__name__, edges.edge_index.size(1)
-    _check_device(f"{name}.edges", edges.edge_index, query)
+    name, num_edges = type(bias).__name__, edges.num_edges
+    _check_device(f"{name}.edges", edges, query)
     if bias.values is not None or isinstance(bias, EdgeBias):
         _check_floats(f"{name}.values", bias.values, ("E", heads), num_edges, query)
     if isinstance(bias, EdgeBias):
@@ -364,7 +364,9 @@ def _check_floats(
     _check_device(name, tensor, query)
 
 
-def _check_device(name: str, tensor: Tensor, query: Tensor) -> None:
+def _check_device(
+    name: str, tensor: Tensor | EdgeLayout | DeferredEdges, query: Tensor
+) -> None:
     if tensor.device != query.device:
         raise ValueError(
             f"'{name}' lies on '{tensor.device}', but 'query' on '{query.device}'; move it with "

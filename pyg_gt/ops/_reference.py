@@ -8,7 +8,7 @@ from torch import Tensor
 from .._identity import is_readable
 from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
-from ._checked import resolved
+from ._checked import found_edges, resolved
 from ._inputs import Inputs
 from ._philox import keep_edges, keep_pairs
 from .bias import EdgeMask, checked_edges_of, num_pairs
@@ -80,7 +80,7 @@ def _along_edges(
 ) -> Tensor:
     """``[n, H, C]`` for the queries of one graph; an edge that stands twice counts twice."""
     mask, edges, numbers = _edges_of(inputs.mask, graph, query_layout, layout)
-    source, target = edges.source[numbers], edges.target[numbers]
+    source, target = edges.ends[:, numbers].long()
     row, col = query_layout.pos[target], layout.pos[source]
     k, v = all_keys[source], all_values[source]  # [e, H, C]
     if mask.features is not None:
@@ -109,11 +109,10 @@ def _edges_of(
     assert mask is not None
     edges = checked_edges_of(mask)
     if not isinstance(edges, EdgeLayout):  # it was deferred, and runs now
-        made = EdgeLayout.of(edges.edge_index, edges.num_src, edges.num_dst)
-        assert isinstance(made, EdgeLayout)
+        made = found_edges(edges.edge_index, edges.num_src, edges.num_dst)
         made.check_within_graphs(query_layout, layout)
         edges = made
-    return mask, edges, (query_layout.batch[edges.target] == graph).nonzero().squeeze(1)
+    return mask, edges, (query_layout.batch[edges.ends[1]] == graph).nonzero().squeeze(1)
 
 
 def _softmax(scores: Tensor, dim: int) -> Tensor:

@@ -54,8 +54,9 @@ def programs_by_target(edges: EdgeLayout) -> EdgePrograms:
 
     def make() -> EdgePrograms:
         _check_size(edges)
-        ends, order = edges.target.int().sort(stable=True)
-        return _made(ends, edges.source[order].int(), order.int(), edges.num_dst)
+        source, target = edges.ends.int()
+        ends, order = target.sort(stable=True)
+        return _made(ends, source[order], order.int(), edges.num_dst)
 
     return edges.once("triton_by_target", make)
 
@@ -68,7 +69,7 @@ def programs_by_source(edges: EdgeLayout) -> EdgePrograms:
         # sorted from the other order: query nodes of a key node ascend, and rows are found nearby
         ends, order = by_target.others.sort(stable=True)
         numbers = by_target.numbers[order]
-        return _made(ends, edges.target[numbers.long()].int(), numbers, edges.num_src)
+        return _made(ends, edges.ends[1][numbers.long()].int(), numbers, edges.num_src)
 
     return edges.once("triton_by_source", make)
 

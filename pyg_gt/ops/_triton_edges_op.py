@@ -10,7 +10,7 @@ from torch import Tensor
 from ..edge_layout import DeferredEdges, EdgeLayout
 from . import _triton_edges
 from ._addresses import apply, is_plain, may_come_back_changed
-from ._checked import LIBRARY, TAGS
+from ._checked import LIBRARY, TAGS, found_edges
 from ._once_differentiable import differentiable_once
 from ._op_arguments import check_like
 from ._triton_edges import Problem
@@ -78,8 +78,7 @@ class EdgeAttention(torch.autograd.Function):
         else:
             out, stats = _forward(*tensors, edges, seed, scale, dropout_p, is_checked)
         ctx.is_checked = is_checked and not may_come_back_changed()
-        edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
-        ctx.save_for_backward(*tensors, edge_index, seed, out, stats)
+        ctx.save_for_backward(*tensors, edges if is_op else None, seed, out, stats)
         ctx.edges = None if is_op else edges
         ctx.numbers = scale, dropout_p
         return out
@@ -95,6 +94,7 @@ class EdgeAttention(torch.autograd.Function):
             rest = ctx.edges, seed, *ctx.numbers, needs, ctx.is_checked
             return *_gradients(grad, out, stats, *tensors, *rest), *(None,) * 5
         with torch.no_grad():
+            edges = edges if ctx.edges is None else ctx.edges.edge_index
             grads = torch.ops.pyg_gt.triton_edges_backward(
                 grad, out, stats, *tensors, edges, seed, *ctx.numbers, needs
             )
@@ -141,10 +141,9 @@ def _problem(
     keys = key.size(0)
     check_like("key", key, (keys, heads, channels), query, query.dtype)
     check_like("value", value, (keys, heads, channels), query, query.dtype)
-    layout = EdgeLayout.of(edges, keys, queries)
-    assert isinstance(layout, EdgeLayout)
+    layout = found_edges(edges, keys, queries) if isinstance(edges, Tensor) else edges
     count = layout.num_edges
-    check_like("edges", layout.edge_index, (2, count), query, torch.int64)
+    check_like("edges", layout.ends, (2, count), query, layout.ends.dtype)
     if values is not None:
         check_like("values", values, (count, heads), query, *TYPES, torch.float64)
     if features is not None:

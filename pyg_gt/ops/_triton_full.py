@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._identity import IdentityCache
+from .._identity import IdentityCache, same_numbers
 from ._addresses import aligned_strides, empty_like, in_memory, with_dense_channels
 from ._philox import threshold
 from ._triton_again import Again, key_of
@@ -278,7 +278,7 @@ def _in_words(index: Tensor | None) -> Tensor | None:
         return None
     if index.dtype not in (torch.uint8, torch.int16):
         return in_memory(index).contiguous()
-    words = _WORDS.get(index)
+    words = _WORDS.get(index, None, lambda known: same_numbers(known, index))
     if words is None:
         words = index.int()
         _WORDS.put(index, words)

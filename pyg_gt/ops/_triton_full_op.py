@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
 from . import _triton_full
-from ._checked import LIBRARY, TAGS, checked_table_index
+from ._checked import LIBRARY, TAGS, checked_table_index, found_edges
 from ._once_differentiable import differentiable_once
 from ._op_arguments import check_like, check_pairs, layouts_of
 from ._triton_full_call import Biases, EdgePairs, gradients, on_pairs, pairs_of_edges
@@ -138,6 +137,8 @@ def _call(
         checked_table_index(index, table.size(0))
         check_pairs(index, query_layout, layout)
         check_like("index", index, index.shape, query, index.dtype)
+        if index.dtype in (torch.uint8, torch.int16):  # not found by identity, as in eager code
+            index = index.int()
     if seed is not None:
         check_like("seed", seed, (1,), query, torch.int64)
     if not 0.0 <= dropout_p <= 1.0:
@@ -154,8 +155,7 @@ def _call(
 
 
 def _edge_pairs(edges: Tensor, query_layout: GraphLayout, layout: GraphLayout) -> EdgePairs:
-    made = EdgeLayout.of(edges, layout.num_nodes, query_layout.num_nodes)
-    assert isinstance(made, EdgeLayout)
+    made = found_edges(edges, layout.num_nodes, query_layout.num_nodes)
     return pairs_of_edges(made, query_layout, layout)
 
 

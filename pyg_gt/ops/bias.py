@@ -105,7 +105,7 @@ class EdgeMask:
             raise ValueError("an 'EdgeMask' with 'features' is no function of the pair alone")
         values = self.values
         if values is None:
-            values = torch.zeros(edges.num_edges, 1, device=edges.source.device)
+            values = torch.zeros(edges.num_edges, 1, device=edges.device)
         pairs = pair_of_edge(edges, query_layout, layout)
         return segment_logsumexp(values, pairs, num_pairs(query_layout, layout))
 
@@ -197,10 +197,11 @@ def pair_ptr(query_layout: GraphLayout, layout: GraphLayout) -> Tensor:
 
 def pair_of_edge(edges: EdgeLayout, query_layout: GraphLayout, layout: GraphLayout) -> Tensor:
     """``[E]``: the flat number of the pair that each edge joins."""
-    graph = query_layout.batch[edges.target]
+    source, target = edges.ends
+    graph = query_layout.batch[target]
     start = pair_ptr(query_layout, layout)[graph]
     width = layout.ptr.diff()[graph]
-    return start + query_layout.pos[edges.target] * width + layout.pos[edges.source]
+    return start + query_layout.pos[target] * width + layout.pos[source]
 
 
 def segment_logsumexp(values: Tensor, index: Tensor, size: int) -> Tensor:
