@@ -159,7 +159,10 @@ def _run(call: _triton_known.Call) -> Tensor:
             return out
     inputs = _inputs(*call[:-1])
     if is_onnx():
-        if (reason := _onnx.objection(inputs, backend)) is not None:
+        reason = _onnx.unsupported(inputs)
+        if backend != "auto":
+            reason = f"ONNX has no operator of backend '{backend}'; export with backend='auto'"
+        if reason is not None:
             raise NotImplementedError(f"This attention cannot be exported to ONNX: {reason}")
         return _onnx.forward(inputs)
     if backend == "auto":

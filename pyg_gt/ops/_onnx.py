@@ -15,10 +15,11 @@ from ._inputs import Inputs, Layout
 from .bias import EdgeBias, EdgeMask, PairBias, checked_edges_of
 
 
-def objection(inputs: Inputs, backend: str) -> str | None:
+NAME = "onnx"
+
+
+def unsupported(inputs: Inputs) -> str | None:
     """Why it cannot be exported, in words with the cure; None if it can."""
-    if backend != "auto":
-        return f"ONNX has no operator of backend '{backend}'; export with backend='auto'"
     if inputs.dropout_p > 0:
         return "ONNX has no dropout of attention weights; export after 'model.eval()'"
     if inputs.score_mods:
