@@ -14,7 +14,6 @@ from torch import Tensor
 from ._inputs import Inputs, Layout
 from .bias import EdgeBias, EdgeMask, PairBias, checked_edges_of
 
-
 NAME = "onnx"
 
 

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import typing
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -22,6 +24,7 @@ from torch._inductor.template_heuristics.triton import CUDAConfigHeuristic
 from torch.nn.attention.flex_attention import FlexKernelOptions
 
 from pyg_gt import EdgeMask, ScoreMod, TableBias
+from pyg_gt.ops import _flex_compiled
 from pyg_gt.ops._flex_compiled import kernel_options
 from pyg_gt.ops._flex_packing import BLOCK
 from pyg_gt.testing import assert_same_attention
@@ -145,6 +148,68 @@ def test_options_are_known_to_the_torch_that_is_installed(
     if "bwd_BLOCK_M1" in tiles:  # what the template of the backward asserts
         assert tiles["bwd_BLOCK_N1"] % tiles["bwd_BLOCK_M1"] == 0
         assert tiles["bwd_BLOCK_M2"] % tiles["bwd_BLOCK_N2"] == 0
+
+
+def test_options_that_torch_does_not_know_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost speed, and never a result."""
+    monkeypatch.setattr(_flex_compiled, "known_options", _flex_compiled.known_options.__wrapped__)
+    args = torch.float32, 64, True
+    every = kernel_options(*args)
+    assert _flex_compiled.known_options(*args) == every
+    monkeypatch.delitem(FlexKernelOptions.__annotations__, "num_stages")
+    left = _flex_compiled.known_options(*args)
+    assert every.keys() - left.keys() == {"fwd_num_stages", "bwd_num_stages"}
+    assert left.items() <= every.items()
+    monkeypatch.delattr(torch.nn.attention.flex_attention, "FlexKernelOptions")
+    assert _flex_compiled.known_options(*args) == {}
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_tiles_that_do_not_compile_are_not_asked_for_again(
+    other: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's own are; what does not compile with them either is an error as it was."""
+    asked = []
+    failure = torch._dynamo.exc.BackendCompilerFailed(lambda: None, ValueError("tiles"), None)
+
+    def compiled(backend: str, kind: object) -> Callable[..., Tensor]:
+        def kernel(*args: object) -> Tensor:
+            asked.append(args[-1])
+            if args[-1] is not None or other:
+                raise failure
+            return torch.zeros(3)
+
+        return kernel
+
+    class OnGpu:
+        device, dtype = torch.device("cuda"), torch.float32
+
+        def size(self, dim: int) -> int:
+            return 64
+
+    monkeypatch.setattr(_flex_compiled, "_compiled", compiled)
+    monkeypatch.setattr(_flex_compiled, "_WITHOUT_OPTIONS", set())
+    args = (OnGpu(), None, None, None, None, 0.5, "a kind")
+    if other:
+        with pytest.raises(torch._dynamo.exc.BackendCompilerFailed):
+            _flex_compiled.run(*args, reads=True)  # type: ignore[arg-type]
+        return
+    with pytest.warns(UserWarning, match="(?s)cannot compile FlexAttention with the tiles.*ValueError: tiles"):
+        assert not _flex_compiled.run(*args, reads=True).any()  # type: ignore[arg-type]
+    _flex_compiled.run(*args, reads=True)  # type: ignore[arg-type]
+    assert [options is None for options in asked] == [False, True, True]
+
+
+def test_missing_settings_of_torch_cost_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.fx.experimental import _config as shapes
+
+    case = batch(1, "table")
+    want = case.attention("flex")
+    without = SimpleNamespace(**{k: v for k, v in vars(shapes).items() if k == "__name__"})
+    monkeypatch.setattr(torch.fx.experimental, "_config", without)
+    monkeypatch.setattr(_flex_compiled, "_PastTheLimit", ())
+    assert isinstance(_flex_compiled._no_duck_shapes(), nullcontext)
+    torch.testing.assert_close(case.attention("flex"), want)
 
 
 def test_how_torch_reads_the_options() -> None:
