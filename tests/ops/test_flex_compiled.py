@@ -194,7 +194,8 @@ def test_tiles_that_do_not_compile_are_not_asked_for_again(
         with pytest.raises(torch._dynamo.exc.BackendCompilerFailed):
             _flex_compiled.run(*args, reads=True)  # type: ignore[arg-type]
         return
-    with pytest.warns(UserWarning, match="(?s)cannot compile FlexAttention with the tiles.*ValueError: tiles"):
+    said = "(?s)cannot compile FlexAttention with the tiles.*ValueError: tiles"
+    with pytest.warns(UserWarning, match=said):
         assert not _flex_compiled.run(*args, reads=True).any()  # type: ignore[arg-type]
     _flex_compiled.run(*args, reads=True)  # type: ignore[arg-type]
     assert [options is None for options in asked] == [False, True, True]
