@@ -694,6 +694,17 @@ def replay(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     _triton_replay.replays.cache_clear()
 
 
+@pytest.fixture
+def no_replay(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As it is by default."""
+    monkeypatch.delenv(_triton_replay.SWITCH, raising=False)
+    _triton_replay.replays.cache_clear()
+    yield
+    monkeypatch.undo()
+    _triton_replay.replays.cache_clear()
+
+
+@pytest.mark.usefixtures("no_replay")
 @pytest.mark.parametrize("kind", list(KNOWN))
 def test_each_call_is_checked_where_nothing_is_replayed(
     kind: str, monkeypatch: pytest.MonkeyPatch
