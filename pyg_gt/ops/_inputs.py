@@ -328,9 +328,12 @@ def _check_score_mod(mod: ScoreMod, query: Tensor, query_layout: Layout, layout:
         if lay.order is not None:
             nodes[-1] = lay.order[nodes[-1]].long()
     wide = query.dtype if query.dtype == torch.float64 else torch.float32
-    with torch.no_grad():
-        scores = torch.zeros(1, max(1, query.size(1)), dtype=wide, device=query.device)
-        mod.apply(scores, torch.full_like(nodes[0], graph), *nodes)
+    scores = torch.zeros(1, max(1, query.size(1)), dtype=wide, device=query.device)
+    try:
+        with torch.no_grad():
+            mod.apply(scores, torch.full_like(nodes[0], graph), *nodes)
+    except RuntimeError:  # of 'vmap': the backend says it, or compiles what that cannot do
+        return
     if isinstance(code, CodeType):
         _TRIED.add(code)
 
