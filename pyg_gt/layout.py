@@ -25,6 +25,7 @@ from ._identity import (
     check_not_mapped,
     in_numpy,
     is_readable,
+    is_recorded,
     remember,
     same_numbers,
     unwrapped,
@@ -114,6 +115,7 @@ class GraphLayout:
         """
         if isinstance(sizes, Tensor):
             _check_integers("sizes", sizes)
+            _check_not_recorded("sizes")
             device = sizes.device if device is None else device
             sizes = sizes.tolist()
         host = tuple(int(n) for n in sizes)
@@ -129,6 +131,7 @@ class GraphLayout:
             ValueError: if ``ptr`` does not begin at 0 or falls somewhere.
         """
         _check_integers("ptr", ptr)
+        _check_not_recorded("ptr")
         if ptr.numel() == 0:
             raise ValueError("'ptr' must have shape [num_graphs + 1], so at least one element")
         host = ptr.tolist() if ptr_host is None else [int(p) for p in ptr_host]
@@ -208,7 +211,7 @@ class GraphLayout:
             _check_integers("batch", batch)
             rows = (x.size(0) for x in (data.get("x"), data.get("pos")) if isinstance(x, Tensor))
             for count in (num_nodes, *rows):
-                _check_num_nodes(batch.numel(), count, "data.batch")
+                check_num_nodes(batch.numel(), count, "data.batch")
             if not is_readable(batch):
                 raise ValueError(
                     "the graphs of 'data.batch' are needed, and a tensor without values (meta, "
@@ -223,7 +226,7 @@ class GraphLayout:
             return layout
         if ptr is not None:
             layout = cls.from_ptr(ptr)
-            _check_num_nodes(layout.num_nodes, num_nodes, "data.ptr")
+            check_num_nodes(layout.num_nodes, num_nodes, "data.ptr")
             return layout
         if isinstance(data, Batch):
             raise ValueError(
@@ -256,13 +259,13 @@ class GraphLayout:
             ValueError: if ``batch`` is of the wrong type or describes another number of nodes.
         """
         if isinstance(batch, GraphLayout):
-            _check_num_nodes(batch.num_nodes, num_nodes, "layout")
+            check_num_nodes(batch.num_nodes, num_nodes, "layout")
             if not is_readable(batch.batch):
                 return DeferredLayout(batch.batch, num_nodes, batch.num_graphs)
             batch.check_unedited()
             return batch
         if isinstance(batch, DeferredLayout):  # made in traced code that runs by now, or does not
-            _check_num_nodes(batch.num_nodes, num_nodes, "layout")
+            check_num_nodes(batch.num_nodes, num_nodes, "layout")
             known = None if batch.num_graphs < 0 else batch.num_graphs
             return GraphLayout.of(batch.batch, num_nodes, known, device)
         if batch is None:
@@ -271,7 +274,7 @@ class GraphLayout:
                 return DeferredLayout(None, num_nodes, 1)
             return _single(num_nodes, device)
         _check_integers("batch", batch)
-        _check_num_nodes(batch.size(0), num_nodes, "batch")
+        check_num_nodes(batch.size(0), num_nodes, "batch")
         if not is_readable(batch):
             return DeferredLayout(batch, num_nodes, -1 if num_graphs is None else num_graphs)
         check_not_captured(
@@ -506,7 +509,17 @@ def _check_integers(name: str, tensor: object) -> None:
         raise ValueError(f"'{name}' must be a vector (got shape {list(tensor.shape)})")
 
 
-def _check_num_nodes(described: int, num_nodes: int, name: str) -> None:
+def _check_not_recorded(name: str) -> None:
+    """Raises ``RuntimeError`` where the sizes of the example's graphs would be constants."""
+    if not torch.compiler.is_compiling() and is_recorded():
+        raise RuntimeError(
+            f"'{name}' is read on the host, and 'torch.jit.trace' and 'make_fx' would keep its "
+            f"numbers as constants: hand the layer a 'batch', or use 'torch.export.export'"
+        )
+
+
+def check_num_nodes(described: int, num_nodes: int, name: str) -> None:
+    """Raises ``ValueError`` if a layout or a ``batch`` is of another number of nodes."""
     if described != num_nodes:
         raise ValueError(
             f"'{name}' describes {described} nodes, but there are {num_nodes}; pass the one that "

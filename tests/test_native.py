@@ -2,8 +2,10 @@
 
 import ctypes
 import errno
+import fcntl
 import importlib.util
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -205,6 +207,43 @@ def test_a_compiler_that_is_a_link_is_called_by_the_links_name(
     assert place.library().get().answer() == 42
 
 
+@pytest.mark.parametrize("rest", ["", " -DMORE=1", " '-DMORE=two words'"])
+def test_a_compiler_may_be_named_with_words_before_and_behind(
+    place: Place, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    """As in CXX="ccache g++"."""
+    wrapper = place.cxx.with_name("wrapper")
+    wrapper.write_text('#!/bin/sh\nexec "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CXX", f"{wrapper} {place.cxx}{rest}")
+    assert place.library().get().answer() == 42
+    words = [str(wrapper), str(place.cxx), *shlex.split(rest)]
+    assert _native.compiler() == words and place.calls() == 1
+    # another compiler behind the same wrapper, or other words, are another file
+    place.compiler("# another size and another time")
+    place.library().get()
+    monkeypatch.setenv("CXX", f"{wrapper} {place.cxx}{rest} -DOTHER")
+    place.library().get()
+    assert len(place.files()) == place.calls() == 3
+
+
+def test_a_compiler_whose_path_has_spaces(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    spaced = place.cxx.with_name("my compiler")
+    place.cxx.rename(spaced)
+    for name in (str(spaced), f"'{spaced}'"):
+        monkeypatch.setenv("CXX", name)
+        assert _native.compiler() == [str(spaced)]
+    assert place.library().get().answer() == 42
+
+
+@pytest.mark.parametrize("name", ["g++ 'half", "   "])
+def test_a_compiler_that_is_no_command(
+    place: Place, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("CXX", name)
+    refused(place.library(), "CXX")
+
+
 ASK = """
 import ctypes, importlib.util, pathlib, sys, time
 spec = importlib.util.spec_from_file_location("native", {module!r})
@@ -279,14 +318,35 @@ def test_a_compiler_that_is_killed_leaves_no_damaged_library(
     while not half.exists():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
-    (left,) = place.files()
-    assert left.read_text() == "half\n"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    (room,) = place.files()
+    (left,) = room.iterdir()
+    assert room.name.startswith(".") and left.read_text() == "half\n"
+    # somebody else compiles in the meantime: the folder of a living process is left alone
     stuck.unlink()
     assert place.library().get().answer() == 42
-    (path,) = (path for path in place.files() if path != left)
-    assert path.name.startswith("answer-") and left.name.startswith(".")
+    assert left.exists()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    # and that of a dead one is removed, whether there is something to compile or not
+    assert place.library().get().answer() == 42
+    assert place.calls() == 2 and place.compiled().name.startswith("answer-")
+
+
+def test_where_there_are_no_locks_what_is_a_day_old_is_removed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    place.cache.mkdir(0o700)
+    new, old = (place.cache / f".compiling-answer-{age}" for age in ("new", "old"))
+    for room in (new, old):
+        room.mkdir()
+        (room / "answer.so").write_text("half")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    assert place.library().get().answer() == 42
+    assert new.exists() and not old.exists()
 
 
 def test_threads_that_ask_at_once_compile_once(place: Place) -> None:
@@ -317,7 +377,7 @@ def test_a_folder_that_cannot_be_written_to(place: Place, monkeypatch: pytest.Mo
         def fail(*args: object, **kwargs: object) -> None:
             raise OSError(errno.EROFS, what)
 
-        monkeypatch.setattr(tempfile, "mkstemp", fail)
+        monkeypatch.setattr(tempfile, "mkdtemp", fail)
     refused(place.library(), f"'{place.cache}'", what, "set PYG_GT_CACHE to a folder that can")
     assert place.calls() == 0
 
@@ -356,7 +416,7 @@ def test_the_usual_names_are_looked_for(place: Place, monkeypatch: pytest.Monkey
     monkeypatch.delenv("CXX")
     place.cxx.rename(place.cxx.with_name("c++"))
     monkeypatch.setenv("PATH", f"{place.cxx.parent}:/nonexistent")
-    assert _native.compiler() == str(place.cxx.with_name("c++"))
+    assert _native.compiler() == [str(place.cxx.with_name("c++"))]
 
 
 def test_an_error_in_the_source(place: Place) -> None:
@@ -439,18 +499,71 @@ def test_what_belongs_to_another_user(
     assert place.calls() == 1
 
 
-def test_a_damaged_file(place: Place) -> None:
+def cut(size: float) -> Callable[[bytes], bytes]:
+    return lambda content: content[: int(len(content) * size)]
+
+
+def flipped(place: float) -> Callable[[bytes], bytes]:
+    def flip(content: bytes) -> bytes:
+        at = int(place * (len(content) - 1))
+        return content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :]
+
+    return flip
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [*map(cut, (0, 0.01, 0.3, 0.9, 0.9999)), *map(flipped, (0, 0.2, 0.5, 0.8, 1))],
+    ids=[*(f"cut-{x}" for x in (0, 1, 30, 90, 99)), *(f"bit-{x}" for x in (0, 20, 50, 80, 100))],
+)
+def test_a_damaged_file_is_made_again(place: Place, damage: Callable[[bytes], bytes]) -> None:
     path = _native.compiled(place.source)
-    path.write_text("damaged")
-    refused(place.library(), f"'{path}' cannot be loaded", "delete it")
-    path.unlink()
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
     assert place.library().get().answer() == 42
+    assert place.compiled().read_bytes() == whole
+    assert place.calls() == 2
+    assert place.library().get().answer() == 42
+    assert place.calls() == 2
+
+
+def test_a_damaged_file_that_cannot_be_made_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _native.compiled(place.source)
+    path.write_bytes(path.read_bytes()[:-1])
+    place.compiler("exit 1")
+    # the same compiler, for all that the name of the file can tell
+    monkeypatch.setattr(_native, "_key", lambda *args: path.stem.split("-")[1])
+    refused(place.library(), f"'{place.cxx}' failed", "CXX")
+    assert place.files() == []
+
+
+def test_a_library_takes_its_name_when_it_is_on_the_disk_and_tested(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+
+    def noted(what: str, function: Callable[..., object]) -> Callable[..., object]:
+        def note(*args: object) -> object:
+            done.append(what)
+            return function(*args)
+
+        return note
+
+    def check(library: ctypes.CDLL) -> None:
+        done.append("test")
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, noted(name, getattr(os, name)))
+    place.library(check).get()
+    assert done == ["fsync", "test", "replace", "fsync"]
 
 
 def test_a_library_without_the_function(place: Place) -> None:
     place.source.write_text("int hidden() { return 1; }")
-    reason = refused(place.library(), "cannot be loaded", "answer", "delete it")
-    assert f"'{place.compiled()}'" in reason
+    refused(place.library(), "cannot be loaded", "answer", "PYG_GT_NATIVE=0")
+    assert place.files() == []
 
 
 def test_a_self_test_that_fails(place: Place) -> None:
@@ -462,11 +575,12 @@ def test_a_self_test_that_fails(place: Place) -> None:
         place.library(check), "self-test", "(42 in place of 43)", "PYG_GT_NATIVE=0",
         f"'{place.cxx} --version'",
     )  # fmt: skip
+    assert place.files() == []  # nobody will load it
     place.header.write_text("#define ANSWER 43\n")
     assert place.library(check).get().answer() == 43
 
 
-@pytest.mark.parametrize("value", ["0", "off", "false"])
+@pytest.mark.parametrize("value", ["0", "off", "OFF", "false", "False", "no", "No", " 0 "])
 def test_the_switch_is_quiet(place: Place, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("PYG_GT_NATIVE", value)
     library = place.library()
@@ -476,12 +590,25 @@ def test_the_switch_is_quiet(place: Place, monkeypatch: pytest.MonkeyPatch, valu
         with pytest.raises(NotImplementedError, match=f"PYG_GT_NATIVE={value}"):
             library.get()
     assert place.calls() == 0 and not place.cache.exists()
-    for on in ("1", ""):
+    for on in ("1", "", "on", "True", "YES"):
         monkeypatch.setenv("PYG_GT_NATIVE", on)
         assert library.why_not() is None
     # also where the library is loaded by now
     monkeypatch.setenv("PYG_GT_NATIVE", value)
     assert library.why_not() is not None
+
+
+@pytest.mark.parametrize("value", ["2", "-1", "of", "none", "disable"])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_switch_that_says_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, value: str, loaded: bool
+) -> None:
+    library = place.library()
+    if loaded:
+        library.get()
+    monkeypatch.setenv("PYG_GT_NATIVE", value)
+    with pytest.raises(ValueError, match=f"PYG_GT_NATIVE must be one of 0, off.*'{value}'"):
+        library.why_not()
 
 
 IMPORT_ALL = """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
+
+from ._staging import staging
 
 SECONDS_WITHOUT_DATA = 60.0
 
@@ -29,33 +31,56 @@ def download_folder(url: str, inner: str, folder: Path, *, expected: Iterable[st
         ConnectionError: If the server does not answer or sends less than it announced.
         ValueError: If what came is no intact zip archive, or lacks an expected path.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        archive, unpacked = Path(scratch, "archive.zip"), Path(scratch, "unpacked")
-        _receive(url, archive)
-        try:
-            with zipfile.ZipFile(archive) as content:  # Reading checks each member's CRC.
-                content.extractall(unpacked)
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{url} did not send an intact zip archive: {error}") from error
-        missing = [path for path in expected if not (unpacked / inner / path).exists()]
-        if missing:
-            raise ValueError(
-                f"the archive from {url} lacks {', '.join(missing)} in its folder {inner!r}; "
-                f"nothing was written to {folder}"
-            )
-        (unpacked / inner).rename(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with staging(folder.parent, folder.name) as scratch:
+            archive, unpacked = scratch / "archive.zip", scratch / "unpacked"
+            _receive(url, archive)
+            _unpack(url, archive, unpacked)
+            missing = [path for path in expected if not (unpacked / inner / path).exists()]
+            if missing:
+                raise ValueError(
+                    f"the archive from {url} lacks {', '.join(missing)} in its folder {inner!r}; "
+                    f"nothing was written to {folder}"
+                )
+            (unpacked / inner).rename(folder)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # A full disk names no file.
+            error.filename = str(folder)
+        raise
 
 
 def _receive(url: str, path: Path) -> None:
+    with path.open("wb") as file:
+        for block in _blocks(url):
+            file.write(block)
+
+
+def _blocks(url: str) -> Iterator[bytes]:
+    """What the server sends; what fails here is the connection, and not the disk."""
+    received = 0
     try:
-        with urlopen(url, timeout=SECONDS_WITHOUT_DATA) as answer, path.open("wb") as file:
-            announced = answer.headers.get("Content-Length")
-            size = f"{int(announced) / 1e6:,.1f} MB" if announced else "size unknown"
+        with urlopen(url, timeout=SECONDS_WITHOUT_DATA) as answer:
+            header = str(answer.headers.get("Content-Length"))
+            announced = int(header) if header.isdecimal() else None
+            size = f"{announced / 1e6:,.1f} MB" if announced is not None else "size unknown"
             print(f"Downloading {url} ({size})", file=sys.stderr)
-            shutil.copyfileobj(answer, file, 1 << 20)
-            received = file.tell()
-    except OSError as error:  # urllib's own errors are OSErrors too.
+            while block := answer.read(1 << 20):
+                received += len(block)
+                yield block
+    except (OSError, HTTPException) as error:  # urllib's own errors are OSErrors too.
         raise ConnectionError(f"cannot download {url}: {error}") from error
-    if announced is not None and received != int(announced):
+    if announced is not None and received != announced:
         raise ConnectionError(f"{url} announced {announced} bytes, but {received} came")
+
+
+def _unpack(url: str, archive: Path, folder: Path) -> None:
+    member = ""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            for member in content.namelist():
+                content.extract(member, folder)  # Reading checks the member's CRC.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        # RuntimeError: encrypted, or packed by a method that zipfile does not know.
+        reason = f"{member}: {error}" if member else str(error)
+        raise ValueError(f"{url} did not send an intact zip archive: {reason}") from error

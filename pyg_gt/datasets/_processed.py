@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import os
 import pickle
-import shutil
-import uuid
 import warnings
-import zlib
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +20,10 @@ from torch_geometric.data.data import BaseData, DataEdgeAttr, DataTensorAttr
 from torch_geometric.data.dataset import _repr as name_of_transform
 from torch_geometric.data.storage import GlobalStorage
 
+from ._staging import staging
+
 DATA, NOTE = "geometric_data_processed.pt", "pre_transform.pt"
+CHECKED = "raw_files_checked.txt"  # Absent where ogb itself has processed.
 UNREADABLE = (
     *(pickle.UnpicklingError, EOFError, OSError, RuntimeError),  # Not a file of torch.save,
     *(ValueError, TypeError, KeyError, AttributeError, IndexError),  # or one of something else.
@@ -42,54 +42,94 @@ def process(
     dataset_class: Any, name: str, folder: Path, pre_transform: Callable[[Any], Any] | None
 ) -> None:
     """Let ogb process into a folder aside, then rename its files, the data last."""
-    staging = folder / f".processed-{uuid.uuid4().hex}"
+    with _writable(folder), staging(folder, "processed") as content:
+        staged_class = type(
+            dataset_class.__name__,
+            (dataset_class,),
+            {"processed_dir": str(content), "_download": _check_raw},
+        )
+        try:
+            with warnings.catch_warnings(), tensors_only(), _checksums():
+                # ogb wraps pandas' read-only arrays; only their copies on disk are ever used.
+                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+                staged_class(name, root=str(folder.parent), pre_transform=pre_transform)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"pre_transform={pre_transform!r} puts objects into the data that cannot be read "
+                f"back without running stored code: let it store tensors, or pass it as "
+                f"transform. {error}"
+            ) from error
+        except RuntimeError as error:
+            if "PytorchStreamWriter" not in str(error):
+                raise
+            raise OSError(f"{folder / 'processed' / DATA} cannot be written: {error}") from error
+        (content / CHECKED).write_text("pyg_gt checked the raw files before they were read.\n")
+        processed = folder / "processed"
+        processed.mkdir(exist_ok=True)
+        for file in sorted(content.iterdir(), key=lambda file: file.name == DATA):
+            file.replace(processed / file.name)
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
     try:
-        staging.mkdir()
+        yield
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or os.access(
+            folder, os.W_OK
+        ):
             raise
         raise PermissionError(
             f"{folder} is read-only, and its processed form is written there on first use: copy "
             f"it to another root and make the copy writable (chmod -R u+w)"
         ) from error
-    staged_class = type(
-        dataset_class.__name__,
-        (dataset_class,),
-        {"processed_dir": str(staging), "_download": _check_raw},
-    )
+
+
+@contextmanager
+def _checksums() -> Iterator[None]:
+    """Let ``torch.save`` write the checksums that ``load_tensors`` compares."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
     try:
-        with warnings.catch_warnings(), tensors_only():
-            # ogb wraps pandas' read-only arrays; only their copies on disk are ever used.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            staged_class(name, root=str(folder.parent), pre_transform=pre_transform)
-        processed = folder / "processed"
-        processed.mkdir(exist_ok=True)
-        for file in sorted(staging.iterdir(), key=lambda file: file.name == DATA):
-            file.replace(processed / file.name)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"pre_transform={pre_transform!r} puts objects into the data that cannot be read back "
-            f"without running stored code: let it store tensors, or pass it as transform. {error}"
-        ) from error
-    except (FileNotFoundError, RuntimeError) as error:
-        # Where a list of sizes is missing, ogb raises "No necessary file" from pandas' error.
-        missing = error if isinstance(error, FileNotFoundError) else error.__context__
-        if not isinstance(missing, FileNotFoundError):
-            raise
-        raise FileNotFoundError(f"{missing}. {again(folder)}") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(
-            f"a file under {folder / 'raw'} is damaged ({error}). {again(folder)}"
-        ) from error
+        yield
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        torch.serialization.set_crc32_options(before)
+
+
+def load_tensors(path: Path) -> Any:
+    """Read a file of ``torch.save`` that is undamaged, without running code.
+
+    Raises:
+        ValueError: If it is damaged or something else.
+    """
+    check_checksums(path)
+    try:
+        with tensors_only():
+            return torch.load(path, weights_only=True)
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def check_checksums(path: Path) -> None:
+    """Compare the checksums in a file of ``torch.save``, which ``torch.load`` does not.
+
+    Raises:
+        ValueError: If a byte of its content has changed, or it is something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # Whatever zipfile makes of bytes that are wrong.
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if damaged is not None:
+        raise ValueError(f"{path} cannot be read: the checksum of {damaged} in it differs")
 
 
 def check_pre_transform(processed: Path, pre_transform: Callable[[Any], Any] | None) -> None:
     """Refuse data processed otherwise, where PyG warns and returns that data."""
     try:
-        made_with = torch.load(processed / NOTE, weights_only=True)
-    except UNREADABLE as error:
+        made_with = load_tensors(processed / NOTE)
+    except ValueError as error:
         raise unusable(processed / NOTE, error) from error
     asked = name_of_transform(pre_transform)
     if made_with != asked:
@@ -116,6 +156,7 @@ def open_processed(
     )
     path = folder / "processed" / DATA
     try:
+        check_checksums(path)
         with tensors_only():
             dataset: Any = opened_class(name, str(folder.parent), transform, pre_transform)
     except FileNotFoundError:

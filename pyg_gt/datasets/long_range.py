@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
+from ._arguments import check_transforms, is_whole
+
+_SEEDS = range(-(2**63), 2**64)  # As `torch.Generator.manual_seed` takes them.
+_MOST_COLORS = 2**24  # `torch.multinomial`
+
 
 class LongRange(InMemoryDataset):
     r"""Ring transfer with decoys: the target's label is the colour of the opposite node.
@@ -43,7 +48,8 @@ class LongRange(InMemoryDataset):
         pre_transform: Applied to every graph once, here.
 
     Raises:
-        ValueError: If a size is odd or below 4, or a number is too small.
+        ValueError: If a size is odd or below 4, a number is too small or no whole number, or a
+            transform cannot be called.
     """
 
     def __init__(
@@ -55,24 +61,40 @@ class LongRange(InMemoryDataset):
         transform: Callable[[Any], Any] | None = None,
         pre_transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        smallest, largest = sizes
-        if smallest % 2 or largest % 2 or not 4 <= smallest <= largest:
+        right = {
+            "num_graphs": is_whole(num_graphs) and num_graphs >= 3,
+            "num_colors": is_whole(num_colors) and 2 <= num_colors <= _MOST_COLORS,
+            "seed": is_whole(seed) and int(seed) in _SEEDS,
+        }
+        if not all(right.values()):
+            raise ValueError(
+                f"LongRange got num_graphs={num_graphs!r}, num_colors={num_colors!r}, "
+                f"seed={seed!r}; need whole numbers, num_graphs >= 3 (one for each part of the "
+                f"split) and num_colors >= 2 (at most {_MOST_COLORS}), seed from -2**63 to "
+                f"2**64 - 1"
+            )
+        pair = list(sizes) if isinstance(sizes, (tuple, list)) else []
+        if (
+            len(pair) != 2
+            or not all(is_whole(size) and size % 2 == 0 for size in pair)
+            or not 4 <= pair[0] <= pair[1]
+        ):
             raise ValueError(
                 f"sizes must be two even numbers, 4 <= smallest <= largest (an odd ring has no "
-                f"opposite node), got {sizes}"
+                f"opposite node), got {sizes!r}"
             )
-        if num_graphs < 3 or num_colors < 2:
-            raise ValueError(
-                f"need num_graphs >= 3 (one for each part of the split) and num_colors >= 2, "
-                f"got {num_graphs} and {num_colors}"
-            )
+        check_transforms("LongRange", transform=transform, pre_transform=pre_transform)
         super().__init__(None, transform, pre_transform)
-        self.sizes, self.num_colors, self.seed = (smallest, largest), num_colors, seed
-        generator = torch.Generator().manual_seed(seed)
-        rings = [_ring(smallest, largest, num_colors, generator) for _ in range(num_graphs)]
-        if pre_transform is not None:
-            rings = [pre_transform(ring) for ring in rings]
-        self.data, self.slices = self.collate(rings)
+        smallest, largest = int(pair[0]), int(pair[1])
+        self.sizes, self.num_colors, self.seed = (smallest, largest), int(num_colors), int(seed)
+        with torch.device("cpu"):  # Whatever the default device: the numbers depend on it.
+            generator = torch.Generator().manual_seed(self.seed)
+            rings = [
+                _ring(smallest, largest, self.num_colors, generator) for _ in range(num_graphs)
+            ]
+            if pre_transform is not None:
+                rings = [pre_transform(ring) for ring in rings]
+            self.data, self.slices = self.collate(rings)
 
     @property
     def num_classes(self) -> int:
@@ -80,10 +102,18 @@ class LongRange(InMemoryDataset):
         return self.num_colors
 
     def get_idx_split(self) -> dict[str, Tensor]:
-        """Return 80 / 10 / 10 % of the graphs as ``"train"``, ``"valid"``, ``"test"``."""
+        """Return 80 / 10 / 10 % of the graphs as ``"train"``, ``"valid"``, ``"test"``.
+
+        Raises:
+            ValueError: If this is a part of a dataset that has less than three graphs.
+        """
+        if len(self) < 3:
+            raise ValueError(
+                f"{len(self)} graphs have no split in three parts; expected 3 or more"
+            )
         held_out = max(1, len(self) // 10)
         train = len(self) - 2 * held_out
-        parts = torch.arange(len(self)).split([train, held_out, held_out])
+        parts = torch.arange(len(self), device="cpu").split([train, held_out, held_out])
         return dict(zip(("train", "valid", "test"), parts, strict=True))
 
 
@@ -91,13 +121,13 @@ def _ring(smallest: int, largest: int, num_colors: int, generator: torch.Generat
     half = torch.randint(smallest // 2, largest // 2 + 1, (), generator=generator)
     n = 2 * int(half)
     # Normalised exponential variates are uniform on the simplex.
-    proportions = torch.empty(num_colors).exponential_(generator=generator)
+    proportions = torch.empty(num_colors, dtype=torch.float32).exponential_(generator=generator)
     colors = torch.multinomial(proportions, n, replacement=True, generator=generator)
     y = torch.randint(num_colors, (1,), generator=generator)
     colors[n // 2] = y  # Place 0 on the ring is the target.
 
     node = torch.randperm(n, generator=generator)  # Node at each place of the ring.
-    x = torch.zeros(n, num_colors + 1)
+    x = torch.zeros(n, num_colors + 1, dtype=torch.float32)
     x[node, colors] = 1.0
     x[node[0], num_colors] = 1.0
     target_mask = torch.zeros(n, dtype=torch.bool)

@@ -8,7 +8,8 @@
   ``download=True`` take the place of questions;
 - it cannot read its own processed file with ``weights_only=True``, PyTorch's default since 2.6:
   the three PyG classes in that file and NumPy integers are allowed, and nothing else;
-- it writes the processed file in place: here it is written aside and renamed when complete.
+- it writes the processed file in place: here it is written aside and renamed when complete;
+- it reads raw files, splits and its processed file unchecked: see `_raw`, `_split`, `_processed`.
 """
 
 from __future__ import annotations
@@ -21,20 +22,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.data import InMemoryDataset
 
+from ._arguments import check_transforms
 from ._download import download_folder
-from ._processed import (
-    DATA,
-    UNREADABLE,
-    again,
-    check_pre_transform,
-    open_processed,
-    process,
-    tensors_only,
-    unusable,
-)
+from ._processed import CHECKED, DATA, again, check_pre_transform, open_processed, process
+from ._raw import Items, check_raw
+from ._split import check_split, read_split
+from ._staging import remove_stale
 
 _SETS = {
     "ogbg": ("ogb.graphproppred", "PygGraphPropPredDataset"),
@@ -67,9 +65,19 @@ def load_ogb(
     must be writable. No code stored in a file is ever run, no question is asked on standard
     input, and no connection is opened unless ``download=True`` and the dataset is not there.
 
+    Files are checked before they are used. Raw files, before they are processed: whether they can
+    be unpacked, whether numbers are what they should be, and whether sizes, indices, features,
+    labels and the split agree. The split and the checksums in the processed file: at every call.
+    What cannot be found is a raw number that was changed to another possible one: a feature, a
+    label, an edge to another node of its graph. Raw files of a ``processed`` folder that was
+    written by ogb itself are checked at every call; delete that folder to have it made again.
+
+    A process that is killed while it downloads or processes leaves a hidden folder, which the next
+    call deletes.
+
     Args:
         name: Official name: ``ogbg-*`` (graphs) or ``ogbn-*`` (nodes).
-        root: Folder that holds the datasets.
+        root: Folder that holds the datasets, as a string or path.
         download: Fetch the dataset if its folder is missing (some are tens of gigabytes).
         pre_transform: Applied to every graph once, before the ``processed`` folder is written.
             The result must consist of tensors and plain Python values. Transforms are told apart
@@ -81,13 +89,17 @@ def load_ogb(
         FileNotFoundError: If files are missing and no download was asked for.
         ConnectionError: If the download fails.
         PermissionError: If the dataset must be processed and its folder is read-only.
-        ValueError: If the name is unknown, if files are damaged or do not belong together, or if
-            they were processed with another ``pre_transform``.
+        OSError: If a disk is full; the message names the folder or file.
+        ValueError: If an argument is wrong or the name is unknown; if files are damaged or do not
+            belong together (the message names the file and the line); if they were processed with
+            another ``pre_transform``.
     """
+    root = _check_arguments(name, root, download, pre_transform, transform)
     module, dataset_class = _import_ogb(name)
     meta = _meta(module, name)
-    folder = _folder(Path(root).expanduser(), name)
+    folder = _folder(root, name)
     release, split = f"RELEASE_v{meta['version']}.txt", f"split/{meta['split']}"
+    remove_stale(root, folder.name)
     if download and not (folder.is_dir() and any(folder.iterdir())):
         # The address in ogb's table is plain http; the same server answers https.
         url = meta["url"].replace("http://snap.stanford.edu", "https://snap.stanford.edu")
@@ -95,14 +107,56 @@ def load_ogb(
         download_folder(url, meta["download_name"], folder, expected=expected)
     _check_files(folder, name, release, split)
 
+    remove_stale(folder, "processed")
     processed = folder / "processed"
-    if not (processed / DATA).exists():
-        process(dataset_class, name, folder, pre_transform)
-    check_pre_transform(processed, pre_transform)
-    dataset = open_processed(dataset_class, name, folder, transform, pre_transform)
-    split_idx = _read_split(dataset, folder / split)
-    _check_split(dataset, split_idx, processed / DATA, graphs=name.startswith("ogbg"))
+    cure = again(folder)
+    with torch.device("cpu"):  # Whatever the caller's default device: files are read to the host.
+        # Files that ogb itself has processed may come of raw files that contradict each other.
+        unchecked = not ((processed / DATA).exists() and (processed / CHECKED).exists())
+        if unchecked:
+            raw_items = check_raw(folder / "raw", meta, cure)
+        split_idx = read_split(folder / split, cure, hetero=meta.get("is hetero") == "True")
+        if unchecked:
+            check_split(split_idx, raw_items, folder / split, "the set of raw files", cure)
+        if not (processed / DATA).exists():
+            process(dataset_class, name, folder, pre_transform)
+        check_pre_transform(processed, pre_transform)
+        dataset = open_processed(dataset_class, name, folder, transform, pre_transform)
+        graphs, as_read = name.startswith("ogbg"), pre_transform is None
+        items = _items(dataset, split_idx, graphs=graphs, as_read=as_read)
+        check_split(
+            *(split_idx, items, folder / split, str(processed / DATA)),
+            f"If the split is right, delete the folder {processed}, and it is made again from the "
+            f"raw files; if not: {cure}",
+        )
     return OGBTask(dataset, split_idx, module.Evaluator(name))
+
+
+def _check_arguments(
+    name: object, root: object, download: object, pre_transform: object, transform: object
+) -> Path:
+    """Return ``root`` as a path, if the arguments of ``load_ogb`` are what they should be."""
+    if not isinstance(name, str):
+        raise ValueError(f"load_ogb got name={name!r}; expected a string like 'ogbg-molhiv'")
+    path = os.fspath(root) if isinstance(root, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError(
+            f"load_ogb got root={root!r}; expected the path of the folder that holds the datasets "
+            f"('.' for the current one)"
+        )
+    if not isinstance(download, (bool, np.bool_)):
+        raise ValueError(f"load_ogb got download={download!r}; expected True or False")
+    check_transforms("load_ogb", pre_transform=pre_transform, transform=transform)
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError as error:  # No such user.
+        raise ValueError(f"load_ogb got root={root!r}: {error}") from error
+    if expanded.exists() and not expanded.is_dir():
+        raise ValueError(
+            f"load_ogb got root={root!r}, which is a file; expected the folder that holds the "
+            f"datasets"
+        )
+    return expanded
 
 
 def _import_ogb(name: str) -> tuple[ModuleType, Any]:
@@ -164,37 +218,20 @@ def _check_files(folder: Path, name: str, release: str, split: str) -> None:
         )
 
 
-def _read_split(dataset: Any, folder: Path) -> dict[str, Any]:
-    try:
-        with tensors_only():
-            split_idx = dataset.get_idx_split()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}. {again(Path(dataset.root))}") from error
-    except UNREADABLE as error:
-        raise ValueError(
-            f"the split under {folder} cannot be read: {error}. {again(Path(dataset.root))}"
-        ) from error
-    return {part: _as_tensors(index) for part, index in split_idx.items()}
+def _items(
+    dataset: Any, split_idx: Mapping[str, Any], *, graphs: bool, as_read: bool
+) -> dict[str | None, Items]:
+    """What the processed file has for the split to divide.
 
-
-def _as_tensors(index: Any) -> Any:
-    # With several node types, ogb converts the first one only.
-    if isinstance(index, Mapping):
-        return {node_type: _as_tensors(nodes) for node_type, nodes in index.items()}
-    return torch.as_tensor(index, dtype=torch.long)
-
-
-def _check_split(dataset: Any, split_idx: dict[str, Any], path: Path, *, graphs: bool) -> None:
-    """Check that the processed file belongs to the split beside it."""
+    Where a pre_transform may have added nodes (``as_read=False``), some may be in no part.
+    """
     if graphs:
-        split_size = sum(index.numel() for index in split_idx.values())
-        if split_size != len(dataset):
-            raise unusable(path, f"It has {len(dataset)} graphs, the split {split_size}")
-        return
+        return {None: Items("graphs", len(dataset), all_labelled=True)}
     data = dataset._data
-    for part, index in split_idx.items():
-        per_type = index if isinstance(index, dict) else {None: index}
-        for node_type, nodes in per_type.items():
-            size = data.num_nodes if node_type is None else data.num_nodes_dict[node_type]
-            if nodes.numel() > 0 and int(nodes.max()) >= size:
-                raise unusable(path, f"It has {size} nodes, and {part!r} names {nodes.max()}")
+
+    def items(number: int, y: Tensor) -> Items:
+        return Items("nodes", int(number), as_read and not bool(y.isnan().any()))
+
+    if not isinstance(split_idx["train"], Mapping):
+        return {None: items(data.num_nodes, data.y)}
+    return {of: items(data.num_nodes_dict[of], y) for of, y in data.y_dict.items()}

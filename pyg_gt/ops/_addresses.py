@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# named wherever memory is made: a default device may be another
+HOST = torch.device("cpu")
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -19,6 +21,7 @@ def is_plain(x: Tensor) -> bool:
         not torch.compiler.is_compiling()
         and type(x) in PLAIN
         and not x.is_meta
+        and not torch._C._is_tracing()  # of 'torch.jit.trace', which records ops
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         # a wrapper may outlive its transform; a batch of gradients comes without any

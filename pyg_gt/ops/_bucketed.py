@@ -101,7 +101,10 @@ def backward(
     q, g = (_into_slots(x, rows, plan.row_slots.total) for x in (query, grad))
     k, v = (_into_slots(x, cols, plan.col_slots.total) for x in (key, value))
     o = logs = q  # only the fused kernel reads them
-    if any(problem.fused(bucket, q.device) for bucket in plan.buckets):
+    # it takes differences from products with the output, which in half precision was rounded: its
+    # gradients of sharp attention would be off by some per cent
+    exact = out.dtype == q.dtype
+    if exact and any(problem.fused(bucket, q.device) for bucket in plan.buckets):
         o = _into_slots(out, rows, plan.row_slots.total)
         logs = q.new_zeros(q.size(0)).index_copy_(0, rows, lse.flatten().to(q.dtype))
     dq, dk, dv = q, k, v  # gradients take the place of what is no longer read
@@ -115,7 +118,7 @@ def backward(
     for bucket in plan.buckets:
         q_b, g_b = (_rows_view(bucket, heads, x) for x in (q, g))
         k_b, v_b = (_cols_view(bucket, heads, x) for x in (k, v))
-        if problem.fused(bucket, q.device):
+        if exact and problem.fused(bucket, q.device):
             o_b = _rows_view(bucket, heads, o)
             grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 g_b, q_b, k_b, v_b, o_b, _rows_view(bucket, heads, logs), 0.0, False,
@@ -214,7 +217,7 @@ def _kept(
     if problem.dropout_p >= 1:
         return torch.zeros_like(weights)
     # four 16-bit numbers from one draw: 'bernoulli_' costs ten times as much
-    draws = torch.empty((weights.numel() + 3) // 4, dtype=torch.int64)
+    draws = torch.empty((weights.numel() + 3) // 4, dtype=torch.int64, device="cpu")
     draws.random_(-(2**63), None, generator=generator)
     below = draws.view(torch.int16)[: weights.numel()].view(weights.shape)
     return torch.ge(below, _threshold(problem.dropout_p), out=torch.empty_like(weights))

@@ -150,7 +150,8 @@ def tiles(bucket: Bucket, heads: int) -> Iterator[Tile]:
 
 def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
     device = layout.device
-    sizes = torch.tensor([query_layout.sizes, layout.sizes], dtype=torch.int64).view(2, -1)
+    on_host = {"dtype": torch.int64, "device": "cpu"}
+    sizes = torch.tensor([query_layout.sizes, layout.sizes], **on_host).view(2, -1)
     wide = padded(sizes)
     used = (sizes.amin(0) > 0).nonzero().squeeze(1)  # the others have no pair
     kinds, kind = torch.unique(wide[:, used], dim=1, return_inverse=True)
@@ -164,7 +165,7 @@ def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
     pair_start = pair_ptr(query_layout, layout)[graphs]
     buckets = []
     at = row_at = col_at = 0
-    starts = torch.zeros(2, layout.num_graphs, dtype=torch.int64)
+    starts = torch.zeros(2, layout.num_graphs, **on_host)
     for count, (rows, cols) in zip(counts, kinds.t().tolist(), strict=True):
         here = slice(at, at + count)
         padding = None
@@ -178,14 +179,14 @@ def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
                 query_start[here], pair_start[here], padding, graphs[here],
             )  # fmt: skip
         )
-        starts[0, order[here]] = row_at + rows * torch.arange(count)
-        starts[1, order[here]] = col_at + cols * torch.arange(count)
+        starts[0, order[here]] = row_at + rows * torch.arange(count, device="cpu")
+        starts[1, order[here]] = col_at + cols * torch.arange(count, device="cpu")
         at, row_at, col_at = at + count, row_at + count * rows, col_at + count * cols
     # nodes without a partner get slots behind all buckets, where nothing is computed
     used_slots = row_at, col_at
     totals = [row_at, col_at]
     for side in (0, 1):
-        idle = torch.ones(layout.num_graphs, dtype=torch.bool)
+        idle = torch.ones(layout.num_graphs, dtype=torch.bool, device="cpu")
         idle[used] = False
         extra = wide[side] * idle
         starts[side] = torch.where(idle, totals[side] + extra.cumsum(0) - extra, starts[side])

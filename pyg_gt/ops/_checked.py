@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._identity import IdentityCache, check_not_mapped, in_numpy, is_readable
 from ..edge_layout import DeferredEdges, EdgeLayout, edges_of
-from ..layout import DeferredLayout, GraphLayout, layout_of
+from ..layout import DeferredLayout, GraphLayout, check_num_nodes, layout_of
 
 LIBRARY = torch.library.Library("pyg_gt", "DEF")
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.cudagraph_unsafe)
@@ -30,8 +30,7 @@ def found(
     known = None if num_graphs < 0 else num_graphs
     layout = GraphLayout.of(None, num_nodes, known, device) if batch is None else None
     if batch is not None and is_readable(batch):
-        if batch.shape != (num_nodes,):
-            raise ValueError(f"'batch' must have shape [{num_nodes}] (got {list(batch.shape)})")
+        check_num_nodes(batch.numel(), num_nodes, "batch")
         layout = layout_of(batch, known, by_value=True)
     if not isinstance(layout, GraphLayout):
         raise NotImplementedError(

@@ -18,7 +18,7 @@ from ._cpu_full import FULL, TYPES, Problem
 from ._cpu_full_eager import attend
 from ._cpu_full_op import FullAttention
 from ._inputs import Inputs
-from ._op_arguments import distinct, layout_arguments
+from ._op_arguments import NOT_IN_A_TRACE, distinct, layout_arguments, needs_no_node
 from .bias import (
     EdgeBias,
     EdgeMask,
@@ -67,6 +67,8 @@ def _along_edges(inputs: Inputs, mask: EdgeMask) -> str | None:
             f"{inputs.query.dtype})"
         )
     edges = checked_edges_of(mask)
+    if torch._C._is_tracing() and inputs.layout.num_graphs != 1:
+        return NOT_IN_A_TRACE
     for bias in inputs.additive:
         if isinstance(bias, EdgeBias):
             own = checked_edges_of(bias)
@@ -139,9 +141,12 @@ def _full(inputs: Inputs) -> Tensor:
         inputs.query, inputs.key, inputs.value, pairs, rows, edge_values, index,
         None if edges is None else edges.edge_index, inputs.seed, query_batch, batch,
     )  # fmt: skip
-    out: Tensor = FullAttention.apply(  # type: ignore[no-untyped-call]
-        *first, query_batch, query_graphs, batch, graphs, inputs.scale, inputs.dropout_p
-    )
+    rest = query_batch, query_graphs, batch, graphs, inputs.scale, inputs.dropout_p
+    out: Tensor
+    if needs_no_node(*first):
+        out = torch.ops.pyg_gt.cpu_full(*first, *rest)[0]
+    else:
+        out = FullAttention.apply(*first, *rest)  # type: ignore[no-untyped-call]
     return out
 
 

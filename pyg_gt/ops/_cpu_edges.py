@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..edge_layout import EdgeLayout
-from ._addresses import with_dense_channels
+from ._addresses import HOST, check, empty_like, with_dense_channels
 from ._cpu_edges_library import EDGES as EDGES
 from ._cpu_edges_library import Call, Rows
 
@@ -53,7 +53,7 @@ class Gradients(NamedTuple):
 
 def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Outputs ``[Nq, H, C]``."""
-    out = torch.empty(query.shape, dtype=query.dtype)
+    out = empty_like(query)
     call, held = _call(problem, query, key, value)
     call.out = _rows(out)
     _check(EDGES.get().edges_forward(ctypes.byref(call)))
@@ -75,7 +75,7 @@ def backward(
     call.grad = _rows(grad)
     tensors = query, key, value, problem.values, problem.features
     made: list[Tensor | None] = [
-        torch.empty(x.shape, dtype=x.dtype) if need and x is not None else None
+        empty_like(x) if need and x is not None else None
         for x, need in zip(tensors, needs, strict=True)
     ]
     dq, dk, dv, dvalues, dfeatures = made
@@ -113,7 +113,8 @@ def _by_target(edges: EdgeLayout) -> _Order:
 
     def make() -> _Order:
         _check_size(edges)
-        ends = edges.ends.long()
+        ends = edges.ends.int().contiguous()
+        check("ends", ends, (2, edges.num_edges), torch.int32)
         source = ends.data_ptr()
         target = source + ends.stride(0) * ends.element_size()
         tensors = _lists(edges, edges.num_dst)
@@ -121,6 +122,7 @@ def _by_target(edges: EdgeLayout) -> _Order:
         most = EDGES.get().edges_by_target(
             source, target, edges.num_edges, edges.num_src, edges.num_dst, *addresses
         )
+        _check(most == -3)
         if most < 0:
             name, size = ("source", edges.num_src) if most == -1 else ("target", edges.num_dst)
             raise IndexError(f"a {name} index in 'edge_index' does not lie in [0, {size})")
@@ -145,7 +147,9 @@ def _by_source(edges: EdgeLayout) -> _Order:
 
 def _lists(edges: EdgeLayout, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
     room = edges.num_edges + EDGES.get().edges_spare()
-    first, second, third = (torch.empty(n, dtype=torch.int32) for n in (nodes + 1, room, room))
+    first, second, third = (
+        torch.empty(n, dtype=torch.int32, device=HOST) for n in (nodes + 1, room, room)
+    )
     return first, second, third
 
 
@@ -194,6 +198,6 @@ def _rows(x: Tensor) -> Rows:
     return Rows(x.data_ptr(), row, head)
 
 
-def _check(code: int) -> None:
+def _check(code: int | bool) -> None:
     if code != 0:
         raise MemoryError("there is no memory left for the scratch space of an attention")

@@ -53,11 +53,11 @@ def _declare(library: ctypes.CDLL) -> None:
 def _self_test(library: ctypes.CDLL) -> str | None:
     """Three edges, of which two share a target, by hand."""
     room = 3 + library.edges_spare()
-    ends = (ctypes.c_int64 * 6)(0, 2, 1, 1, 0, 1)
+    ends = (ctypes.c_int32 * 6)(0, 2, 1, 1, 0, 1)
     ptr, source, number = ((ctypes.c_int32 * n)() for n in (3, room, room))
     at = ctypes.addressof
     lists = at(ptr), at(source), at(number)
-    most = library.edges_by_target(at(ends), at(ends) + 24, 3, 3, 2, *lists)
+    most = library.edges_by_target(at(ends), at(ends) + 12, 3, 3, 2, *lists)
     if (most, ptr[:], source[:3], number[:3]) != (2, [0, 1, 3], [2, 0, 1], [1, 0, 2]):
         return f"edges came out in the order {number[:3]}"
     query, key, value = [0.5, -1.0], [1.0, 2.0, 3.0], [10.0, -20.0, 30.0]

@@ -13,6 +13,7 @@ from ._addresses import is_plain
 from ._checked import LIBRARY, TAGS, found_edges
 from ._cpu_edges import Problem
 from ._once_differentiable import differentiable_once
+from ._op_arguments import needs_no_node
 
 
 def forward(
@@ -28,12 +29,18 @@ def forward(
 ) -> Tensor:
     """``[Nq, H, C]``; see :class:`~pyg_gt.ops._cpu_edges.Problem` for the arguments."""
     known: EdgeLayout | DeferredEdges | Tensor
-    known = edges if isinstance(edges, Tensor) else edges.edge_index  # an op takes tensors alone
     if is_plain(query):
         known = EdgeLayout.of(edges, key.size(0), query.size(0))
-    out: Tensor = EdgeAttention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, values, features, known, seed, scale, dropout_p
-    )
+    else:  # an op takes tensors alone
+        known = edges if isinstance(edges, Tensor) else edges.edge_index
+    out: Tensor
+    tensors = query, key, value, values, features
+    if needs_no_node(*tensors):
+        out = torch.ops.pyg_gt.cpu_edges(*tensors, known, seed, scale, dropout_p)
+    else:
+        out = EdgeAttention.apply(  # type: ignore[no-untyped-call]
+            *tensors, known, seed, scale, dropout_p
+        )
     return out
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .._native import Library
 from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
-from ._addresses import in_memory, with_dense_channels
+from ._addresses import HOST, check, empty_like, in_memory, with_dense_channels
 from ._philox import threshold
 
 TYPES = (torch.float32, torch.bfloat16)
@@ -52,8 +52,8 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
-    out = torch.empty(query.shape, dtype=query.dtype)
-    stats = torch.empty((*query.shape[:2], 2), dtype=torch.float32)
+    out = empty_like(query)
+    stats = torch.empty((*query.shape[:2], 2), dtype=torch.float32, device=HOST)
     arguments, held = _arguments(problem, query, key, value, out, stats)
     _check(FULL.get().full_forward(ctypes.byref(arguments)))
     del held
@@ -90,11 +90,11 @@ def backward(
     grad = with_dense_channels(grad.to(query.dtype))
     out, stats = in_memory(out).contiguous(), in_memory(stats).contiguous()
     if joined is None:
-        dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (query, key, value))
+        dq, dk, dv = (empty_like(x) for x in (query, key, value))
     else:
         dq, dk, dv = joined.unbind(1)
     dpairs, dtable, dedges = (
-        torch.empty(x.shape, dtype=torch.float32) if need and x is not None else None
+        torch.empty(x.shape, dtype=torch.float32, device=HOST) if need and x is not None else None
         for x, need in zip((problem.pairs, problem.table, problem.edge_values), needs, strict=True)
     )
     arguments, held = _arguments(problem, query, key, value, out, stats)
@@ -122,13 +122,15 @@ class _Arguments(ctypes.Structure):
     """``struct Arguments`` of ``csrc/full.h``, field by field."""
 
     _fields_ = (
-        *_fields("graphs heads channels half threads", ctypes.c_int64),
+        *_fields("graphs queries keys heads channels half threads", ctypes.c_int64),
         *_fields("scale dropout_factor", ctypes.c_double),
         *_fields("dropout_threshold", ctypes.c_int64),
         *_fields("seed query_ptr key_ptr query_order key_order", ctypes.c_void_p),
         *_fields("query key value", ctypes.c_void_p),
         *_fields("query_strides key_strides value_strides", _Strides),
-        *_fields("out stats pairs index", ctypes.c_void_p),
+        *_fields("out stats", ctypes.c_void_p),
+        *_fields("pair_rows", ctypes.c_int64),
+        *_fields("pairs index", ctypes.c_void_p),
         *_fields("index_bytes table_rows", ctypes.c_int64),
         *_fields("table edge_ptr edge_number edge_source key_position", ctypes.c_void_p),
         *_fields("edge_values grad", ctypes.c_void_p),
@@ -147,6 +149,10 @@ def _arguments(
     held: list[Tensor] = []
     query_ptr, query_order = _place(query_layout)
     key_ptr, key_order = _place(layout)
+    if query_ptr.shape != key_ptr.shape:
+        raise ValueError(
+            f"queries lie in {query_ptr.numel() - 1} graphs and keys in {key_ptr.numel() - 1}"
+        )
 
     def at(tensor: Tensor | None) -> int:
         if tensor is None:
@@ -160,17 +166,18 @@ def _arguments(
 
     index, edges, p = problem.table_index, problem.edges, problem.dropout_p
     by_target = (0, 0, 0, 0) if edges is None else (
-        *(at(x) for x in _by_target(edges)), at(layout.pos),
+        *(at(x) for x in _by_target(edges)), at(_positions(layout, key.size(0))),
     )  # fmt: skip
+    rows = min((x.size(0) for x in (problem.pairs, index) if x is not None), default=0)
     arguments = _Arguments(
-        query_layout.num_graphs, query.size(1), query.size(2),
+        query_ptr.numel() - 1, query.size(0), key.size(0), query.size(1), query.size(2),
         query.dtype == torch.bfloat16, torch.get_num_threads(),
         problem.scale, 0.0 if p >= 1 else 1 / (1 - p), threshold(p),
         _at(problem.seed), query_ptr.data_ptr(), key_ptr.data_ptr(),
         _at(query_order), _at(key_order),
         query.data_ptr(), key.data_ptr(), value.data_ptr(),
         _strides(query), _strides(key), _strides(value),
-        out.data_ptr(), stats.data_ptr(), at(problem.pairs), at(index),
+        out.data_ptr(), stats.data_ptr(), rows, at(problem.pairs), at(index),
         0 if index is None else index.element_size(),
         0 if problem.table is None else problem.table.size(0),
         at(problem.table), *by_target, at(problem.edge_values),
@@ -179,11 +186,22 @@ def _arguments(
 
 
 def _place(layout: GraphLayout) -> tuple[Tensor, Tensor | None]:
-    """Where graphs begin and, unless nodes stand graph by graph, their order: dense in memory."""
+    """Where graphs begin and, unless nodes stand graph by graph, their order.
+
+    Copies that nobody else can write to: the compiled code goes by them. What it can compare with
+    the sizes of other tensors, it does, each time.
+    """
 
     def make() -> tuple[Tensor, Tensor | None]:
-        order = layout.order
-        return layout.ptr.contiguous(), None if order is None else order.contiguous()
+        ptr, order = _own(layout.ptr), layout.order
+        if ptr.dim() != 1 or ptr.numel() == 0:
+            raise ValueError(f"'ptr' of a layout must be a vector (got {list(ptr.shape)})")
+        if order is None:
+            return ptr, None
+        order, nodes = _own(order), layout.num_nodes
+        if order.shape != (nodes,) or not _lies_in(order, nodes):
+            raise ValueError(f"'order' of a layout must hold the numbers of its {nodes} nodes")
+        return ptr, order
 
     return layout.once("cpu_full", make)
 
@@ -191,16 +209,37 @@ def _place(layout: GraphLayout) -> tuple[Tensor, Tensor | None]:
 def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:
     """``ptr [Nq + 1]``, and of the edges by target their numbers and, by number, sources ``[E]``.
 
-    ``edges.ends`` can be reached by a caller, who might write to it.
+    All of them are made from one copy, that nobody else can write to.
     """
 
     def make() -> tuple[Tensor, Tensor, Tensor]:
-        source = edges.ends[0].long()
-        if source.numel() and not (0 <= source.min() and source.max() < edges.num_src):
-            raise IndexError(f"a source index does not lie in [0, {edges.num_src})")
-        return *edges.by_target, source
+        source, target = _own(edges.ends).unbind()
+        for name, end, size in (("source", source, edges.num_src), ("target", target, edges.num_dst)):
+            if not _lies_in(end, size):
+                raise IndexError(f"a {name} index does not lie in [0, {size})")
+        ptr = torch.zeros(edges.num_dst + 1, dtype=torch.int64, device=HOST)
+        torch.cumsum(torch.bincount(target, minlength=edges.num_dst), 0, out=ptr[1:])
+        return ptr, target.argsort(stable=True), source
 
     return edges.once("cpu_full", make)
+
+
+def _positions(layout: GraphLayout, keys: int) -> Tensor:
+    """``[Nk]``, the place of each key in its graph; any number in it is as good to C++."""
+    positions = layout.pos
+    check("pos", positions, (keys,), torch.int64)
+    return positions
+
+
+def _own(numbers: Tensor) -> Tensor:
+    return numbers.to(HOST, torch.int64, memory_format=torch.contiguous_format, copy=True)
+
+
+def _lies_in(numbers: Tensor, size: int) -> bool:
+    if numbers.numel() == 0:
+        return True
+    first, last = numbers.aminmax()
+    return 0 <= int(first) and int(last) < size
 
 
 def _strides(x: Tensor) -> _Strides:
@@ -212,8 +251,19 @@ def _at(tensor: Tensor | None) -> int | None:
 
 
 def _check(code: int) -> None:
-    if code != 0:
+    """Raises what ``enum Code`` of ``csrc/full.h`` means."""
+    if code == 1:
         raise MemoryError("there is no memory left for the scratch space of an attention")
+    if code == 2:
+        raise IndexError(
+            "'TableBias.index' holds a number that is no row of its table: it was changed after "
+            "it was checked (through numpy, '.data' or another process); pass a new tensor"
+        )
+    if code == 3:
+        raise ValueError(
+            "a layout does not fit the tensors: its 'ptr' must begin at 0, never fall and end at "
+            "the number of nodes, and there must be a row of a bias for each pair"
+        )
 
 
 def _declare(library: ctypes.CDLL) -> None:
@@ -228,7 +278,9 @@ def _self_test(library: ctypes.CDLL) -> str | None:
     numbers = ctypes.c_float * 3
     out, stats = numbers(), (ctypes.c_float * 6)()
     ptr = (ctypes.c_int64 * 3)(0, 2, 3)
-    arguments = _Arguments(graphs=2, heads=1, channels=1, threads=1, scale=1.0)
+    arguments = _Arguments(
+        graphs=2, queries=3, keys=3, heads=1, channels=1, threads=1, scale=1.0
+    )
     fields: dict[str, Any] = {
         "query": numbers(*query), "key": numbers(*key), "value": numbers(*value), "out": out,
         "stats": stats, "query_ptr": ptr, "key_ptr": ptr,

@@ -55,7 +55,8 @@ def nearest(kv: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def packed(query_layout: GraphLayout, layout: GraphLayout) -> Packed:
     """The tables of a pair of layouts that have a pair of nodes in common."""
     placement = place(query_layout.sizes, layout.sizes)
-    starts = torch.tensor([placement.row_start, placement.col_start]).to(layout.device)
+    starts = torch.tensor([placement.row_start, placement.col_start], device="cpu")
+    starts = starts.to(layout.device)
     row_start, col_start = starts
     query_row = row_start[query_layout.batch] + query_layout.pos
     key_col = col_start[layout.batch] + layout.pos

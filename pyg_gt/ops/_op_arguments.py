@@ -11,6 +11,11 @@ from ..layout import DeferredLayout, GraphLayout
 from ._checked import resolved
 from .bias import num_pairs
 
+NOT_IN_A_TRACE = (
+    "the numbers of nodes by which it checks edges would be constants in a 'torch.jit.trace'; use "
+    "'torch.export.export', which keeps them open"
+)
+
 # in place of the number of graphs: the queries' layout is the keys'
 SAME = -2
 
@@ -43,6 +48,14 @@ def layouts_of(
     elif query.size(0) != key.size(0):
         raise ValueError(f"there are {query.size(0)} queries, but their layout is the keys'")
     return resolved(query_side, key_side, query.device)
+
+
+def needs_no_node(*tensors: Tensor | None) -> bool:
+    """Whether a ``torch.jit.trace`` need not record who makes gradients, and can be saved."""
+    if not torch._C._is_tracing():
+        return False
+    grad = torch.is_grad_enabled()
+    return not grad or not any(x is not None and x.requires_grad for x in tensors)
 
 
 def distinct(*tensors: Tensor | None) -> list[Any]:

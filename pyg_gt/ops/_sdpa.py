@@ -12,7 +12,7 @@ from ._bucketed_op import BucketedAttention
 from ._buckets import Tile, padded, plan_of
 from ._checked import resolved
 from ._inputs import Inputs
-from ._op_arguments import distinct, layout_arguments
+from ._op_arguments import distinct, layout_arguments, needs_no_node
 from .bias import (
     EdgeBias,
     EdgeMask,
@@ -47,6 +47,7 @@ def forward(inputs: Inputs) -> Tensor:
         # autocast would lower the products that softmax wants in full precision
         with torch.autocast(inputs.query.device.type, enabled=False):
             return _with_score_mods(inputs)
+    wide = torch.float64 if inputs.query.dtype == torch.float64 else torch.float32
     pair_values: Tensor | None = None
     edge_sets: list[Tensor] = []
     edge_values: list[Tensor] = []
@@ -56,15 +57,22 @@ def forward(inputs: Inputs) -> Tensor:
             edge_values.append(bias.values)
             continue
         values = bias.values if isinstance(bias, PairBias) else _table_values(bias)
-        pair_values = values if pair_values is None else pair_values + values
+        pair_values = values if pair_values is None else pair_values.to(wide) + values.to(wide)
     mask = inputs.mask
+    mask_values = None if mask is None else mask.values
     mask_edges = None if mask is None else checked_edges_of(mask).edge_index
     query_batch, query_graphs, batch, graphs = layout_arguments(inputs.query_layout, inputs.layout)
     query, key, value, query_batch, batch, mask_edges, *edge_sets = distinct(
         inputs.query, inputs.key, inputs.value, query_batch, batch, mask_edges, *edge_sets
     )
+    if needs_no_node(query, key, value, pair_values, mask_values, *edge_values):
+        out: Tensor = torch.ops.pyg_gt.bucketed(
+            query, key, value, query_batch, query_graphs, batch, graphs, pair_values, edge_sets,
+            edge_values, mask_edges, mask_values, inputs.seed, inputs.scale, inputs.dropout_p,
+        )[0]  # fmt: skip
+        return out
     return BucketedAttention.apply(  # type: ignore[no-any-return,no-untyped-call]
-        query, key, value, pair_values, None if mask is None else mask.values, inputs.seed,
+        query, key, value, pair_values, mask_values, inputs.seed,
         query_batch, query_graphs, batch, graphs, mask_edges, edge_sets,
         inputs.scale, inputs.dropout_p, *edge_values,
     )  # fmt: skip
@@ -119,7 +127,7 @@ def _padded_nodes(layout: GraphLayout) -> Tensor:
 
     So a function of the scores sees real pairs of one graph only, whatever it cannot stand.
     """
-    width = int(padded(torch.tensor(layout.max_nodes)))
+    width = int(padded(torch.tensor(layout.max_nodes, device="cpu")))
     every = torch.arange(layout.num_nodes, device=layout.device)
     first = every.new_zeros(layout.num_graphs)
     first[layout.batch[layout.pos == 0]] = every[layout.pos == 0]

@@ -14,6 +14,7 @@ from . import _edge_slices
 from ._checked import checked_edges
 from ._edge_slices import Problem
 from ._inputs import Inputs
+from ._op_arguments import NOT_IN_A_TRACE
 from ._philox import keep_edges
 from .bias import EdgeBias, EdgeMask, checked_edges_of
 
@@ -25,6 +26,8 @@ def unsupported(inputs: Inputs) -> str | None:
     mask = inputs.mask
     if mask is None:
         return "it attends along edges and needs an 'EdgeMask'"
+    if torch._C._is_tracing():
+        return NOT_IN_A_TRACE
     edges = checked_edges_of(mask)
     for bias in inputs.biases:
         if not isinstance(bias, (EdgeMask, EdgeBias)):
@@ -40,10 +43,11 @@ def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
     mask = inputs.mask
     assert mask is not None
+    wide = torch.float64 if inputs.query.dtype == torch.float64 else torch.float32
     values: Tensor | None = None
     for bias in inputs.biases:
         if isinstance(bias, (EdgeMask, EdgeBias)) and bias.values is not None:
-            values = bias.values if values is None else values + bias.values
+            values = bias.values if values is None else values.to(wide) + bias.values.to(wide)
     edges = checked_edges_of(mask)
     tensors = inputs.query, inputs.key, inputs.value, values, mask.features
     if isinstance(edges, EdgeLayout) and is_readable(inputs.query) and not inputs.is_transformed:
@@ -69,22 +73,22 @@ class _Sliced(torch.autograd.Function):
     ) -> Tensor:
         """``[Nq, H, C]``."""
         out, lse = _edge_slices.forward(problem, query, key, value, values, features)
-        ctx.save_for_backward(query, key, value, values, features, out, lse)
-        ctx.problem = problem
+        # a layout owns its numbers; the rest goes through autograd, which sees edits
+        ctx.save_for_backward(query, key, value, values, features, out, lse, problem.seed)
+        ctx.problem = problem._replace(seed=None)
         return out.to(query.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each argument of ``forward``."""
-        query, key, value, values, features, out, lse = ctx.saved_tensors
-        problem = ctx.problem
+        query, key, value, values, features, out, lse, seed = ctx.saved_tensors
+        problem = ctx.problem._replace(seed=seed)
         tensors = query, key, value, values, features
         if not torch.is_grad_enabled():
             return *_edge_slices.backward(problem, grad, *tensors, out, lse), None
         # somebody will differentiate this gradient: record it in torch operations
-        again = _at_once(
-            *tensors, problem.edges.edge_index, problem.scale, problem.dropout_p, problem.seed
-        )
+        edge_index = problem.edges.edge_index
+        again = _at_once(*tensors, edge_index, problem.scale, problem.dropout_p, seed)
         wanted = [x for x, need in zip(tensors, ctx.needs_input_grad, strict=False) if need]
         grads = iter(torch.autograd.grad(again, wanted, grad, create_graph=True))
         return *(next(grads) if need else None for need in ctx.needs_input_grad[:5]), None
@@ -103,21 +107,21 @@ def _at_once(
 ) -> Tensor:
     """``[Nq, H, C]`` in torch operations on all edges: for compilers and second derivatives."""
     source, target = edge_index.unbind()
-    key, value = key[source], value[source]  # [E, H, C]
+    dtype = query.dtype
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    # before anything is multiplied: 300 x 300 is infinite in float16
+    key, value = key[source].to(wide), value[source].to(wide)  # [E, H, C]
     if features is not None:
         key, value = key + features, value + features
-    products = query[target] * key
-    wide = torch.float64 if key.dtype == torch.float64 else torch.float32
-    scores = scale * products.sum(-1, dtype=wide)  # [E, H]
+    scores = scale * (query[target].to(wide) * key).sum(-1)  # [E, H]
     if values is not None:
         scores = scores + values
     weights = segment_softmax(scores, target, query.size(0))
     if seed is not None:
         numbers = torch.arange(target.size(0), device=target.device)
         weights = weights * keep_edges(seed, numbers, query.size(1), dropout_p, wide)
-    messages = weights.to(value.dtype).unsqueeze(-1) * value
-    out: Tensor = scatter(messages, target, 0, query.size(0), reduce="sum")
-    return out
+    out: Tensor = scatter(weights.unsqueeze(-1) * value, target, 0, query.size(0), reduce="sum")
+    return out.to(dtype)
 
 
 def segment_softmax(scores: Tensor, index: Tensor, size: int) -> Tensor:

@@ -1,10 +1,13 @@
 """A download puts a whole, checked folder in place, or nothing."""
 
+import errno
 import importlib.util
 import io
 import os
+import re
 import zipfile
 from collections.abc import Callable
+from http.client import IncompleteRead
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
@@ -77,6 +80,10 @@ def test_folder_is_laid_in_place(
 
 
 WHOLE = archive(FILES)
+# The flags of each member, in its own header and in the list of members.
+ENCRYPTED = re.sub(
+    rb"(PK\x03\x04..|PK\x01\x02....).", lambda header: header[1] + b"\x01", WHOLE, flags=re.DOTALL
+)
 BROKEN = WHOLE.replace(FILES["bace/raw/edge.csv.gz"], bytes(500))
 
 
@@ -97,6 +104,8 @@ BROKEN = WHOLE.replace(FILES["bace/raw/edge.csv.gz"], bytes(500))
         (URLError("no route"), -1, ConnectionError, "no route"),
         (HTTPError(URL, 404, "Not Found", None, None), -1, ConnectionError, "404"),  # type: ignore[arg-type]
         (TimeoutError("timed out"), -1, ConnectionError, "timed out"),
+        (IncompleteRead(b"half"), -1, ConnectionError, "IncompleteRead"),
+        (ENCRYPTED, -1, ValueError, "intact zip.*bace/RELEASE_v1.txt.*encrypted"),
     ],
 )
 def test_bad_download_leaves_nothing(
@@ -109,6 +118,20 @@ def test_bad_download_leaves_nothing(
 ) -> None:
     serve(body, announced)
     with pytest.raises(error, match=words):
+        download_folder(URL, "bace", tmp_path / "ogbg_molbace", expected=EXPECTED)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_named(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(WHOLE)
+
+    def no_space(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", no_space)
+    with pytest.raises(OSError, match=r"No space left on device: .*ogbg_molbace"):
         download_folder(URL, "bace", tmp_path / "ogbg_molbace", expected=EXPECTED)
     assert os.listdir(tmp_path) == []
 

@@ -1,5 +1,9 @@
 """The label is the opposite node's colour, and no nearer or coarser view tells it."""
 
+import pickle
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -180,6 +184,71 @@ def test_transforms_and_batches() -> None:
 def test_bad_sizes(sizes: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="two even numbers"):
         LongRange(10, sizes=sizes)
+
+
+WRONG = {
+    "num_graphs": [0, -1, 2, True, 1.5, 10.0, None, "ten", [10], torch.tensor(10.0)],
+    "num_colors": [0, -1, 1, True, 2.5, None, "4", 2**24 + 1, 10**30],
+    "seed": [None, 1.5, True, "0", 2**64, -(2**63) - 1],
+    "sizes": [
+        None,
+        12,
+        "12",
+        (12,),
+        (12, 14, 16),
+        (12.0, 14.0),
+        (True, 4),
+        ("12", "24"),
+        {12, 24},
+    ],
+    "transform": [5, "Constant", Constant],
+    "pre_transform": [5, "Constant", Constant],
+}
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [(argument, value) for argument in WRONG for value in WRONG[argument]]
+)
+def test_wrong_arguments(argument: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=argument) as caught:
+        LongRange(**{"num_graphs": 10, argument: value})
+    assert repr(value) in str(caught.value)
+
+
+def test_numbers_of_numpy() -> None:
+    four = np.int64(4)
+    rings = LongRange(four, [four, four], four, np.int32(3))  # type: ignore[arg-type]
+    assert torch.equal(rings.x, LongRange(4, (4, 4), 4, 3).x)
+
+
+def test_defaults_of_torch_change_nothing() -> None:
+    expected = LongRange(20, pre_transform=AddRandomWalkPE(3))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            got = LongRange(20, pre_transform=AddRandomWalkPE(3))
+            split, graph = got.get_idx_split(), got[3]
+    finally:
+        torch.set_default_dtype(before)
+    for key in ("x", "edge_index", "y", "target_mask"):
+        assert torch.equal(getattr(got, key), getattr(expected, key))
+        assert torch.equal(graph[key], expected[3][key])
+    assert torch.equal(split["train"], torch.arange(16))
+
+
+def test_parts_and_copies_are_as_pyg_says(rings: LongRange) -> None:
+    part = rings[[30, 10, 20]]
+    for some in (part, part.copy(), rings.copy([30, 10, 20]), pickle.loads(pickle.dumps(part))):
+        assert type(some) is LongRange and len(some) == 3 and some.num_classes == 4
+        assert torch.equal(some.y, rings.y[[30, 10, 20]])
+        assert torch.equal(some[1].edge_index, rings[10].edge_index)
+        assert [len(index) for index in some.get_idx_split().values()] == [1, 1, 1]
+    assert torch.equal(rings[:10].y, rings.y[:10])
+    for index in rings[:100].get_idx_split().values():
+        assert len(rings[:100][index]) == len(index)
+    with pytest.raises(ValueError, match="2 graphs have no split"):
+        rings[:2].get_idx_split()
 
 
 @pytest.mark.parametrize("arguments", [{"num_graphs": 2}, {"num_colors": 1}])

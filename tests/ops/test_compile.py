@@ -480,7 +480,8 @@ def test_a_whole_training_step_with_dropout(bias: str) -> None:
         torch.testing.assert_close(*results, rtol=0, atol=1e-6)
 
 
-def test_an_index_is_checked_once_in_eager_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_is_checked_in_each_call_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where numpy may write to it unseen; on an accelerator once for each version."""
     checks = []
     function = _checked._check_table_index
     monkeypatch.setattr(
@@ -490,10 +491,7 @@ def test_an_index_is_checked_once_in_eager_code(monkeypatch: pytest.MonkeyPatch)
     layout = GraphLayout.from_batch(x["batch"])
     for _ in range(10):
         attention(x["query"], x["key"], x["value"], layout, BIASES["table"](x))
-    assert len(checks) == 1
-    x["index"][0] = 1
-    attention(x["query"], x["key"], x["value"], layout, BIASES["table"](x))
-    assert len(checks) == 2
+    assert len(checks) == 10
     x["table"] = x["table"].detach()[:4]
     x["index"][0] = 4
     with pytest.raises(IndexError, match="Found table index 4"):

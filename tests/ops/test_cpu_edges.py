@@ -486,7 +486,7 @@ def test_sanitizers(flags: tuple[str, ...], tmp_path: Path) -> None:
     program = tmp_path / "edges"
     here = Path(__file__).parent / "csrc" / "edges_main.cpp"
     include = Path(_cpu_edges.__file__).parent / "csrc"
-    command = [_native.compiler(), "-std=c++17", "-O1", "-g", "-Wno-psabi", *SANITIZERS, *flags]
+    command = [*_native.compiler(), "-std=c++17", "-O1", "-g", "-Wno-psabi", *SANITIZERS, *flags]
     done = subprocess.run(
         [*command, f"-I{include}", str(here), "-o", str(program)], capture_output=True, text=True
     )

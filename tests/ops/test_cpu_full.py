@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyg_gt import EdgeBias, GraphLayout, PairBias, TableBias, attention
+from pyg_gt import EdgeBias, EdgeLayout, GraphLayout, PairBias, TableBias, attention
 from pyg_gt._native import FLAGS, compiler
 from pyg_gt.ops import AttentionBias, _cpu_full
 from pyg_gt.ops.bias import num_pairs
@@ -323,17 +323,72 @@ def test_a_table_shared_by_many_graphs() -> None:
     assert_is_the_reference(qkv, layout, layout, random_biases(["uint8"], layout, layout, 2))
 
 
-def test_an_index_edited_behind_torchs_back_reads_and_writes_nothing_else() -> None:
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("numbers", [(200, 200), (5, -1), (2**62, -(2**62))])
+@pytest.mark.parametrize("later", [False, True])
+def test_an_index_edited_behind_torchs_back_is_an_error(
+    dtype: str, numbers: tuple[int, int], later: bool
+) -> None:
+    """Whoever remembers what was checked: not one number is read from outside of the table."""
+    info = torch.iinfo(getattr(torch, dtype))
+    if not all(info.min <= x <= info.max for x in numbers):
+        numbers = (info.max, info.max)
     layout = layout_of([5, 30])
     qkv = random_inputs(layout, layout, 2, 8)
-    (bias,) = random_biases(["int64"], layout, layout, 2)
+    (bias,) = random_biases([dtype], layout, layout, 2)
     assert isinstance(bias, TableBias)
-    attention(*qkv, layout, (bias,), backend="cpu")  # checked, and remembered
-    bias.index.numpy()[::3] = 2**62
-    bias.index.numpy()[1::3] = -1
-    out = attention(*qkv, layout, (bias,), backend="cpu")
-    (grad,) = torch.autograd.grad(out.sin().sum(), bias.table)
-    assert bool(out.isfinite().all() and grad.isfinite().all())
+    out = attention(*qkv, layout, (bias,), backend="cpu")  # checked, and remembered
+    bias.index.numpy()[::3] = numbers[0]
+    bias.index.numpy()[1::3] = numbers[1]
+    with pytest.raises(IndexError, match=r"index"):
+        if later:
+            out.sin().sum().backward()
+        else:
+            attention(*qkv, layout, (bias,), backend="cpu")
+    with pytest.raises(IndexError, match=r"index"):
+        attention(*qkv, layout, (bias,), backend="cpu")
+    bias.index.numpy()[:] = 0
+    assert attention(*qkv, layout, (bias,), backend="cpu").isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["ptr", "order", "batch", "sizes", "num_nodes", "num_graphs"])
+def test_a_layout_that_contradicts_itself_reads_nothing_else(name: str) -> None:
+    """The kernel goes by copies of its own, and compares them with the tensors it is given."""
+    batch = torch.tensor([1, 0, 1, 2, 0, 1])
+    right = GraphLayout.from_batch(batch)
+    wrong: dict[str, object] = {
+        "ptr": right.ptr * 1000, "order": right.order + 10**6, "batch": batch * 1000,
+        "sizes": (10**6, 10**6, 10**6), "num_nodes": 10**6, "num_graphs": 10**6,
+    }  # fmt: skip
+    fields = {x: getattr(right, x) for x in (*wrong, "max_nodes")}
+    qkv = random_inputs(right, right, 2, 8)
+    (bias,) = random_biases(["edge"], right, right, 2)
+    assert isinstance(bias, EdgeBias)
+    values = bias.values.detach()
+    edges = EdgeLayout.of(bias.edges, 6)
+    try:
+        layout = GraphLayout(**fields | {name: wrong[name]})  # type: ignore[arg-type]
+        for biases in ((), (EdgeBias(edges, values),)):
+            attention(*qkv, layout, biases, backend="cpu").sum().backward()
+    except (ValueError, IndexError) as error:
+        assert str(error)
+
+
+def test_the_kernel_goes_by_copies_of_its_own() -> None:
+    batch = torch.tensor([1, 0, 1, 2, 0, 1])
+    layout = GraphLayout.from_batch(batch)
+    qkv = random_inputs(layout, layout, 2, 8)
+    (bias,) = random_biases(["edge"], layout, layout, 2)
+    assert isinstance(bias, EdgeBias)
+    edges = EdgeLayout.of(bias.edges, 6)
+    biases = (EdgeBias(edges, bias.values.detach()),)
+    want = attention(*qkv, layout, biases, backend="cpu")
+    assert layout.order is not None
+    for x in (layout.ptr, layout.order, *edges.by_target, edges.edge_index):
+        x.numpy()[:] += 10**6
+    out = attention(*qkv, layout, biases, backend="cpu")
+    assert torch.equal(out, want)
+    out.sum().backward()
 
 
 def test_memory_does_not_grow_with_pairs() -> None:
@@ -358,7 +413,8 @@ MAIN = r"""
 #include <cstdio>
 #include <random>
 
-int main() {
+template <class T>
+static int run() {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     for (int64_t channels : {1, 3, 8, 9, 16, 20, 64})
@@ -379,8 +435,15 @@ int main() {
                 for (float& y : x) y = normal(random);
                 return x;
             };
-            const auto q = floats(queries * heads * channels), k = floats(keys * heads * channels);
-            const auto v = floats(keys * heads * channels), g = floats(queries * heads * channels);
+            const auto rows = [&](int64_t nodes) {
+                std::vector<T> x(nodes * heads * channels);
+                for (T& y : x) {
+                    if constexpr (sizeof(T) == 2) y = to_bf16(normal(random));
+                    else y = normal(random);
+                }
+                return x;
+            };
+            const auto q = rows(queries), k = rows(keys), v = rows(keys), g = rows(queries);
             const auto added = floats(pairs * heads), table = floats(table_rows * heads);
             std::vector<uint8_t> index(pairs);
             for (auto& x : index) x = random() % table_rows;
@@ -403,13 +466,14 @@ int main() {
                 edge_ptr.push_back((int64_t)source.size());
             }
             const auto edge_values = floats((int64_t)source.size() * heads);
-            std::vector<float> out(q.size()), stats(queries * heads * 2), dq(q.size());
-            std::vector<float> dk(k.size()), dv(v.size()), dpairs(added.size());
+            std::vector<T> out(q.size()), dq(q.size()), dk(k.size()), dv(v.size());
+            std::vector<float> stats(queries * heads * 2), dpairs(added.size());
             std::vector<float> dtable(table.size()), dedges(edge_values.size());
             const uint64_t seed = 5;
             const Strides strides{heads * channels, channels};
             Arguments a{};
-            a.graphs = 4, a.heads = heads, a.channels = channels, a.threads = 1 + trial % 2;
+            a.graphs = 4, a.queries = queries, a.keys = keys, a.pair_rows = pairs;
+            a.half = sizeof(T) == 2, a.heads = heads, a.channels = channels, a.threads = 1 + trial % 2;
             a.scale = 0.3, a.dropout_factor = 2, a.dropout_threshold = int64_t(1) << 31;
             a.seed = trial % 2 ? &seed : nullptr;
             a.query_ptr = query_ptr.data(), a.key_ptr = key_ptr.data();
@@ -426,10 +490,30 @@ int main() {
             a.pairs_grad = dpairs.data(), a.table_grad = dtable.data();
             a.edge_values_grad = dedges.data();
             if (full_forward(&a) != 0 || full_backward(&a) != 0) return 1;
-            for (const auto* x : {&out, &dq, &dk, &dv, &dpairs, &dtable, &dedges})
+            for (const auto* x : {&out, &dq, &dk, &dv})
+                for (T y : *x)
+                    if (!(to_float(y) == to_float(y))) return 2;
+            for (const auto* x : {&dpairs, &dtable, &dedges})
                 for (float y : *x)
                     if (!(y == y)) return 2;
+            if (pairs > 0) {
+                index[pairs / 2] = 200;
+                if (full_forward(&a) != NO_SUCH_ROW || full_backward(&a) != NO_SUCH_ROW) return 3;
+            }
+            for (int64_t* size : {&a.queries, &a.keys, &a.pair_rows, &key_ptr[0]}) {
+                ++*size;
+                if (full_forward(&a) != OTHER_SIZES || full_backward(&a) != OTHER_SIZES) return 4;
+                --*size;
+            }
+            query_ptr[3] = query_ptr[2] - 1;
+            if (full_forward(&a) != OTHER_SIZES || full_backward(&a) != OTHER_SIZES) return 4;
         }
+    return 0;
+}
+
+int main() {
+    if (int code = run<float>()) return code;
+    if (int code = run<bf16>()) return code;
     std::puts("done");
 }
 """
@@ -444,7 +528,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     flags = [x for x in FLAGS if x not in ("-shared", "-O3")]
     checks = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     program = tmp_path / "main"
-    command = [compiler(), *flags, *checks, "-fopenmp", "-I", str(folder)]
+    command = [*compiler(), *flags, *checks, "-fopenmp", "-I", str(folder)]
     done = subprocess.run(
         [*command, str(source), "-o", str(program)], capture_output=True, text=True
     )

@@ -102,7 +102,10 @@ def test_what_the_reference_drops_in_both_directions(backend: str, bias: str, ki
         torch.manual_seed(1)
         out = case.attention(name, dropout_p=P)
         results.append([out, *torch.autograd.grad(out.square().sum(), list(case.leaves.values()))])
-    torch.testing.assert_close(*results, rtol=0, atol=tolerance_of(backend))
+    for want, got in zip(*results, strict=True):
+        # gradients of squares reach 20, and a processor with wider vectors adds in another order
+        most = max(1.0, float(want.detach().abs().max()) if want.numel() else 0.0)
+        torch.testing.assert_close(got, want, rtol=0, atol=tolerance_of(backend) * most)
     assert bias == "mask-no-edges" or not torch.allclose(results[0][0], case.attention(backend))
 
 

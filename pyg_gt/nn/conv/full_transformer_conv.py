@@ -169,16 +169,19 @@ def pair_weights(
     query_i: Tensor, key_j: Tensor, pairs: Pairs, index: Tensor, size_i: int | None
 ) -> Tensor:
     """``[L, H]``: softmax over the messages of each node, in plain PyG operations."""
+    dtype = key_j.dtype
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    # before anything is multiplied: 300 x 300 is infinite in float16
+    query_i, key_j = query_i.to(wide), key_j.to(wide)
     if pairs.features is not None:
         key_j = key_j + pairs.features
-    wide = torch.float64 if key_j.dtype == torch.float64 else torch.float32
-    scores = (query_i * key_j).sum(dim=-1, dtype=wide) / math.sqrt(query_i.size(-1)) + pairs.added
+    scores = (query_i * key_j).sum(dim=-1) / math.sqrt(query_i.size(-1)) + pairs.added
     for mod in pairs.mods:
         scores = mod.apply(scores, pairs.graph, pairs.edge_index[1], pairs.edge_index[0])
     if pairs.masked is not None:
         scores = scores + pairs.masked
     weights: Tensor = softmax(scores, index, num_nodes=size_i)
-    return weights.to(key_j.dtype)
+    return weights.to(dtype)
 
 
 def weighted_values(

@@ -219,6 +219,11 @@ class GPSConv(PyGGPSConv, MessagePassing):
                 f"'biases' cannot reach this layer's attention, which runs as a module on a "
                 f"padded batch: {reason}"
             )
+        if torch._C._is_tracing():
+            raise RuntimeError(
+                f"'torch.jit.trace' would keep the sizes of the padded batch as constants, on "
+                f"which this layer's attention runs ({reason}); use 'torch.export.export'"
+            )
         performer = isinstance(self.attn, PerformerAttention)
         if not performer and not torch.compiler.is_compiling():
             warnings.warn(

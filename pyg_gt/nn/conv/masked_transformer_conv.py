@@ -115,6 +115,28 @@ class MaskedTransformerConv(TransformerConv):
         beta = self.lin_beta(torch.cat([out, root, out - root], dim=-1)).sigmoid()
         return beta * root + (1 - beta) * out
 
+    def message(
+        self,
+        query_i: Tensor,
+        key_j: Tensor,
+        value_j: Tensor,
+        edge_attr: Tensor | None,
+        index: Tensor,
+        ptr: Tensor | None,
+        size_i: int | None,
+    ) -> Tensor:
+        """``[E, H, C]``: PyG's, but that half precision is multiplied in float32."""
+        dtype = value_j.dtype
+        if dtype not in (torch.float16, torch.bfloat16):
+            return super().message(query_i, key_j, value_j, edge_attr, index, ptr, size_i)
+        # 300 x 300 is infinite in float16
+        wide = [None if x is None else x.float() for x in (query_i, key_j, value_j, edge_attr)]
+        out: Tensor = super().message(*wide, index, ptr, size_i)
+        if out.is_cuda and torch.is_autocast_enabled("cuda"):
+            return out  # as PyG's there
+        self._alpha = self._alpha.to(dtype)
+        return out.to(dtype)
+
 
 def _edge_attr(edge_index: Any, edge_attr: Tensor | None) -> Tensor | None:
     """A sparse adjacency's values stand in for missing edge features, as in PyG."""

@@ -7,30 +7,32 @@ constexpr float NOTHING = -__builtin_inff();
 // Numbers of heads, repeated up to a whole vector.
 ALWAYS_INLINE int repeated(int padded) { return padded > LANES ? padded : LANES; }
 
-// Behind the last number, up to a whole vector.
-ALWAYS_INLINE void fill_end(float* numbers, int64_t n, int padded, float x) {
+// Multiplies the numbers of the last vector, unless it is whole, and fills what is behind them. A
+// vector at once: single numbers would wait for the last store.
+ALWAYS_INLINE void fill_end(float* numbers, int64_t n, int padded, float factor, float x) {
     const int left = (int)(n * padded % LANES);
     if (left == 0) return;
     vi lane;
     for (int i = 0; i < LANES; i++) lane[i] = i;
     float* end = numbers + n * padded - left;
-    store(end, lane < left ? load(end) : all(x));  // single numbers would wait for the last store
+    store(end, lane < left ? load(end) * factor : all(x));
 }
 ALWAYS_INLINE vf add(vf a, vf b) { return a + b; }
 
 // Products become exponentials of scores, scale * product, and factors [repeated] make weights of
 // them. Where every score is minus infinity the factor is zero.
 ALWAYS_INLINE void softmax(float* products, int64_t n, int padded, float scale, float* factors) {
-    const int64_t count = n * padded;
+    const int64_t count = n * padded, whole = count / LANES * LANES;
     const int step = repeated(padded);
-    fill_end(products, n, padded, NOTHING);
+    fill_end(products, n, padded, scale, NOTHING);  // minus infinity must not meet the scale
     for (int lanes = 0; lanes < step; lanes += LANES) {
         vf top = all(NOTHING), total{};
-        for (int64_t i = lanes; i < count; i += step) {
+        for (int64_t i = lanes; i < whole; i += step) {
             const vf score = load(products + i) * scale;
             store(products + i, score);  // rounded now: the largest minus itself must be zero
             top = max_keeping(top, score);
         }
+        if (whole < count) top = max_keeping(top, load(products + whole));
         top = fold(top, padded, max_keeping);
         top = top == NOTHING ? vf{} : top;
         for (int64_t i = lanes; i < count; i += step) {
@@ -49,7 +51,7 @@ ALWAYS_INLINE void softmax_backward(
 ) {
     const int64_t count = n * padded;
     const int step = repeated(padded);
-    fill_end(gradients, n, padded, 0.f);  // and the exponentials there are zeros
+    fill_end(gradients, n, padded, 1.f, 0.f);  // and the exponentials there are zeros
     for (int lanes = 0; lanes < step; lanes += LANES) {
         const vf factor = load(factors + lanes);
         vf total{};

@@ -247,8 +247,10 @@ bool in_chunks(const Problem& p, const int32_t* ptr, int64_t nodes, Work work) {
     });
 }
 
-// Kept from call to call unless it is large: fresh memory of the system is slow at first.
-thread_local Scratch pairs_of_thread;
+// Gradients and weights of edges, or their targets. Kept from call to call unless it is large: fresh
+// memory of the system is slow at first.
+static_assert(sizeof(float) == sizeof(int32_t), "scratch is counted in numbers of this size");
+thread_local Scratch numbers_of_thread;
 
 }  // namespace
 
@@ -263,30 +265,35 @@ EXPORT int edges_backward(const Call* call) {
     const bool sources = call->dkey.data || call->dvalue.data;
     if (sources) {
         const int padded = Shape((int)call->heads, (int)call->channels).padded;
-        pairs = pairs_of_thread.get((call->edges + 1) * 2 * padded);
+        pairs = numbers_of_thread.get((call->edges + 1) * 2 * padded);
         if (!pairs) return 1;
     }
     const Problem problem(*call, pairs);
     bool done = in_chunks(problem, call->ptr, call->queries, backward_targets);
     if (done && sources) done = in_chunks(problem, call->source_ptr, call->keys, backward_sources);
-    pairs_of_thread.trim();
+    numbers_of_thread.trim();
     return !done;
 }
 
 // Sorts edges by target. Returns the largest number of edges of a target, -1 for a source and -2
-// for a target out of range.
+// for a target out of range, -3 where memory ran out.
 EXPORT int64_t edges_by_target(
-    const int64_t* source_of, const int64_t* target_of, int64_t edges, int64_t sources,
+    const int32_t* source_of, const int32_t* target_of, int64_t edges, int64_t sources,
     int64_t targets, int32_t* ptr, int32_t* source, int32_t* number
 ) {
-    const int64_t most = count_ends(target_of, edges, targets, ptr);
-    if (most < 0) return -2;
+    int32_t* const own = (int32_t*)numbers_of_thread.get(edges + 1);
+    if (!own) return -3;
+    const int64_t most = count_ends(target_of, edges, targets, own, ptr);
     bool inside = true;
-    place_by(target_of, edges, targets, ptr, [&](int64_t e, int64_t slot) {
-        inside &= (uint64_t)source_of[e] < (uint64_t)sources;
-        source[slot] = (int32_t)source_of[e];
-        number[slot] = (int32_t)e;
-    });
+    if (most >= 0)
+        place_by(own, edges, targets, ptr, [&](int64_t e, int64_t slot) {
+            const int64_t node = read_once(source_of + e);
+            inside &= (uint64_t)node < (uint64_t)sources;
+            source[slot] = (int32_t)node;
+            number[slot] = (int32_t)e;
+        });
+    numbers_of_thread.trim();
+    if (most < 0) return -2;
     memset(source + edges, 0, SPARE * sizeof *source);
     memset(number + edges, 0, SPARE * sizeof *number);
     return inside ? most : -1;
@@ -297,7 +304,7 @@ EXPORT int64_t edges_by_source(
     const int32_t* ptr, const int32_t* source_of, int64_t edges, int64_t sources,
     int32_t* source_ptr, int32_t* target, int32_t* slot_of
 ) {
-    const int64_t most = count_ends(source_of, edges, sources, source_ptr);
+    const int64_t most = count_ends(source_of, edges, sources, nullptr, source_ptr);
     if (most < 0) return -1;
     int64_t t = 0;
     place_by(source_of, edges, sources, source_ptr, [&](int64_t slot, int64_t place) {

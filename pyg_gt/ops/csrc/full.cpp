@@ -4,6 +4,11 @@
 // Gimelshein 2018 (https://arxiv.org/abs/1805.02867). The backward pass makes the weights again from
 // the largest score and the sum of exponentials of each query. No sum crosses graphs, and each is
 // taken in an order that depends on the size of its graph alone.
+//
+// The gradient of a score is its weight times (s - d): s is the gradient of the weight, and d the
+// sum of weights times s over the keys, or the product of the output and its gradient. In bfloat16
+// the output was rounded, which shows where s - d is small beside s, in sharp attention: there the
+// tiles of all keys are kept until their sum is known.
 #include "parallel.h"
 #include "tile.h"
 #include <new>
@@ -11,6 +16,12 @@
 
 static constexpr int64_t LONG = 504;  // queries of one task of the forward pass
 static constexpr int FACTORS = KEYS + 4 * LANES;
+static constexpr int64_t TILE = QUERIES * KEYS;
+
+// Tiles of weights that the backward pass keeps.
+static int64_t tiles_of(const Problem& a, int64_t keys) {
+    return a.half && keys > KEYS ? (keys + KEYS - 1) / KEYS : 1;
+}
 
 // One head of a tensor [N, H, C] of either type.
 struct Head {
@@ -19,7 +30,7 @@ struct Head {
     const int64_t* order;
     bool half;
 
-    Head(const Arguments& a, const void* data, Strides strides, const int64_t* order, int head)
+    Head(const Problem& a, const void* data, Strides strides, const int64_t* order, int head)
         : data((void*)data), offset(head * strides.head), row(strides.row), order(order),
           half(a.half) {}
     template <class T>
@@ -52,7 +63,7 @@ struct Head {
 
 ALWAYS_INLINE int64_t node_of(const int64_t* order, int64_t i) { return order ? order[i] : i; }
 
-ALWAYS_INLINE int64_t padded(const Arguments& a, int panel) { return up(a.channels, panel); }
+ALWAYS_INLINE int64_t padded(const Problem& a, int panel) { return up(a.channels, panel); }
 
 // Scores of keys that are not there become minus infinity.
 static void hide_tail(Tile tile, int rows, int keys) {
@@ -68,7 +79,7 @@ static void hide_tail(Tile tile, int rows, int keys) {
 
 template <int P>
 static void forward(
-    const Arguments& a, const PhiloxKeys* keys_of_seed, const Graph& g, int64_t begin, int64_t end,
+    const Problem& a, const PhiloxKeys* keys_of_seed, const Graph& g, int64_t begin, int64_t end,
     float* room
 ) {
     const int channels = (int)a.channels, wide = (int)padded(a, P);
@@ -151,7 +162,7 @@ static void forward(
 
 template <int P>
 static void backward(
-    const Arguments& a, const PhiloxKeys* keys_of_seed, const Graph& g, int h, double* table,
+    const Problem& a, const PhiloxKeys* keys_of_seed, const Graph& g, int h, double* table,
     float* room
 ) {
     const int channels = (int)a.channels, wide = (int)padded(a, P);
@@ -164,9 +175,10 @@ static void backward(
     float* q = v_grad + key_rows * wide;         // [QUERIES, C] in panels of channels
     float* o_grad = q + QUERIES * wide;          // the same
     float* q_grad = o_grad + QUERIES * wide;     // the same
-    Tile weights{q_grad + QUERIES * wide}, slopes{weights.data + QUERIES * KEYS};
-    float* const factors[2] = {
-        slopes.data + QUERIES * KEYS, slopes.data + QUERIES * KEYS + FACTORS};
+    const int64_t tiles = tiles_of(a, keys), apart = tiles * TILE;
+    float* const first_tile = q_grad + QUERIES * wide;
+    Tile kept{first_tile + 2 * apart};  // weights after dropout, of one tile
+    float* const factors[2] = {kept.data + TILE, kept.data + TILE + FACTORS};
     const Strides own{a.heads * a.channels, a.channels};
     const Head query(a, a.query, a.query_strides, a.query_order, h);
     const Head key_head(a, a.key, a.key_strides, a.key_order, h);
@@ -190,35 +202,19 @@ static void backward(
             const int64_t node = node_of(a.query_order, g.query + first + r);
             const float* stats = a.stats + 2 * (node * a.heads + h);
             top[r] = stats[0], inverse[r] = stats[1];
-            delta[r] = out.dot<P>(g.query + first + r, o_grad, QUERIES, r, channels);
+            delta[r] =
+                a.half ? 0.f : out.dot<P>(g.query + first + r, o_grad, QUERIES, r, channels);
         }
-        for (int64_t key = 0; key < keys; key += KEYS) {
-            const int here = (int)(keys - key < KEYS ? keys - key : KEYS);
-            scores<P>(q, k + key * channels, channels, count, here, weights);
-            add_biases(a, g, h, first, count, key, here, weights);
-            hide_tail(weights, count, here);
-            scores<P>(o_grad, v + key * channels, channels, count, here, slopes);
-            for (int r = 0; r < count; r++) {
-                if (a.seed && r % 2 == 0)
-                    dropout_factors(
-                        a, *keys_of_seed, g.query + first + r, g.query + first + r + 1, key, here,
-                        h, factors);
-                const vf shift = all(top[r]), scale = all(inverse[r]), less = all(delta[r]);
-                const int64_t apart = slopes.data - weights.data;
-                if (a.seed)
-                    each_vector(weights, r, here, [&](float* x, int j) {
-                        const vf weight = exp_of(load(x) - shift) * scale;
-                        const vf factor = load(factors[r % 2] + j);
-                        store(x, weight * factor);
-                        store(x + apart, weight * (load(x + apart) * factor - less));
-                    });
-                else
-                    each_vector(weights, r, here, [&](float* x, int) {
-                        const vf weight = exp_of(load(x) - shift) * scale;
-                        store(x, weight);
-                        store(x + apart, weight * (load(x + apart) - less));
-                    });
-            }
+        const auto here_of = [&](int64_t key) {
+            return (int)(keys - key < KEYS ? keys - key : KEYS);
+        };
+        const auto weights_of = [&](int64_t key) {
+            return Tile{first_tile + (a.half ? key / KEYS * TILE : 0)};
+        };
+        // what is made of the gradients of scores, which lie 'apart' from the weights
+        const auto use = [&](int64_t key, Tile weights) {
+            const int here = here_of(key);
+            const Tile slopes{weights.data + apart};
             for (int r = 0; r < count; r++) {
                 const int64_t pair = g.pair + (first + r) * keys + key;
                 if (a.pairs_grad)
@@ -235,9 +231,70 @@ static void backward(
             }
             gather<P>(
                 slopes, k_rows + key * P, key_rows, channels, count, here, q_grad, key > 0);
-            scatter<P>(weights, o_grad, channels, count, here, v_grad + key * P, key_rows);
             scatter<P>(slopes, q, channels, count, here, k_grad + key * P, key_rows);
+        };
+        for (int64_t key = 0; key < keys; key += KEYS) {
+            const int here = here_of(key);
+            const Tile weights = weights_of(key), slopes{weights.data + apart};
+            scores<P>(q, k + key * channels, channels, count, here, weights);
+            add_biases(a, g, h, first, count, key, here, weights);
+            hide_tail(weights, count, here);
+            scores<P>(o_grad, v + key * channels, channels, count, here, slopes);
+            for (int r = 0; r < count; r++) {
+                if (a.seed && r % 2 == 0)
+                    dropout_factors(
+                        a, *keys_of_seed, g.query + first + r, g.query + first + r + 1, key, here,
+                        h, factors);
+                const vf shift = all(top[r]), scale = all(inverse[r]), less = all(delta[r]);
+                const int64_t to_kept = kept.data - weights.data;
+                vf sum{};
+                if (a.half && a.seed)
+                    each_vector(weights, r, here, [&](float* x, int j) {
+                        const vf weight = exp_of(load(x) - shift) * scale;
+                        const vf factor = load(factors[r % 2] + j);
+                        const vf slope = load(x + apart) * factor;
+                        store(x, weight);
+                        store(x + to_kept, weight * factor);
+                        store(x + apart, slope);
+                        sum += weight * slope;
+                    });
+                else if (a.half)
+                    each_vector(weights, r, here, [&](float* x, int) {
+                        const vf weight = exp_of(load(x) - shift) * scale;
+                        store(x, weight);
+                        sum += weight * load(x + apart);
+                    });
+                else if (a.seed)
+                    each_vector(weights, r, here, [&](float* x, int j) {
+                        const vf weight = exp_of(load(x) - shift) * scale;
+                        const vf factor = load(factors[r % 2] + j);
+                        store(x, weight * factor);
+                        store(x + apart, weight * (load(x + apart) * factor - less));
+                    });
+                else
+                    each_vector(weights, r, here, [&](float* x, int) {
+                        const vf weight = exp_of(load(x) - shift) * scale;
+                        store(x, weight);
+                        store(x + apart, weight * (load(x + apart) - less));
+                    });
+                if (a.half) delta[r] += sum_of_lanes(sum);
+            }
+            scatter<P>(
+                a.half && a.seed ? kept : weights, o_grad, channels, count, here,
+                v_grad + key * P, key_rows);
+            if (!a.half) use(key, weights);
         }
+        if (a.half)
+            for (int64_t key = 0; key < keys; key += KEYS) {
+                const Tile weights = weights_of(key);
+                for (int r = 0; r < count; r++) {
+                    const vf less = all(delta[r]);
+                    each_vector(weights, r, here_of(key), [&](float* x, int) {
+                        store(x + apart, load(x) * (load(x + apart) - less));
+                    });
+                }
+                use(key, weights);
+            }
         query_grad.unpack<P>(
             q_grad, QUERIES, g.query + first, count, channels, nullptr, (float)a.scale);
     }
@@ -245,14 +302,23 @@ static void backward(
     value_grad.unpack<P>(v_grad, key_rows, g.key, keys, channels, nullptr, 1.f);
 }
 
-static std::vector<Graph> graphs_of(const Arguments& a) {
+// Thrown where sizes contradict each other: nothing is read by numbers that were not compared.
+struct OtherSizes {};
+
+static std::vector<Graph> graphs_of(const Problem& a) {
     std::vector<Graph> graphs(a.graphs);
+    const auto falls = [](const int64_t* ptr, int64_t b) { return ptr[b + 1] < ptr[b]; };
     int64_t pair = 0;
+    bool fit = a.query_ptr[0] == 0 && a.key_ptr[0] == 0;
+    fit &= a.query_ptr[a.graphs] == a.queries && a.key_ptr[a.graphs] == a.keys;
     for (int64_t b = 0; b < a.graphs; b++) {
         const int64_t query = a.query_ptr[b], key = a.key_ptr[b];
         graphs[b] = {query, key, pair, a.query_ptr[b + 1] - query, a.key_ptr[b + 1] - key};
+        fit &= !falls(a.query_ptr, b) && !falls(a.key_ptr, b);
         pair += graphs[b].queries * graphs[b].keys;
     }
+    if ((a.pairs || a.index) && pair != a.pair_rows) fit = false;
+    if (!fit) throw OtherSizes();
     return graphs;
 }
 
@@ -263,7 +329,7 @@ static int64_t most_keys(const std::vector<Graph>& graphs) {
 }
 
 template <int P>
-static bool all_forward(const Arguments& a) {
+static bool all_forward(const Problem& a) {
     const std::vector<Graph> graphs = graphs_of(a);
     const PhiloxKeys keys_of_seed(a.seed ? *a.seed : 0);
     struct Task {
@@ -286,12 +352,13 @@ static bool all_forward(const Arguments& a) {
 static constexpr int64_t PARTS = 16, PART_NUMBERS = int64_t(1) << 24;
 
 template <int P>
-static bool all_backward(const Arguments& a) {
+static bool all_backward(const Problem& a) {
     const std::vector<Graph> graphs = graphs_of(a);
     const PhiloxKeys keys_of_seed(a.seed ? *a.seed : 0);
     const int64_t wide = padded(a, P);
-    const int64_t room = most_keys(graphs) * (2 * a.channels + 3 * wide) + 3 * QUERIES * wide
-        + 2 * QUERIES * KEYS + 2 * FACTORS;
+    const int64_t most = most_keys(graphs);
+    const int64_t room = most * (2 * a.channels + 3 * wide) + 3 * QUERIES * wide
+        + (2 * tiles_of(a, most) + 1) * TILE + 2 * FACTORS;
     if (!a.table_grad) {
         return parallel(a.threads, a.graphs * a.heads, room, [&](int64_t i, float* scratch) {
             backward<P>(a, &keys_of_seed, graphs[i / a.heads], (int)(i % a.heads), nullptr, scratch);
@@ -321,18 +388,20 @@ static bool all_backward(const Arguments& a) {
 
 constexpr int NARROW = LANES < 16 ? 8 : 16;
 
-static int run(const Arguments& a, bool back) {
+static Code run(const Arguments& arguments, bool back) {
+    const Problem a(arguments);
     try {
         const bool done = a.channels <= NARROW
             ? (back ? all_backward<NARROW>(a) : all_forward<NARROW>(a))
             : (back ? all_backward<16>(a) : all_forward<16>(a));
-        return done ? 0 : 1;
+        return !done ? NO_MEMORY : a.has_no_row() ? NO_SUCH_ROW : DONE;
     } catch (const std::bad_alloc&) {
-        return 1;
+        return NO_MEMORY;
+    } catch (const OtherSizes&) {
+        return OTHER_SIZES;
     }
 }
 
-// Both return 0, or 1 where there is no memory left.
 extern "C" {
 __attribute__((visibility("default"))) int full_forward(const Arguments* a) {
     return run(*a, false);

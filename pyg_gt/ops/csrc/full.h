@@ -7,7 +7,8 @@ struct Strides {
 };
 
 struct Arguments {
-    int64_t graphs, heads, channels, half, threads;  // half: bfloat16 in place of float32
+    int64_t graphs, queries, keys;  // B, Nq, Nk
+    int64_t heads, channels, half, threads;  // half: bfloat16 in place of float32
     double scale, dropout_factor;
     int64_t dropout_threshold;
     const uint64_t* seed;  // null without dropout
@@ -18,6 +19,7 @@ struct Arguments {
     void* out;     // [Nq, H, C]
     float* stats;  // [Nq, H, 2]: the largest score, and one over the sum of exponentials
 
+    int64_t pair_rows;   // P of the following two
     const float* pairs;  // [P, H], or null
     const void* index;   // [P], or null
     int64_t index_bytes, table_rows;
@@ -32,3 +34,6 @@ struct Arguments {
     Strides query_grad_strides, key_grad_strides, value_grad_strides;
     float *pairs_grad, *table_grad, *edge_values_grad;  // null where not wanted
 };
+
+// What the functions return.
+enum Code { DONE, NO_MEMORY, NO_SUCH_ROW, OTHER_SIZES };

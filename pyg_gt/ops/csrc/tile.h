@@ -9,6 +9,16 @@ constexpr int QUERIES = 36;  // rows of a tile
 constexpr int KEYS = 256;    // and its columns: a tile of 36 KiB
 constexpr float INF = INFINITY;
 
+// What the caller hands over, and whether a row was asked for that the table does not have.
+struct Problem : Arguments {
+    explicit Problem(const Arguments& a) : Arguments(a) {}
+    void found_no_row() const { __atomic_store_n(&no_row, true, __ATOMIC_RELAXED); }
+    bool has_no_row() const { return __atomic_load_n(&no_row, __ATOMIC_RELAXED); }
+
+  private:
+    mutable bool no_row = false;
+};
+
 // Where one graph lies.
 struct Graph {
     int64_t query, key, pair;  // its first query, key and pair
@@ -58,16 +68,20 @@ static void scatter(
         columns_product<P / LANES>(tile.data, QUERIES * WIDTH, b, P, rows, to, P, keys);
 }
 
-// An index that is out of range by now, edited behind torch's back, is passed over.
+// The index is the caller's memory, which others may write to: each number is read once, and one
+// that is out of range by now is no address.
 template <class I, class F>
-ALWAYS_INLINE void each_index(const Arguments& a, int64_t first, int count, F&& use) {
-    const I* at = (const I*)a.index + first;
-    for (int j = 0; j < count; j++)
-        if ((uint64_t)at[j] < (uint64_t)a.table_rows) use(j, (int64_t)at[j]);
+ALWAYS_INLINE void each_index(const Problem& a, int64_t first, int count, F&& use) {
+    const volatile I* at = (const volatile I*)a.index + first;
+    for (int j = 0; j < count; j++) {
+        const int64_t row = at[j];
+        if ((uint64_t)row < (uint64_t)a.table_rows) use(j, row);
+        else a.found_no_row();
+    }
 }
 
 template <class F>
-static void each_table_row(const Arguments& a, int64_t first, int count, F&& use) {
+static void each_table_row(const Problem& a, int64_t first, int count, F&& use) {
     switch (a.index_bytes) {
         case 1: return each_index<uint8_t>(a, first, count, use);
         case 2: return each_index<int16_t>(a, first, count, use);
@@ -79,7 +93,7 @@ static void each_table_row(const Arguments& a, int64_t first, int count, F&& use
 // Calls use(number of the edge, column) for the edges of a query that end inside the tile.
 template <class F>
 static void each_edge(
-    const Arguments& a, const Graph& g, int64_t query, int64_t first, int keys, F&& use
+    const Problem& a, const Graph& g, int64_t query, int64_t first, int keys, F&& use
 ) {
     const int64_t node = a.query_order ? a.query_order[g.query + query] : g.query + query;
     for (int64_t slot = a.edge_ptr[node]; slot < a.edge_ptr[node + 1]; slot++) {
@@ -92,7 +106,7 @@ static void each_edge(
 // Adds what the biases say to the scores of 'rows' queries from 'query' on and 'keys' keys from
 // 'key' on, both counted in their graph.
 static void add_biases(
-    const Arguments& a, const Graph& g, int head, int64_t query, int rows, int64_t key, int keys,
+    const Problem& a, const Graph& g, int head, int64_t query, int rows, int64_t key, int keys,
     Tile to
 ) {
     const int64_t heads = a.heads;
@@ -122,7 +136,7 @@ static void add_biases(
 // 'dropout_factor', for 'keys' keys from 'key' on (a multiple of 4). Each of 'to' has room for
 // 4 * LANES more.
 static void dropout_factors(
-    const Arguments& a, const PhiloxKeys& seed, int64_t row, int64_t other, int64_t key, int keys,
+    const Problem& a, const PhiloxKeys& seed, int64_t row, int64_t other, int64_t key, int keys,
     int head, float* const to[2]
 ) {
     vu lane;

@@ -36,7 +36,7 @@ static void run(
     int queries, int keys, int edges, int H, int C, bool extras, double p, int threads
 ) {
     if (queries == 0 || keys == 0) edges = 0;
-    std::vector<int64_t> from(edges), to(edges);
+    std::vector<int32_t> from(edges), to(edges);
     for (int e = 0; e < edges; e++) from[e] = below(keys), to[e] = below(queries);
     const int room = edges + edges_spare();
     std::vector<int32_t> ptr(queries + 1), source(room), number(room);
