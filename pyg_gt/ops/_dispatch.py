@@ -147,10 +147,10 @@ def _run(call: _triton_known.Call) -> Tensor:
     check_backend(backend)
     replays = False
     if not torch.compiler.is_compiling():
-        if torch._C._get_tracing_state() is not None:
+        if torch._C._is_tracing() and torch.onnx.is_in_onnx_export():
             raise NotImplementedError(
-                "attention cannot be traced by 'torch.jit.trace', which sees nothing of compiled "
-                "code; use 'torch.export', 'torch.compile' or 'torch.onnx.export(dynamo=True)'"
+                "attention cannot be exported through a trace of TorchScript, which records ops "
+                "that ONNX does not know; call 'torch.onnx.export' with 'dynamo=True'"
             )
         replays = _triton_replay.replays()
     if replays and type(biases) in (tuple, list):

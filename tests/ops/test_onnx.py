@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -244,13 +245,22 @@ def test_the_file_that_is_written(name: str) -> None:
         torch.testing.assert_close(torch.from_numpy(out), layer(*args), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+class Along(torch.nn.Module):
+    def __init__(self, backend: str, masked: bool) -> None:
+        super().__init__()
+        self.backend, self.masked = backend, masked
+
+    def forward(self, qkv: Tensor, batch: Tensor, edges: Tensor) -> Tensor:
+        biases = (EdgeMask(edges),) if self.masked else ()
+        return qkv_attention(qkv, batch, biases, backend=self.backend)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("backend", ["auto", "sdpa", "reference"])
-def test_traces_of_torchscript_are_refused(backend: str) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_export_by_a_trace_is_refused(backend: str, masked: bool) -> None:
     x = batch_of([5, 3], "sorted", 1)
-    for biases in ((), (EdgeMask(x["edges"]),)):
-        call = lambda qkv, b=biases: qkv_attention(qkv, x["batch"], b, backend=backend)  # noqa: E731
-        with pytest.raises(
-            NotImplementedError, match=r"torch.jit.trace.*onnx.export\(dynamo=True"
-        ):
-            torch.jit.trace(call, (x["qkv"],), check_trace=False)
+    model, file = Along(backend, masked), io.BytesIO()
+    with pytest.raises(NotImplementedError, match="'torch.onnx.export' with 'dynamo=True'"):
+        torch.onnx.export(model, (x["qkv"], x["batch"], x["edges"]), file, dynamo=False)
