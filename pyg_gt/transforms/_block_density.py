@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ._arguments import is_whole
+
 
 class BlockDensity(NamedTuple):
     """What attention in square blocks of pairs visits for an edge set.
@@ -49,9 +51,11 @@ def block_density(edge_index: Tensor, num_nodes: int, block_size: int = 128) -> 
             "it with .long()"
         )
     for name, value, least in (("num_nodes", num_nodes, 0), ("block_size", block_size, 1)):
+        if not is_whole(value):
+            raise ValueError(f"block_density got {name}={value!r}; expected a whole number")
         if value < least:
             raise ValueError(f"block_density got {name}={value}; expected at least {least}")
-    N, size = num_nodes, block_size
+    N, size = int(num_nodes), int(block_size)
     edges = edge_index.detach().as_subclass(Tensor).long()
     if edges.numel() and not (0 <= int(edges.min()) and int(edges.max()) < N):
         raise IndexError(

@@ -34,6 +34,8 @@ class AddDegree(GraphEncoding):
         IndexError: if ``edge_index`` holds a node that is not there.
     """
 
+    reads_weights = False
+
     def __init__(self, attr_name: str | None = "degree") -> None:
         self.attr_name = check_attr_name(self, attr_name)
 

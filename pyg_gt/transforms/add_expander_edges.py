@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_count, check_edge_index_name
+from ._arguments import check_count, check_edge_index_name, check_memory
 from ._attributes import Attribute
 from ._encoding import GraphEncoding
 from ._expanders import expander_edges
@@ -58,6 +58,8 @@ class AddExpanderEdges(GraphEncoding):
     #: How far the eigenvalue may be above ``2 sqrt(degree - 1)``.
     SLACK: float = 0.1
 
+    reads_weights = False
+
     def __init__(
         self,
         degree: int,
@@ -66,7 +68,7 @@ class AddExpanderEdges(GraphEncoding):
         seed: int = 0,
         max_tries: int = 100,
     ) -> None:
-        self.degree = check_count(self, "degree", degree, least=3)
+        self.degree = check_count(self, "degree", degree, least=3, most=2**31 - 1)
         self.attr_name = check_edge_index_name(self, attr_name)
         self.seed = check_count(self, "seed", seed, least=0)
         self.max_tries = check_count(self, "max_tries", max_tries)
@@ -74,6 +76,9 @@ class AddExpanderEdges(GraphEncoding):
     def encode(self, graphs: Graphs) -> list[Attribute]:
         """See :class:`AddExpanderEdges`."""
         size = np.diff(graphs.ptr)
+        neighbours = np.minimum(self.degree, np.maximum(size - 1, 0))
+        # each edge both ways, its two ends, and as much again while it is sorted
+        check_memory(self, "degree", self.degree, 32 * int((neighbours * size).sum()))
         bound = 2 * math.sqrt(self.degree - 1) + self.SLACK
         source, target, norm = expander_edges(
             size, self.degree, keys_of(graphs, self.seed), bound, self.max_tries

@@ -10,7 +10,6 @@ from ._attributes import Attribute
 from ._encoding import GraphEncoding
 from ._graphs import Graphs
 from ._near_pairs import near_pairs
-from ._pairs import check_edges_stay
 
 
 @functional_transform("pyg_gt_add_k_hop_edges")
@@ -46,13 +45,10 @@ class AddKHopEdges(GraphEncoding):
         IndexError: if ``edge_index`` holds a node that is not there.
     """
 
+    reads_weights = False
+
     def __init__(self, k: int, attr_name: str = "k_hop_edge_index") -> None:
-        self.k = check_count(self, "k", k)
-        if k > 254:
-            raise ValueError(
-                f"{type(self).__name__} got k={k}; expected at most 254, since distances are "
-                "stored as uint8"
-            )
+        self.k = check_count(self, "k", k, most=254, why=", since distances are stored as uint8")
         self.attr_name = check_edge_index_name(self, attr_name)
         check_attr_name(self, self._distance_name)
 
@@ -62,7 +58,6 @@ class AddKHopEdges(GraphEncoding):
 
     def encode(self, graphs: Graphs) -> list[Attribute]:
         """See :class:`AddKHopEdges`."""
-        check_edges_stay(self, graphs)
         edge_index, distance = near_pairs(graphs, self.k)
         ptr = np.searchsorted(edge_index[0], graphs.ptr)
         return [
