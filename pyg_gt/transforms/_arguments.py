@@ -43,6 +43,11 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+def is_real(value: Any) -> bool:
+    """Whether ``value`` is a number; True is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_columns(owner: object, name: str, value: Any) -> int:
     """``value``, if an encoding can have so many columns; else ``ValueError``."""
     return check_count(
@@ -59,8 +64,7 @@ def check_flag(owner: object, name: str, value: Any) -> bool:
 
 def check_real(owner: object, name: str, value: Any, least: float = 0.0) -> float:
     """``value`` as a float, if it is finite and at least ``least``; else ``ValueError``."""
-    is_real = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_real or not least <= float(value) < math.inf:
+    if not is_real(value) or not least <= value < math.inf:
         raise ValueError(
             f"{_called(owner)} got {name}={value!r}; expected a finite number of at least {least}"
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import Normalization, check_attr_name, check_normalization
+from ._arguments import Normalization, check_attr_name, check_normalization, is_real
 from ._attributes import Attribute
 from ._encoding import GraphEncoding
 from ._graphs import Graphs
@@ -95,9 +94,7 @@ def _check_times(times: Any) -> tuple[float, ...]:
     if isinstance(times, Iterable) and not isinstance(times, (str, bytes, Mapping, Set)):
         listed = times.tolist() if isinstance(times, (np.ndarray, Tensor)) else times
         found = tuple(listed) if isinstance(listed, Iterable) else ()
-    if not found or not all(
-        isinstance(t, Real) and not isinstance(t, bool) and 0 < float(t) <= largest for t in found
-    ):
+    if not found or not all(is_real(t) and 0 < t <= largest for t in found):
         raise ValueError(
             f"AddHeatKernelSE got times={times!r}; expected a sequence of positive finite "
             "numbers, one a column"
