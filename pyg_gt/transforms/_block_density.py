@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ._arguments import is_whole
+from ._graphs import check_has_values, is_whole_type
 
 
 class BlockDensity(NamedTuple):
@@ -42,10 +44,12 @@ def block_density(edge_index: Tensor, num_nodes: int, block_size: int = 128) -> 
         ValueError: if an argument is not as said.
         IndexError: if ``edge_index`` holds a node that is not in ``[0, N)``.
     """
-    if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or edge_index.size(0) != 2:
+    is_dense = isinstance(edge_index, Tensor) and edge_index.layout == torch.strided
+    if not is_dense or edge_index.dim() != 2 or edge_index.size(0) != 2:
         shape = [*edge_index.shape] if isinstance(edge_index, Tensor) else type(edge_index)
         raise ValueError(f"block_density expected edge_index as a tensor [2, E], got {shape}")
-    if edge_index.is_floating_point() or edge_index.is_complex():
+    check_has_values("edge_index", edge_index)
+    if not is_whole_type(edge_index):
         raise ValueError(
             f"block_density expected edge_index of whole numbers, got {edge_index.dtype}; convert "
             "it with .long()"

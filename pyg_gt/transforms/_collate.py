@@ -31,7 +31,8 @@ class EncodeAndCollate:
         exclude_keys: likewise.
 
     Raises:
-        ValueError: if ``transform`` is something else.
+        ValueError: if an argument is something else. What is wrong with a graph is said with its
+            number in the list.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class EncodeAndCollate:
 
     def __call__(self, datas: Sequence[Data]) -> Batch:
         """``datas`` as one `Batch`, with their encodings."""
+        if not len(datas):
+            raise ValueError("expected at least one graph to make a batch of, got none")
         encoded = attach(datas, encode(datas, self.encodings)[1])
         # PyG makes batch and ptr of graphs in memory on the default device
         with torch.device("cpu"):

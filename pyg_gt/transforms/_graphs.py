@@ -14,10 +14,14 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
+from ._arguments import check_memory
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Made = TypeVar("Made")
 
+# Nodes of which the memory is asked for before it is taken.
+_LARGE = 2**24
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -109,6 +113,8 @@ def size_of(data: Any) -> int:
         raise ValueError(
             f"expected data.num_nodes as a whole number of at least 0, got {num_nodes!r}"
         )
+    if size > _LARGE:  # perhaps one huge number in edge_index, from which PyG takes it
+        check_memory("data", "num_nodes", size, 8 * size)
     return size
 
 
@@ -312,7 +318,7 @@ def _whole_numbers(name: str, value: Any) -> Ints:
             f"expected data.{name} as a vector of whole numbers, got {value.dtype}; convert it "
             "with .long()"
         )
-    _check_has_values(name, value)
+    check_has_values(name, value)
     found: Ints = value.detach().to("cpu", torch.int64, copy=True).numpy()
     return found
 
@@ -386,16 +392,22 @@ def _edge_index(data: Any) -> Tensor:
         )
     if edge_index.dim() != 2 or edge_index.size(0) != 2:
         raise ValueError(f"expected data.edge_index of shape [2, E], got {[*edge_index.shape]}")
-    if edge_index.is_floating_point() or edge_index.is_complex():
+    if not is_whole_type(edge_index):
         raise ValueError(
             f"expected data.edge_index of whole numbers, got {edge_index.dtype}; "
             "convert it with .long()"
         )
-    _check_has_values("edge_index", edge_index)
+    check_has_values("edge_index", edge_index)
     return edge_index
 
 
-def _check_has_values(name: str, tensor: Tensor) -> None:
+def is_whole_type(tensor: Tensor) -> bool:
+    """Whether it holds whole numbers; bool is a mask."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def check_has_values(name: str, tensor: Tensor) -> None:
+    """Raises ``ValueError`` if ``data.{name}`` is on a device without memory."""
     if tensor.is_meta:
         raise ValueError(
             f"data.{name} lies on the device 'meta', where tensors have a shape and no values; "
@@ -413,7 +425,7 @@ def _edge_weight(edge_weight: Any, num_edges: int, reads_weights: bool) -> Float
             f"expected data.edge_weight of shape [{num_edges}], one number an edge, got "
             f"{[*edge_weight.shape]}; edge features of more than one number belong in edge_attr"
         )
-    _check_has_values("edge_weight", edge_weight)
+    check_has_values("edge_weight", edge_weight)
     weight: Floats = edge_weight.detach().to("cpu", torch.float64, copy=True).reshape(-1).numpy()
     if not reads_weights:
         if np.isnan(weight).any():

@@ -102,7 +102,8 @@ class PrecomputedDataset(Dataset):
             for one_attribute in zip(*opened, strict=True)
         ]
         copied = copy.copy(self)
-        copied.dataset = self.dataset.copy(indices) if indices else chosen._source()
+        with _slices_on_host():
+            copied.dataset = self.dataset.copy(indices) if indices else chosen._source()
         copied._indices = None
         copied._starts, copied._shards = ([0], [columns]) if indices else ([], [])
         return copied
@@ -157,7 +158,9 @@ class PrecomputedDataset(Dataset):
         return (self.get(idx) for idx in self.indices())
 
     def _collated(self) -> Any:
-        return InMemoryDataset.collate(list(self._read()))
+        graphs = list(self._read())
+        with _slices_on_host():
+            return InMemoryDataset.collate(graphs)
 
     def _encodes(self, name: str) -> bool:
         names = {column.name for column in self._shards[0]} if len(self._shards) else set()
@@ -170,8 +173,13 @@ class PrecomputedDataset(Dataset):
             return getattr(self._source(), name)
         graphs = list(self._read())
         others = sorted({key for graph in graphs for key in graph.keys()} - {name})
-        with torch.device("cpu"):
+        with _slices_on_host():
             return Batch.from_data_list(graphs, exclude_keys=others)[name]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._source()!r}, {list(self.encodings)})"
+
+
+def _slices_on_host() -> torch.device:
+    """PyG makes slices and ``batch`` of graphs in memory on the default device."""
+    return torch.device("cpu")

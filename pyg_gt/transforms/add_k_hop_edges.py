@@ -29,11 +29,14 @@ class AddKHopEdges(GraphEncoding):
 
     Paths follow the edges from ``edge_index[0]`` to ``edge_index[1]``, so on a directed graph a
     pair may be there without its reverse. Each pair is there once, whether edges are repeated or
-    not. Weights do not matter, but an edge of weight zero is none.
+    not. Weights do not matter, nor their signs, but an edge of weight zero is none.
 
     Time and memory grow with ``E_k``: with the number of nodes where degrees are bounded, but with
     the square of a node's degree from ``k = 2`` on. A graph in a `Batch` gets what it gets alone.
     (A `Batch` gives back in ``to_data_list`` only what was on its graphs when it was made.)
+
+    PyG's `NeighborLoader` renumbers ``edge_index`` and not these edges: give this transform to the
+    loader instead (``docs/encodings.md``).
 
     Args:
         k: most edges of a path, at most 254.

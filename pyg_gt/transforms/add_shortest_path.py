@@ -26,7 +26,8 @@ class AddShortestPathDistance(GraphEncoding):
     shortest path from ``i`` to ``j`` where it is at most ``max_distance``, and
     ``max_distance + 1`` for all other pairs, those without a path among them. Paths follow the
     edges from ``edge_index[0]`` to ``edge_index[1]``, so on a directed graph a pair and its
-    reverse may differ. Edges are counted, not their weights; but an edge of weight zero is none.
+    reverse may differ. Edges are counted, not their weights, which may have any sign; but an edge
+    of weight zero is none.
 
     **Paths.** With ``path_length``, also ``{attr_name}_edges [P, path_length]``, int32: the first
     edges of one shortest path from ``i`` to ``j`` in their order, each by its place among the
@@ -42,7 +43,7 @@ class AddShortestPathDistance(GraphEncoding):
     Args:
         max_distance: the longest distance told from longer ones, at most 254.
         attr_name: where to store the distances, a name that begins with ``pair_``.
-        path_length: number of columns for the edges of paths; None for distances alone.
+        path_length: number of columns for the edges of paths, at most 2^20; None for distances alone.
 
     Raises:
         ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;

@@ -24,6 +24,7 @@ from pyg_gt.transforms import (
     AddShortestPathDistance,
     EncodeAndCollate,
     ReorderNodes,
+    block_density,
     precompute,
 )
 from pyg_gt.transforms._encoding import GraphEncoding
@@ -297,6 +298,28 @@ def test_nodes_that_are_none() -> None:
         assert AddDegree()(Data(num_nodes=good)).degree.tolist() == [[0, 0], [0, 0]]
 
 
+@pytest.mark.parametrize("huge", [10**12, 2**62, 10**30])
+def test_more_nodes_than_memory_holds(huge: int) -> None:
+    stated = Data(edge_index=torch.tensor([[0], [1]]), num_nodes=huge)
+    with pytest.raises(ValueError, match=f"num_nodes={huge}, which takes"):
+        AddDegree()(stated)
+    with pytest.raises(ValueError, match=f"graph 0: .*num_nodes={huge}, which takes"):
+        precompute([stated], AddDegree(), progress=False)
+    if huge < 2**63:
+        inferred = Data(edge_index=torch.tensor([[0], [huge]]))
+        with pytest.warns(UserWarning, match="infer"):
+            with pytest.raises(ValueError, match=f"num_nodes={huge + 1}, which takes"):
+                AddDegree()(inferred)
+
+
+@pytest.mark.parametrize("edges", [torch.ones(2, 3).bool(), torch.ones(2, 3).cfloat()])
+def test_edges_that_are_no_numbers(edges: Tensor) -> None:
+    with pytest.raises(ValueError, match="whole numbers, got torch"):
+        AddDegree()(Data(edge_index=edges, num_nodes=3))
+    with pytest.raises(ValueError, match="whole numbers, got torch"):
+        block_density(edges, 3)
+
+
 # Weights.
 
 
@@ -466,6 +489,8 @@ def test_a_graph_without_values_is_refused() -> None:
     meta = torch.empty(2, 3, dtype=torch.long, device="meta")
     with pytest.raises(ValueError, match="data.edge_index lies on the device 'meta'"):
         AddDegree()(Data(edge_index=meta, num_nodes=3))
+    with pytest.raises(ValueError, match="data.edge_index lies on the device 'meta'"):
+        block_density(meta, 3)
     edges = torch.tensor([[0, 1, 2], [1, 2, 0]])
     for encoding in (AddDegree(), AddRandomWalkPE(3)):
         with pytest.raises(ValueError, match="data.edge_weight lies on the device 'meta'"):

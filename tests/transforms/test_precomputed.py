@@ -205,6 +205,18 @@ def test_classes_of_what_a_transform_makes(made: PrecomputedDataset) -> None:
     assert made.num_classes == 7
 
 
+def test_the_default_device_changes_nothing(made: PrecomputedDataset) -> None:
+    expected = oracle()[3:9]
+    with torch.device("meta"):
+        part = made[3:9]
+        graphs = list(part)
+        copied, data, walks = part.copy(), part.data, part.random_walk_pe
+    assert_all_same(graphs, expected)
+    assert_all_same(copied, expected)
+    torch.testing.assert_close(data.random_walk_pe, expected.random_walk_pe)
+    torch.testing.assert_close(walks, expected.random_walk_pe)
+
+
 def test_of_a_dataset_that_does_not_lie_in_memory() -> None:
     rings = list(LongRange(9, (6, 12)))
     made = precompute(Lazy(rings), AddDegree(), progress=False)
