@@ -22,9 +22,9 @@ class AddExpanderEdges(GraphEncoding):
 
     From `"Exphormer: Sparse Transformers for Graphs" <https://arxiv.org/abs/2303.06147>`_, for
     attention along a few edges a node that yet reaches all nodes in about ``log N`` steps. Stored
-    as ``{attr_name} [2, E']``, each edge both ways, graph by graph sorted by source and target. PyG
-    renumbers the nodes in it when it batches graphs (its `NeighborLoader` does not: give this
-    transform to the loader instead).
+    as ``{attr_name} [2, E']``, each edge both ways, sorted by source and target. PyG renumbers the
+    nodes in it when it batches graphs (its `NeighborLoader` does not: give this transform to the
+    loader instead).
 
     Every node of a graph of ``n`` nodes has ``degree`` neighbours. Every simple graph of that kind
     can be drawn, and if ``n`` is large, all are nearly equally likely. If ``n`` and ``degree`` are
@@ -42,9 +42,8 @@ class AddExpanderEdges(GraphEncoding):
 
     **Randomness.** The draw depends on ``seed`` and on the graph itself, that is on its number of
     nodes and its edges in any order, and on nothing else (not on weights, but an edge of weight
-    zero is none). So a graph gets the same expander alone,
-    in a `Batch` and in any process. (A `Batch` gives back in ``to_data_list`` only what was on its
-    graphs when it was made.)
+    zero is none). So a graph gets the same expander alone, in a `Batch` and in any process. (A
+    `Batch` gives back in ``to_data_list`` only what was on its graphs when it was made.)
 
     Args:
         degree: number of neighbours, at least 3: less is no expander.

@@ -43,7 +43,8 @@ class AddShortestPathDistance(GraphEncoding):
     Args:
         max_distance: the longest distance told from longer ones, at most 254.
         attr_name: where to store the distances, a name that begins with ``pair_``.
-        path_length: number of columns for the edges of paths, at most 2^20; None for distances alone.
+        path_length: number of columns for the edges of paths, at most 2^20; None for distances
+            alone.
 
     Raises:
         ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
