@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex, Index
 from torch_geometric.data import Batch, Data
 from torch_geometric.utils import from_networkx, subgraph
 
@@ -142,6 +143,15 @@ def test_a_batch_by_ptr_alone(encoding: GraphEncoding) -> None:
     parts = alone(data, encoding)
     del data.batch
     data.ptr = Batch.from_data_list(some_graphs()).ptr
+    assert_joined(encoding(data), parts)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=name_of)
+def test_a_batch_of_pygs_own_tensors(encoding: GraphEncoding) -> None:
+    data = by_hand(some_graphs(), orders(25)["any"])
+    parts = alone(data, encoding)
+    data.edge_index = EdgeIndex(data.edge_index, sparse_size=(25, 25))
+    data.batch = Index(data.batch, dim_size=5)
     assert_joined(encoding(data), parts)
 
 

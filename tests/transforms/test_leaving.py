@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -142,3 +143,17 @@ def test_a_worker_that_starts_when_its_parent_is_gone() -> None:
 def test_workers_stay_as_long_as_their_parent() -> None:
     found = precompute(some_graphs(6000), Long(0.01), num_workers=2, progress=False)
     assert len(found) == 6000 and "ones_19" in found[-1]
+
+
+def test_workers_of_a_thread() -> None:
+    """For the kernel the parent is the thread that forked, which waits for them."""
+    found: list[int] = []
+
+    def run() -> None:
+        out = precompute(some_graphs(6000), Long(0.01), num_workers=2, progress=False)
+        found.append(len(out))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [6000]
