@@ -145,14 +145,7 @@ def check_backend(backend: object) -> None:
 def _run(call: _triton_known.Call) -> Tensor:
     biases, backend = call.biases, call.backend
     check_backend(backend)
-    replays = False
-    if not torch.compiler.is_compiling():
-        if torch._C._get_tracing_state() is not None:
-            raise NotImplementedError(
-                "attention cannot be traced by 'torch.jit.trace', which sees nothing of compiled "
-                "code; use 'torch.export', 'torch.compile' or 'torch.onnx.export(dynamo=True)'"
-            )
-        replays = _triton_replay.replays()
+    replays = not torch.compiler.is_compiling() and _triton_replay.replays()
     if replays and type(biases) in (tuple, list):
         out = _triton.as_before(call)
         if out is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -222,35 +224,37 @@ def test_decomposed_programs_keep_what_they_compute(name: str) -> None:
         torch.testing.assert_close(program.module()(*args), layer(*args), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("exports_onnx")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_file_that_is_written(name: str) -> None:
-    pytest.importorskip("onnxscript")
-    reference = pytest.importorskip("onnx.reference")
-    import warnings
-
+def test_traces_for_the_older_export(name: str) -> None:
     layer = Layer(name).eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, arguments([5, 3, 7], "sorted", 1), check_trace=False)
+        assert "pyg_gt::" not in str(traced.inlined_graph)
+        args = arguments([2, 9, 1, 4], "unsorted", 2)
+        torch.testing.assert_close(traced(*args), layer(*args), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_file_that_is_written(name: str, dynamo: bool) -> None:
+    onnx = pytest.importorskip("onnx")
+    reference = pytest.importorskip("onnx.reference")
+    pytest.importorskip("onnxscript")
+    layer, names = Layer(name).eval(), ["x", "edge_index", "edge_attr", "batch"]
+    first, second = arguments([5, 3, 7], "sorted", 1), arguments([2, 9, 1, 4], "unsorted", 2)
+    if dynamo:
+        more: dict[str, Any] = {"dynamic_shapes": layer_shapes()}
+    else:
+        axes = {"x": {0: "n"}, "edge_index": {1: "e"}, "edge_attr": {0: "e"}, "batch": {0: "n"}}
+        more = {"dynamic_axes": axes, "opset_version": 18, "input_names": names}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.onnx itself
-        made = torch.onnx.export(
-            layer, arguments([5, 3, 7], "sorted", 1), dynamic_shapes=layer_shapes(), dynamo=True,
-            verbose=False,
-        )  # fmt: skip
-        model = made.model_proto
-        args = arguments([2, 9, 1, 4], "unsorted", 2)
-        names = ("x", "edge_index", "edge_attr", "batch")
-        given = {n: a.numpy() for n, a in zip(names, args, strict=True)}
+        file = BytesIO()
+        torch.onnx.export(layer, first, file, dynamo=dynamo, verbose=False, **more)
+        model = onnx.load_from_string(file.getvalue())
+        given = {n: a.numpy() for n, a in zip(names, second, strict=True)}
         given = {node.name: given[node.name] for node in model.graph.input}
         (out,) = reference.ReferenceEvaluator(model).run(None, given)
-        torch.testing.assert_close(torch.from_numpy(out), layer(*args), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("backend", ["auto", "sdpa", "reference"])
-def test_traces_of_torchscript_are_refused(backend: str) -> None:
-    x = batch_of([5, 3], "sorted", 1)
-    for biases in ((), (EdgeMask(x["edges"]),)):
-        call = lambda qkv, b=biases: qkv_attention(qkv, x["batch"], b, backend=backend)  # noqa: E731
-        with pytest.raises(
-            NotImplementedError, match=r"torch.jit.trace.*onnx.export\(dynamo=True"
-        ):
-            torch.jit.trace(call, (x["qkv"],), check_trace=False)
+        torch.testing.assert_close(torch.from_numpy(out), layer(*second), rtol=1e-5, atol=1e-5)
