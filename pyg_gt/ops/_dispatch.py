@@ -145,14 +145,7 @@ def check_backend(backend: object) -> None:
 def _run(call: _triton_known.Call) -> Tensor:
     biases, backend = call.biases, call.backend
     check_backend(backend)
-    replays = False
-    if not torch.compiler.is_compiling():
-        if torch._C._is_tracing() and torch.onnx.is_in_onnx_export():
-            raise NotImplementedError(
-                "attention cannot be exported through a trace of TorchScript, which records ops "
-                "that ONNX does not know; call 'torch.onnx.export' with 'dynamo=True'"
-            )
-        replays = _triton_replay.replays()
+    replays = not torch.compiler.is_compiling() and _triton_replay.replays()
     if replays and type(biases) in (tuple, list):
         out = _triton.as_before(call)
         if out is not None:

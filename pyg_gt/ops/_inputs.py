@@ -196,7 +196,8 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 def is_onnx() -> bool:
     """Whether ``torch.onnx.export`` is at work, which knows no ops but torch's own."""
-    return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+    traced = torch.compiler.is_exporting() or torch._C._is_tracing()
+    return traced and torch.onnx.is_in_onnx_export()
 
 
 def is_dense(tensor: Tensor) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import warnings
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -223,44 +224,37 @@ def test_decomposed_programs_keep_what_they_compute(name: str) -> None:
         torch.testing.assert_close(program.module()(*args), layer(*args), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("exports_onnx")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_file_that_is_written(name: str) -> None:
-    pytest.importorskip("onnxscript")
-    reference = pytest.importorskip("onnx.reference")
-    import warnings
-
+def test_traces_for_the_older_export(name: str) -> None:
     layer = Layer(name).eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, arguments([5, 3, 7], "sorted", 1), check_trace=False)
+        assert "pyg_gt::" not in str(traced.inlined_graph)
+        args = arguments([2, 9, 1, 4], "unsorted", 2)
+        torch.testing.assert_close(traced(*args), layer(*args), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_file_that_is_written(name: str, dynamo: bool) -> None:
+    onnx = pytest.importorskip("onnx")
+    reference = pytest.importorskip("onnx.reference")
+    pytest.importorskip("onnxscript")
+    layer, names = Layer(name).eval(), ["x", "edge_index", "edge_attr", "batch"]
+    first, second = arguments([5, 3, 7], "sorted", 1), arguments([2, 9, 1, 4], "unsorted", 2)
+    if dynamo:
+        more: dict[str, Any] = {"dynamic_shapes": layer_shapes()}
+    else:
+        axes = {"x": {0: "n"}, "edge_index": {1: "e"}, "edge_attr": {0: "e"}, "batch": {0: "n"}}
+        more = {"dynamic_axes": axes, "opset_version": 18, "input_names": names}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.onnx itself
-        made = torch.onnx.export(
-            layer, arguments([5, 3, 7], "sorted", 1), dynamic_shapes=layer_shapes(), dynamo=True,
-            verbose=False,
-        )  # fmt: skip
-        model = made.model_proto
-        args = arguments([2, 9, 1, 4], "unsorted", 2)
-        names = ("x", "edge_index", "edge_attr", "batch")
-        given = {n: a.numpy() for n, a in zip(names, args, strict=True)}
+        file = BytesIO()
+        torch.onnx.export(layer, first, file, dynamo=dynamo, verbose=False, **more)
+        model = onnx.load_from_string(file.getvalue())
+        given = {n: a.numpy() for n, a in zip(names, second, strict=True)}
         given = {node.name: given[node.name] for node in model.graph.input}
         (out,) = reference.ReferenceEvaluator(model).run(None, given)
-        torch.testing.assert_close(torch.from_numpy(out), layer(*args), rtol=1e-5, atol=1e-5)
-
-
-class Along(torch.nn.Module):
-    def __init__(self, backend: str, masked: bool) -> None:
-        super().__init__()
-        self.backend, self.masked = backend, masked
-
-    def forward(self, qkv: Tensor, batch: Tensor, edges: Tensor) -> Tensor:
-        biases = (EdgeMask(edges),) if self.masked else ()
-        return qkv_attention(qkv, batch, biases, backend=self.backend)
-
-
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("backend", ["auto", "sdpa", "reference"])
-@pytest.mark.parametrize("masked", [False, True])
-def test_the_export_by_a_trace_is_refused(backend: str, masked: bool) -> None:
-    x = batch_of([5, 3], "sorted", 1)
-    model, file = Along(backend, masked), io.BytesIO()
-    with pytest.raises(NotImplementedError, match="'torch.onnx.export' with 'dynamo=True'"):
-        torch.onnx.export(model, (x["qkv"], x["batch"], x["edges"]), file, dynamo=False)
+        torch.testing.assert_close(torch.from_numpy(out), layer(*second), rtol=1e-5, atol=1e-5)
