@@ -17,9 +17,13 @@ def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
 
     Raises:
         MemoryError: if there is not enough.
+        ValueError: if an entry of a sparse matrix does not lie where it must.
     """
     addresses = [each.ctypes.data if isinstance(each, np.ndarray) else each for each in arguments]
-    if getattr(library, name)(*addresses):
+    code = getattr(library, name)(*addresses)
+    if code == 2:
+        raise ValueError(f"{name}: an entry lies outside of the blocks of its matrix")
+    if code:
         raise MemoryError(f"{name} of arrays of {[np.shape(each) for each in arguments]}")
 
 
