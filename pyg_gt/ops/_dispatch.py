@@ -8,8 +8,32 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from . import _cpu, _flex, _reference, _sdpa, _sparse, _triton, _triton_known, _varlen
-from ._inputs import Backend, Inputs, Layout, check_tensors, checked
+from ..layout import GraphLayout
+from . import (
+    _cpu,
+    _flex,
+    _onnx,
+    _reference,
+    _sdpa,
+    _sparse,
+    _triton,
+    _triton_known,
+    _triton_replay,
+    _varlen,
+)
+from ._flops import count_flops_of_ops
+from ._inputs import (
+    Backend,
+    Inputs,
+    Layout,
+    check_tensors,
+    checked,
+    checked_dropout,
+    checked_scale,
+    is_dense,
+    is_onnx,
+    kind_of,
+)
 from ._philox import draw_seed
 from ._watch import watch_edges
 from .bias import AttentionBias
@@ -19,15 +43,19 @@ from .bias import AttentionBias
 _ORDER = cast(tuple[Backend, ...], (_cpu, _triton, _sparse, _varlen, _sdpa, _flex, _reference))
 BACKENDS = {backend.NAME: backend for backend in _ORDER}
 
+Biases = AttentionBias | Sequence[AttentionBias]
+
+count_flops_of_ops()
+
 
 def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    layout: Layout,
-    biases: Sequence[AttentionBias] = (),
+    layout: Layout | Tensor,
+    biases: Biases = (),
     *,
-    query_layout: Layout | None = None,
+    query_layout: Layout | Tensor | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
     backend: str = "auto",
@@ -44,11 +72,13 @@ def attention(
         query: ``[Nq, H, C]``.
         key: ``[Nk, H, C]``.
         value: ``[Nk, H, C]``.
-        layout: how the keys are split into graphs (``GraphLayout.of(batch, num_nodes)``).
-        biases: what is added to scores; additive ones apply first, then ``ScoreMod``s in their
-            order, then the mask.
+        layout: how the keys are split into graphs: a ``GraphLayout``, or ``batch [Nk]``, which
+            stands for ``GraphLayout.of(batch, Nk)``.
+        biases: what is added to scores, one or a tuple; additive ones apply first, then
+            ``ScoreMod``s in their order, then the mask.
         query_layout: how the queries are split, with as many graphs; None: as the keys.
-        scale: factor of the scores; None: ``C ** -0.5``.
+        scale: factor of the scores, any finite number; None: ``C ** -0.5``. Not a tensor: one
+            that is learned is multiplied with the query.
         dropout_p: probability with which a weight is dropped. At 0 nothing random is drawn.
         backend: ``"auto"`` or the name of one backend, which then never falls back.
 
@@ -71,8 +101,8 @@ def attention(
 
 def qkv_attention(
     qkv: Tensor,
-    layout: Layout,
-    biases: Sequence[AttentionBias] = (),
+    layout: Layout | Tensor,
+    biases: Biases = (),
     *,
     scale: float | None = None,
     dropout_p: float = 0.0,
@@ -86,8 +116,8 @@ def qkv_attention(
 
     Args:
         qkv: ``[N, 3, H, C]``: query, key and value of each node, side by side.
-        layout: how the nodes are split into graphs.
-        biases: what is added to scores.
+        layout: how the nodes are split into graphs: a ``GraphLayout`` or ``batch [N]``.
+        biases: what is added to scores, one or a tuple.
         scale: factor of the scores; None: ``C ** -0.5``.
         dropout_p: probability with which a weight is dropped.
         backend: ``"auto"`` or the name of one backend.
@@ -103,33 +133,54 @@ def qkv_attention(
     )
 
 
+def check_backend(backend: object) -> None:
+    """Raises ``ValueError`` unless it is the name of a backend, or ``"auto"``."""
+    if isinstance(backend, str) and (backend == "auto" or backend in BACKENDS):
+        return
+    raise ValueError(
+        f"Unknown backend {backend!r}; expected 'auto' or one of {', '.join(BACKENDS)}"
+    )
+
+
 def _run(call: _triton_known.Call) -> Tensor:
     biases, backend = call.biases, call.backend
-    if not torch.compiler.is_compiling() and type(biases) in (tuple, list):
+    check_backend(backend)
+    replays = False
+    if not torch.compiler.is_compiling():
+        if torch._C._get_tracing_state() is not None:
+            raise NotImplementedError(
+                "attention cannot be traced by 'torch.jit.trace', which sees nothing of compiled "
+                "code; use 'torch.export', 'torch.compile' or 'torch.onnx.export(dynamo=True)'"
+            )
+        replays = _triton_replay.replays()
+    if replays and type(biases) in (tuple, list):
         out = _triton.as_before(call)
         if out is not None:
             return out
     inputs = _inputs(*call[:-1])
+    if is_onnx():
+        reason = _onnx.unsupported(inputs)
+        if backend != "auto":
+            reason = f"ONNX has no operator of backend '{backend}'; export with backend='auto'"
+        if reason is not None:
+            raise NotImplementedError(f"This attention cannot be exported to ONNX: {reason}")
+        return _onnx.forward(inputs)
     if backend == "auto":
         reasons = {}
         for chosen in _ORDER:
             if (reason := chosen.unsupported(inputs)) is None:
-                if chosen.NAME == _triton.NAME:
+                if replays and chosen.NAME == _triton.NAME:
                     _triton_known.remember(call)
                 return _forward(chosen, inputs)
             reasons[chosen.NAME] = reason
         lines = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise NotImplementedError(f"No backend can run this attention ({lines})")
-    if backend not in BACKENDS:
-        raise ValueError(
-            f"Unknown backend '{backend}'; expected 'auto' or one of {', '.join(BACKENDS)}"
-        )
     if (reason := BACKENDS[backend].unsupported(inputs)) is not None:
         raise NotImplementedError(
             f"Backend '{backend}' cannot run this attention: {reason}. Pass backend='auto', or "
             f"ask 'pyg_gt.explain_choice' which backends can"
         )
-    if backend == _triton.NAME:
+    if replays and backend == _triton.NAME:
         _triton_known.remember(call)
     return _forward(BACKENDS[backend], inputs)
 
@@ -145,10 +196,10 @@ def explain_choice(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    layout: Layout,
-    biases: Sequence[AttentionBias] = (),
+    layout: Layout | Tensor,
+    biases: Biases = (),
     *,
-    query_layout: Layout | None = None,
+    query_layout: Layout | Tensor | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
 ) -> dict[str, str]:
@@ -176,30 +227,61 @@ def _inputs(
     query: Tensor,
     key: Tensor | None,
     value: Tensor | None,
-    layout: Layout,
-    biases: Sequence[AttentionBias],
-    query_layout: Layout | None,
+    layout: Layout | Tensor,
+    biases: Biases,
+    query_layout: Layout | Tensor | None,
     scale: float | None,
     dropout_p: float,
     draw: bool = True,
 ) -> Inputs:
     qkv = None
     if key is None or value is None:
-        if not isinstance(query, Tensor) or query.dim() != 4 or query.size(1) != 3:
-            got = list(query.shape) if isinstance(query, Tensor) else type(query).__name__
+        fits = isinstance(query, Tensor) and is_dense(query) and query.dim() == 4
+        if not fits or query.size(1) != 3:
             raise ValueError(
-                f"'qkv' must be a tensor of shape [num_nodes, 3, heads, head_channels] (got {got})"
+                f"'qkv' must be a tensor of shape [num_nodes, 3, heads, head_channels] (got "
+                f"{kind_of(query)})"
             )
         qkv = query
         query, key, value = qkv.unbind(1)
-    if not isinstance(biases, Sequence):
-        raise ValueError(
-            f"'biases' must be a tuple (got '{type(biases).__name__}'); a single one is '(bias,)'"
-        )
+    if isinstance(layout, Tensor) or isinstance(query_layout, Tensor):
+        check_tensors(query, key, value)
+        layout, query_layout = _layouts(key.size(0), query.size(0), layout, query_layout)
     query_layout = layout if query_layout is None else query_layout
-    biases = checked(query, key, value, query_layout, layout, tuple(biases), dropout_p)
-    scale = query.size(-1) ** -0.5 if scale is None else scale
+    checked_biases = checked(query, key, value, query_layout, layout, _tuple(biases))
+    scale, dropout_p = checked_scale(scale, query.size(-1)), checked_dropout(dropout_p)
     seed = None
     if dropout_p > 0:
         seed = draw_seed(query.device) if draw else torch.zeros(1, dtype=torch.int64)
-    return Inputs(query, key, value, query_layout, layout, biases, scale, dropout_p, seed, qkv)
+    return Inputs(
+        query, key, value, query_layout, layout, checked_biases, scale, dropout_p, seed, qkv
+    )
+
+
+def _tuple(biases: Biases) -> tuple[AttentionBias, ...]:
+    if type(biases) is tuple:  # an instance of a union is found slowly
+        return biases
+    if isinstance(biases, AttentionBias):
+        return (biases,)
+    if isinstance(biases, Sequence) and not isinstance(biases, (str, bytes)):
+        return tuple(biases)
+    raise ValueError(f"'biases' must be a bias or a tuple of them (got '{type(biases).__name__}')")
+
+
+def _layouts(
+    keys: int, queries: int, layout: Layout | Tensor, query_layout: Layout | Tensor | None
+) -> tuple[Layout, Layout | None]:
+    """Those of ``batch`` tensors, which do not show how many empty graphs come last."""
+    of_keys = GraphLayout.of(layout, keys) if isinstance(layout, Tensor) else layout
+    if query_layout is None or query_layout is layout:
+        return of_keys, None
+    of_queries = (
+        GraphLayout.of(query_layout, queries) if isinstance(query_layout, Tensor) else query_layout
+    )
+    if isinstance(of_keys, GraphLayout) and isinstance(of_queries, GraphLayout):
+        graphs = of_keys.num_graphs, of_queries.num_graphs
+        if isinstance(layout, Tensor) and graphs[0] < graphs[1]:
+            of_keys = GraphLayout.of(layout, keys, graphs[1])
+        if isinstance(query_layout, Tensor) and graphs[1] < graphs[0]:
+            of_queries = GraphLayout.of(query_layout, queries, graphs[0])
+    return of_keys, of_queries

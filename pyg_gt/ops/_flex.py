@@ -34,6 +34,8 @@ def unsupported(inputs: Inputs) -> str | None:
         return "it compiles itself and reads block tables: call it outside of traced code"
     if inputs.is_transformed:
         return "it compiles itself, which forward-mode AD and 'torch.func' do not see through"
+    if _is_watched():
+        return "it compiles itself, which a 'TorchDispatchMode' does not see through"
     if inputs.dropout_p > 0:
         return f"FlexAttention has no dropout (got {inputs.dropout_p})"
     for bias in inputs.biases:
@@ -61,6 +63,10 @@ def unsupported(inputs: Inputs) -> str | None:
     if query.device.type == "cpu" and scores > _MAX_CPU_SCORES:
         return f"on a CPU it fills all {scores:,} scores between the nodes of the batch"
     return None
+
+
+def _is_watched() -> bool:
+    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def _adds_with_atomics(inputs: Inputs) -> str | None:

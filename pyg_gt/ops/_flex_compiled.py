@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental import _config as shapes
+from torch.nn.attention import flex_attention as torch_flex
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 Function = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+# private to torch: where one of them is missing, a call is slower or compiled once more
+_PastTheLimit: Any = getattr(torch._dynamo.exc, "FailOnRecompileLimitHit", ())
+_CompilerFailed: Any = getattr(torch._dynamo.exc, "BackendCompilerFailed", ())
 
 
 def run(
@@ -45,12 +51,25 @@ def run(
     # that a function captures it gives C++ errors or wrong numbers (torch 2.13).
     cuda = query.device.type == "cuda"
     kernel = _compiled("inductor" if cuda else "eager", kind)
-    options = kernel_options(query.dtype, query.size(-1), reads) if cuda else None
+    options = known_options(query.dtype, query.size(-1), reads) if cuda else None
+    if kind in _WITHOUT_OPTIONS:
+        options = None
+    given = query, key, value, score_mod, mask, scale
     try:
-        # two sizes that happen to be equal are not taken for one
-        with shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-            out: Tensor = kernel(query, key, value, score_mod, mask, scale, options)
-    except torch._dynamo.exc.FailOnRecompileLimitHit as error:
+        with _no_duck_shapes():
+            try:
+                out: Tensor = kernel(*given, options)
+            except _CompilerFailed as error:
+                if options is None:
+                    raise
+                out = kernel(*given, None)
+                _WITHOUT_OPTIONS.add(kind)
+                warnings.warn(
+                    f"torch {torch.__version__} cannot compile FlexAttention with the tiles that "
+                    f"'flex' asks for, and goes on with its own, which may be slower: {error}",
+                    stacklevel=2,
+                )
+    except _PastTheLimit as error:
         raise RuntimeError(
             f"FlexAttention was compiled {torch._dynamo.config.recompile_limit} times for calls "
             f"of one kind, which is the limit. A 'ScoreMod' whose function captures numbers is "
@@ -60,8 +79,36 @@ def run(
     return out
 
 
+# kinds of calls whose options this torch does not take
+_WITHOUT_OPTIONS: set[Hashable] = set()
+
+
+def _no_duck_shapes() -> AbstractContextManager[Any]:
+    """So that two sizes that happen to be equal are not taken for one."""
+    from torch.fx.experimental import _config as shapes
+
+    if not hasattr(shapes, "use_duck_shape"):
+        return nullcontext()
+    patch: AbstractContextManager[Any] = shapes.patch(use_duck_shape=False)  # type: ignore[attr-defined]
+    return patch
+
+
+@cache
+def known_options(dtype: torch.dtype, channels: int, reads: bool) -> dict[str, Any]:
+    """:func:`kernel_options`, of which what is not known to this torch is left out."""
+    known = getattr(getattr(torch_flex, "FlexKernelOptions", None), "__annotations__", None)
+    options = kernel_options(dtype, channels, reads)
+    if known is None:  # nothing is known of any of them
+        return {}
+    always = ("IS_DIVISIBLE",)  # not documented; who does not read it ignores it
+    return {
+        name: x for name, x in options.items()
+        if name in always or name.removeprefix("fwd_").removeprefix("bwd_") in known
+    }  # fmt: skip
+
+
 def kernel_options(dtype: torch.dtype, channels: int, reads: bool) -> dict[str, Any]:
-    """What torch 2.11 to 2.13 would not choose by themselves on CUDA.
+    """What torch 2.11 to 2.14 would not choose by themselves on CUDA.
 
     Tiles are chosen by what the compiler says of shared memory and registers on sm_90, not by
     time. Torch's own are made for kernels that read nothing but queries, keys and values: with 64

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
+from numbers import Real
+from types import CodeType
 from typing import Protocol
 
 import torch
@@ -23,6 +26,12 @@ from .bias import (
 )
 
 Layout = GraphLayout | DeferredLayout
+
+_TYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
+# scores are computed in float32 at least
+_LARGEST = float(torch.finfo(torch.float32).max)
+# what functions of scores give back was looked at once
+_TRIED: weakref.WeakSet[CodeType] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +130,6 @@ def checked(
     query_layout: Layout,
     layout: Layout,
     biases: tuple[AttentionBias, ...],
-    dropout_p: float,
 ) -> tuple[AttentionBias, ...]:
     """Checks shapes, types and ranges; returns the biases with their indices checked.
 
@@ -133,8 +141,9 @@ def checked(
     for name, tensor, lay in (("query", query, query_layout), ("key", key, layout)):
         if not isinstance(lay, (GraphLayout, DeferredLayout)):
             raise ValueError(
-                f"'layout' and 'query_layout' must be a 'GraphLayout' (got "
-                f"'{type(lay).__name__}'); make one with 'GraphLayout.of(batch, num_nodes)'"
+                f"'layout' and 'query_layout' must be a 'GraphLayout' or a 'batch' tensor (got "
+                f"'{type(lay).__name__}'); make one with 'GraphLayout.of(batch, num_nodes)' "
+                f"(of None: one graph)"
             )
         if lay.num_nodes != tensor.size(0):
             raise ValueError(
@@ -148,8 +157,6 @@ def checked(
             f"'query_layout' has {graphs[0]} graphs and 'layout' {graphs[1]}; give both the same "
             f"number ('num_graphs=' counts empty ones)"
         )
-    if not 0.0 <= dropout_p <= 1.0:
-        raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
     if sum(isinstance(bias, EdgeMask) for bias in biases) > 1:
         raise ValueError(
             "at most one 'EdgeMask' can be given; join the edge sets into one 'edge_index'"
@@ -160,10 +167,13 @@ def checked(
 def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
     """Raises ``ValueError`` unless shapes, types and devices fit together."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if not isinstance(tensor, Tensor) or tensor.dim() != 3:
-            got = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+        if (
+            not isinstance(tensor, Tensor) or tensor.layout is not torch.strided
+            or tensor.is_nested or tensor.dim() != 3
+        ):  # fmt: skip
             raise ValueError(
-                f"'{name}' must be a tensor of shape [num_nodes, heads, head_channels] (got {got})"
+                f"'{name}' must be a tensor of shape [num_nodes, heads, head_channels] (got "
+                f"{kind_of(tensor)})"
             )
     if key.shape != value.shape or query.shape[1:] != key.shape[1:]:
         raise ValueError(
@@ -172,16 +182,81 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
         )
     if query.size(2) == 0:
         raise ValueError(f"'query' must have head_channels (got {list(query.shape)})")
-    if not query.is_floating_point() or not query.dtype == key.dtype == value.dtype:
+    if query.dtype not in _TYPES or not query.dtype == key.dtype == value.dtype:
         raise ValueError(
             f"'query', 'key' and 'value' must have one floating-point type (got {query.dtype}, "
-            f"{key.dtype} and {value.dtype})"
+            f"{key.dtype} and {value.dtype}); of the narrow ones, float16 and bfloat16"
         )
     if not query.device == key.device == value.device:
         raise ValueError(
             f"'query', 'key' and 'value' must lie on one device (got {query.device}, "
             f"{key.device} and {value.device})"
         )
+
+
+def is_onnx() -> bool:
+    """Whether ``torch.onnx.export`` is at work, which knows no ops but torch's own."""
+    return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether it is neither sparse nor nested."""
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
+def kind_of(x: object) -> str:
+    """What came, for an error."""
+    if not isinstance(x, Tensor):
+        return type(x).__name__
+    if x.is_nested:
+        return "a nested tensor; use its values, and its offsets as 'GraphLayout.from_ptr'"
+    if not is_dense(x):
+        return f"a tensor of layout {x.layout}; use '.to_dense()'"
+    return f"{list(x.shape)}"
+
+
+def checked_scale(scale: object, head_channels: int) -> float:
+    """``scale`` as a number; for None, ``head_channels ** -0.5``.
+
+    Raises:
+        ValueError: if it is no finite number. A tensor is none: its gradient would be lost.
+    """
+    return head_channels**-0.5 if scale is None else _number("scale", scale)
+
+
+def checked_dropout(dropout_p: object) -> float:
+    """``dropout_p`` as a number.
+
+    Raises:
+        ValueError: if it is no number from 0 to 1.
+    """
+    p = _number("dropout_p", dropout_p)
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"'dropout_p' must lie in [0, 1] (got {p})")
+    return p
+
+
+def _number(name: str, x: object) -> float:
+    if type(x) is not float:
+        x = _as_float(name, x)
+    if not -_LARGEST <= x <= _LARGEST:
+        raise ValueError(f"'{name}' must be a finite number (got {x})")
+    return x
+
+
+def _as_float(name: str, x: object) -> float:
+    if isinstance(x, Tensor):
+        cure = "pass 'float(...)' of it"
+        if name == "scale":
+            cure = "multiply the query by it and pass scale=1.0, or pass 'float(...)' of it"
+        raise ValueError(
+            f"'{name}' must be a number: no gradient flows to a tensor, and to read it waits for "
+            f"its device (got a tensor of shape {list(x.shape)}); {cure}"
+        )
+    # traced code has numbers of types of its own
+    if isinstance(x, bool) or not isinstance(x, (Real, torch.SymFloat, torch.SymInt)):
+        raise ValueError(f"'{name}' must be a number (got {x!r} of type '{type(x).__name__}')")
+    return x if isinstance(x, torch.SymFloat) else float(x)  # type: ignore[return-value]
 
 
 def _checked_bias(
@@ -194,13 +269,16 @@ def _checked_bias(
         return bias
     if isinstance(bias, TableBias):
         _check_floats("TableBias.table", bias.table, ("K", heads), None, query)
-        index = checked_table_index(bias.index, bias.table.size(0))
+        if isinstance(bias.index, Tensor) and not is_dense(bias.index):
+            raise ValueError(f"'TableBias.index' must be dense (got {kind_of(bias.index)})")
+        index = bias.index
+        if not is_onnx():
+            index = checked_table_index(index, bias.table.size(0))
         _check_device("TableBias.index", index, query)
         _check_pairs("TableBias.index", index, query_layout, layout)
         return TableBias(bias.table, index)
     if isinstance(bias, ScoreMod):
-        if not callable(bias.fn):
-            raise ValueError(f"'ScoreMod.fn' must be callable (got '{type(bias.fn).__name__}')")
+        _check_score_mod(bias, query, query_layout, layout)
         return bias
     if not isinstance(bias, (EdgeBias, EdgeMask)):
         raise ValueError(
@@ -226,6 +304,40 @@ def _checked_bias(
     return EdgeMask(edges, bias.values, bias.features)
 
 
+def _check_score_mod(mod: ScoreMod, query: Tensor, query_layout: Layout, layout: Layout) -> None:
+    """Whether it takes what it will be given, and, by one pair, whether it gives back scores."""
+    if torch.compiler.is_compiling():  # where it runs, 'apply' checks it
+        return
+    mod.check()
+    code = getattr(mod.fn, "__code__", None)
+    if isinstance(code, CodeType) and code in _TRIED:
+        return
+    if (
+        isinstance(query_layout, DeferredLayout) or isinstance(layout, DeferredLayout)
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    ):  # fmt: skip
+        return
+    both = zip(query_layout.sizes, layout.sizes, strict=True)
+    graph = next((i for i, (n, m) in enumerate(both) if n and m), None)
+    if graph is None:
+        return
+    nodes = []
+    for lay in (query_layout, layout):
+        first = sum(lay.sizes[:graph])
+        nodes.append(torch.tensor([first], device=query.device))
+        if lay.order is not None:
+            nodes[-1] = lay.order[nodes[-1]].long()
+    wide = query.dtype if query.dtype == torch.float64 else torch.float32
+    scores = torch.zeros(1, max(1, query.size(1)), dtype=wide, device=query.device)
+    try:
+        with torch.no_grad():
+            mod.apply(scores, torch.full_like(nodes[0], graph), *nodes)
+    except RuntimeError:  # of 'vmap': the backend says it, or compiles what that cannot do
+        return
+    if isinstance(code, CodeType):
+        _TRIED.add(code)
+
+
 def _check_pairs(name: str, tensor: Tensor, query_layout: Layout, layout: Layout) -> None:
     if isinstance(query_layout, DeferredLayout) or isinstance(layout, DeferredLayout):
         return  # the op that reads the layout checks it
@@ -243,10 +355,8 @@ def _check_floats(
     def said() -> str:  # only when it is needed: to print a size fixes it in traced code
         return ", ".join(str(s) for s in shape) + ("]" if first is None else f"] with E = {first}")
 
-    if not isinstance(tensor, Tensor):
-        raise ValueError(
-            f"'{name}' must be a tensor of shape [{said()} (got '{type(tensor).__name__}')"
-        )
+    if not isinstance(tensor, Tensor) or not is_dense(tensor):
+        raise ValueError(f"'{name}' must be a tensor of shape [{said()} (got {kind_of(tensor)})")
     sizes = tensor.shape[1:] if first is None else tensor.shape
     want = shape[1:] if first is None else (first, *shape[1:])
     if not tensor.is_floating_point() or tensor.dim() != len(shape) or tuple(sizes) != want:

@@ -2,7 +2,7 @@
 
 On a batch that is known, as it is to all layers but the first, a call differs from an earlier one
 in the addresses of its tensors. They are written where the kernels' arguments lie, and that is all
-there is to do before the launches.
+there is to do before the launches. Only where :func:`~pyg_gt.ops._triton_replay.replays`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ._triton_direct import Direct, is_watched, number, taken
+from ._triton_replay import replays
 
 # calls on a layout that are remembered
 MAX_KNOWN = 256
@@ -105,7 +106,7 @@ class Known:
         return len(self._made)
 
     def done(
-        self, key: tuple[Any, ...], tensors: Sequence[Tensor | None], beside: Tensor
+        self, key: tuple[Any, ...] | None, tensors: Sequence[Tensor | None], beside: Tensor
     ) -> bool:
         """Whether one of them was like this one; its launches are made then.
 
@@ -114,27 +115,33 @@ class Known:
             tensors: what it reads, and what it writes.
             beside: a tensor on the device of the kernels.
         """
-        again = self._made.get(key)
+        again = None if key is None else self._made.get(key)
         return again is not None and again(tensors, beside.get_device())
 
     def keep(
-        self, key: tuple[Any, ...], again: Again | None, tensors: Sequence[Tensor | None]
+        self, key: tuple[Any, ...] | None, again: Again | None, tensors: Sequence[Tensor | None]
     ) -> None:
         """For later calls of the same key."""
-        if again is None or not are_aligned([0 if x is None else x.data_ptr() for x in tensors]):
+        if key is None or again is None:
+            return
+        if not are_aligned([0 if x is None else x.data_ptr() for x in tensors]):
             return
         if len(self._made) >= MAX_KNOWN:
             self._made.clear()
         self._made[key] = again
 
 
-def key_of(*kind: Any, reads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+def key_of(*kind: Any, reads: Sequence[Tensor | None]) -> tuple[Any, ...] | None:
     """What calls on a layout have in common that differ in addresses alone.
+
+    None where no call is made once more.
 
     Args:
         *kind: what kind of call it is, with all numbers.
         reads: the tensors that it reads, as they come.
     """
+    if not replays():
+        return None
     key = [threading.get_ident(), *kind]
     for x in reads:
         if x is None:

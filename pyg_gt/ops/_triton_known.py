@@ -1,7 +1,7 @@
 """Calls of Triton's kernels that are like an earlier one on the same layouts.
 
 What was checked then is not checked again: on a batch of small graphs, checks take as long as all
-the rest.
+the rest. Only where :func:`~pyg_gt.ops._triton_replay.replays`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Call(NamedTuple):
     query: Tensor
     key: Tensor | None
     value: Tensor | None
-    layout: GraphLayout | DeferredLayout
-    biases: Sequence[AttentionBias]
-    query_layout: GraphLayout | DeferredLayout | None
+    layout: GraphLayout | DeferredLayout | Tensor
+    biases: AttentionBias | Sequence[AttentionBias]
+    query_layout: GraphLayout | DeferredLayout | Tensor | None
     scale: float | None
     dropout_p: float
     backend: str
@@ -107,6 +107,10 @@ def _is_readable(call: Call) -> bool:
 def _read(call: Call) -> _Read | None:
     """None if one of the biases is none whose checks hold for calls like this one."""
     query, layout = call.query, call.layout
+    if isinstance(layout, Tensor) or isinstance(call.query_layout, Tensor):
+        return None
+    if not isinstance(call.biases, (tuple, list)):
+        return None
     key = query if call.key is None else call.key
     if query.dim() != (4 if call.key is None else 3) or key.dim() != query.dim():
         return None
@@ -155,7 +159,10 @@ def _key(call: Call, read: _Read) -> tuple[Any, ...]:
     """What calls on a layout have in common that are checked alike."""
     query, key, value, layout, _, query_layout, scale, dropout_p, backend = call
     other = None if query_layout is None or query_layout is layout else weakref.ref(query_layout)
-    kind = other, scale, dropout_p, backend, query.dtype, query.shape, query.get_device(), read.key
+    kind = (
+        other, scale, type(scale), dropout_p, type(dropout_p), backend, query.dtype, query.shape,
+        query.get_device(), read.key,
+    )  # fmt: skip
     if key is None or value is None:
         return kind
     return (

@@ -1,9 +1,10 @@
-"""Launches of Triton kernels, without what triton works out anew for each of them.
+"""Launches of Triton kernels: by triton, or without what it works out anew for each of them.
 
 ``kernel[grid](...)`` looks at every argument to find the compilation that fits, which takes longer
 than a small graph does; a layer on a batch of molecules makes a dozen launches. Calls that need
-the same compilations differ in addresses and a few numbers: :class:`Arguments` of the first one
-are kept, and the others only write theirs in.
+the same compilations differ in addresses and a few numbers: where
+:func:`~pyg_gt.ops._triton_replay.replays`, :class:`KeptArguments` of the first one are kept, and
+the others only write theirs in.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ._triton_again import Again, Block, Part
 from ._triton_direct import Direct, direct, is_watched, knobs, number
+from ._triton_replay import replays
 
 # kinds of calls whose arguments are remembered, in each thread
 MAX_KNOWN = 256
@@ -34,19 +36,14 @@ class Step(NamedTuple):
 class Arguments:
     """Arguments of kernels, by name; those that several launches have in common.
 
-    Of one thread, which writes into them; see :meth:`Call.arguments`.
+    See :meth:`Call.arguments`.
 
     Args:
         fixed: those that all calls of a kind have in common.
-        tensors: names of the tensors that each call brings.
     """
 
-    def __init__(self, fixed: Mapping[str, Any], tensors: Sequence[str]) -> None:
+    def __init__(self, fixed: Mapping[str, Any]) -> None:
         self._fixed = dict(fixed)
-        self._kernels: dict[tuple[Any, ...], Direct] = {}
-        self._tensors = tuple(tensors)
-        self._block = Block(len(tensors))
-        self._cells: dict[str, Any] = dict(zip(tensors, self._block.cells(), strict=True))
         self._varying: Mapping[str, Any] = {}
         self._steps: list[Step] = []
         self._device = -1
@@ -77,6 +74,42 @@ class Arguments:
         Returns:
             What runs them once more with other tensors, if that can be done.
         """
+        try:
+            if self._device < 0:
+                self._launch_each()
+            else:
+                with torch.cuda.device(self._device):
+                    self._launch_each()
+            return None
+        finally:
+            self._varying, self._steps = {}, []
+
+    def _launch_each(self) -> None:
+        for kernel, grid, own, options in self._steps:
+            kernel[(grid,)](**self._named(kernel, own), **options)
+
+    def _named(self, kernel: Any, own: Mapping[str, Any]) -> dict[str, Any]:
+        named = {**self._fixed, **self._varying, **own}
+        return {name: named[name] for name in kernel.arg_names}
+
+
+class KeptArguments(Arguments):
+    """Arguments that are written where the driver reads them, of one thread.
+
+    Args:
+        fixed: those that all calls of a kind have in common.
+        tensors: names of the tensors that each call brings.
+    """
+
+    def __init__(self, fixed: Mapping[str, Any], tensors: Sequence[str]) -> None:
+        super().__init__(fixed)
+        self._kernels: dict[tuple[Any, ...], Direct] = {}
+        self._tensors = tuple(tensors)
+        self._block = Block(len(tensors))
+        self._cells: dict[str, Any] = dict(zip(tensors, self._block.cells(), strict=True))
+
+    def end(self) -> Again | None:
+        """As of :class:`Arguments`; kernels that ran before go without triton's launcher."""
         try:
             again = self._again()
             tensors = [self._varying[name] for name in self._tensors]
@@ -115,8 +148,7 @@ class Arguments:
             ready = self._kernels.get(key)
             if ready is not None and not watched and ready(grid, own, stream):
                 continue
-            named = {**self._fixed, **self._varying, **own}
-            needed = {name: named[name] for name in kernel.arg_names}
+            needed = self._named(kernel, own)
             compiled = kernel[(grid,)](**needed, **options)
             if ready is None:
                 varying = self._varying.keys() - own.keys()
@@ -144,8 +176,12 @@ class Call(NamedTuple):
 
     def arguments(self) -> Arguments:
         """Those of an earlier call of the same key, or new ones; ready for launches."""
+        if not replays():
+            plain = Arguments(self.fixed())
+            plain.begin(self.varying, self.beside)
+            return plain
         settings = knobs()
-        known: dict[Any, Arguments] = _KNOWN.__dict__
+        known: dict[Any, KeptArguments] = _KNOWN.__dict__
         key = (
             self.key, self.beside.get_device(), settings.runtime.debug,
             settings.compilation.instrumentation_mode,
@@ -154,7 +190,7 @@ class Call(NamedTuple):
         if made is None:
             if len(known) >= MAX_KNOWN:
                 known.clear()
-            made = known[key] = Arguments(self.fixed(), self.tensors)
+            made = known[key] = KeptArguments(self.fixed(), self.tensors)
         made.begin(self.varying, self.beside)
         return made
 

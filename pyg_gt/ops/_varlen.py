@@ -12,7 +12,7 @@ from torch import Tensor
 from ._inputs import Inputs
 from ._op_arguments import distinct, layout_arguments
 from ._varlen_op import PackedAttention
-from ._varlen_packed import MAX_CHANNELS, MAX_GRAPHS, TYPES
+from ._varlen_packed import MAX_CHANNELS, MAX_GRAPHS, TYPES, is_as_known
 
 NAME = "varlen"
 
@@ -25,6 +25,8 @@ def unsupported(inputs: Inputs) -> str | None:
     query = inputs.query
     if query.device.type != _DEVICE:
         return f"it needs a CUDA device (got '{query.device}')"
+    if not _is_as_known():
+        return "the FlashAttention of this torch takes other arguments than it gives"
     if query.dtype not in TYPES:
         return f"it needs float16 or bfloat16 (got {query.dtype})"
     if inputs.biases:
@@ -43,6 +45,11 @@ def unsupported(inputs: Inputs) -> str | None:
     if torch.are_deterministic_algorithms_enabled() and inputs.requires_grad:
         return "its backward is not deterministic"
     return None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_as_known() -> bool:
+    return is_as_known()
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,41 @@ MAX_CHANNELS = 256
 MAX_GRAPHS = 65_535
 
 
+# the arguments of torch's two operators, as they are called here
+_GIVEN = {
+    "_flash_attention_forward": (
+        "query", "key", "value", "cum_seq_q", "cum_seq_k", "max_q", "max_k", "dropout_p",
+        "is_causal", "return_debug_mask",
+    ),
+    "_flash_attention_backward": (
+        "grad_out", "query", "key", "value", "out", "logsumexp", "cum_seq_q", "cum_seq_k",
+        "max_q", "max_k", "dropout_p", "is_causal", "rng_state", "unused",
+    ),
+}  # fmt: skip
+_BY_NAME = "scale", "window_size_left", "window_size_right"
+
+
+@cache
+def is_as_known() -> bool:
+    """Whether torch's operators, which are private, still take these arguments."""
+    for name, first in _GIVEN.items():
+        op = getattr(torch.ops.aten, name, None)
+        if op is None or "default" not in op.overloads():
+            return False
+        arguments = op.default._schema.arguments
+        if tuple(x.name for x in arguments[: len(first)]) != first:
+            return False
+        rest = {x.name: x.has_default_value() for x in arguments[len(first) :]}
+        if not all(name in rest for name in _BY_NAME) or not all(rest.values()):
+            return False
+    return True
+
+
 def flash(
     query: Tensor, key: Tensor, value: Tensor, ptrs: tuple[Tensor, Tensor],
     most: tuple[int, int], scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Torch's kernel, with the arguments that its versions share (2.11 to 2.13).
+    """Torch's kernel, with the arguments that its versions share (2.11 to 2.14).
 
     Args:
         query: ``[Nq, H, C']`` graph by graph, C' a multiple of 8.

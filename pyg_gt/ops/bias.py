@@ -6,6 +6,7 @@ graph by graph, within a graph row-major by (query, key) in the caller's node or
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -131,8 +132,38 @@ class ScoreMod:
         head = torch.arange(scores.size(-1), device=scores.device).expand(scores.shape)
         wide = [x.unsqueeze(-1).expand(scores.shape) for x in (graph, query_node, key_node)]
         graph, query_node, key_node = (x.flatten() for x in wide)
-        flat = torch.vmap(self.fn)(scores.flatten(), graph, head.flatten(), query_node, key_node)
+        self.check()
+        flat = torch.vmap(self._one)(scores.flatten(), graph, head.flatten(), query_node, key_node)
         return flat.view(scores.shape)
+
+    def check(self) -> None:
+        """Raises ``ValueError`` unless ``fn`` can be called with five arguments."""
+        if not callable(self.fn):
+            raise ValueError(f"'ScoreMod.fn' must be callable (got '{type(self.fn).__name__}')")
+        fn = self.fn.forward if isinstance(self.fn, torch.nn.Module) else self.fn
+        try:
+            signature = inspect.signature(fn)
+        except (TypeError, ValueError):  # of compiled code nothing is known
+            return
+        try:
+            signature.bind(*"shqkg")
+        except TypeError as error:
+            raise ValueError(
+                f"'ScoreMod.fn' must take five arguments (score, graph, head, query_node, "
+                f"key_node); got one that takes {signature}: {error}"
+            ) from None
+
+    def _one(self, score: Tensor, *where: Tensor) -> Tensor:
+        new = self.fn(score, *where)
+        if isinstance(new, Tensor) and new.dim() == 0 and new.is_floating_point():
+            return new
+        got = f"'{type(new).__name__}'"
+        if isinstance(new, Tensor):
+            got = f"{list(new.shape)} of {new.dtype}"
+        raise ValueError(
+            f"'ScoreMod.fn' must give back a new score, a floating-point tensor of shape [] (got "
+            f"{got}); to forbid a pair, 'torch.where(allowed, score, -torch.inf)'"
+        )
 
 
 AdditiveBias = PairBias | TableBias | EdgeBias

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import typing
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
+import sympy
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -21,6 +24,7 @@ from torch._inductor.template_heuristics.triton import CUDAConfigHeuristic
 from torch.nn.attention.flex_attention import FlexKernelOptions
 
 from pyg_gt import EdgeMask, ScoreMod, TableBias
+from pyg_gt.ops import _flex_compiled
 from pyg_gt.ops._flex_compiled import kernel_options
 from pyg_gt.ops._flex_packing import BLOCK
 from pyg_gt.testing import assert_same_attention
@@ -146,14 +150,78 @@ def test_options_are_known_to_the_torch_that_is_installed(
         assert tiles["bwd_BLOCK_M2"] % tiles["bwd_BLOCK_N2"] == 0
 
 
+def test_options_that_torch_does_not_know_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost speed, and never a result."""
+    monkeypatch.setattr(_flex_compiled, "known_options", _flex_compiled.known_options.__wrapped__)
+    args = torch.float32, 64, True
+    every = kernel_options(*args)
+    assert _flex_compiled.known_options(*args) == every
+    monkeypatch.delitem(FlexKernelOptions.__annotations__, "num_stages")
+    left = _flex_compiled.known_options(*args)
+    assert every.keys() - left.keys() == {"fwd_num_stages", "bwd_num_stages"}
+    assert left.items() <= every.items()
+    monkeypatch.delattr(torch.nn.attention.flex_attention, "FlexKernelOptions")
+    assert _flex_compiled.known_options(*args) == {}
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_tiles_that_do_not_compile_are_not_asked_for_again(
+    other: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's own are; what does not compile with them either is an error as it was."""
+    asked = []
+    failure = torch._dynamo.exc.BackendCompilerFailed(lambda: None, ValueError("tiles"), None)
+
+    def compiled(backend: str, kind: object) -> Callable[..., Tensor]:
+        def kernel(*args: object) -> Tensor:
+            asked.append(args[-1])
+            if args[-1] is not None or other:
+                raise failure
+            return torch.zeros(3)
+
+        return kernel
+
+    class OnGpu:
+        device, dtype = torch.device("cuda"), torch.float32
+
+        def size(self, dim: int) -> int:
+            return 64
+
+    monkeypatch.setattr(_flex_compiled, "_compiled", compiled)
+    monkeypatch.setattr(_flex_compiled, "_WITHOUT_OPTIONS", set())
+    args = (OnGpu(), None, None, None, None, 0.5, "a kind")
+    if other:
+        with pytest.raises(torch._dynamo.exc.BackendCompilerFailed):
+            _flex_compiled.run(*args, reads=True)  # type: ignore[arg-type]
+        return
+    said = "(?s)cannot compile FlexAttention with the tiles.*ValueError: tiles"
+    with pytest.warns(UserWarning, match=said):
+        assert not _flex_compiled.run(*args, reads=True).any()  # type: ignore[arg-type]
+    _flex_compiled.run(*args, reads=True)  # type: ignore[arg-type]
+    assert [options is None for options in asked] == [False, True, True]
+
+
+def test_missing_settings_of_torch_cost_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.fx.experimental import _config as shapes
+
+    case = batch(1, "table")
+    want = case.attention("flex")
+    without = SimpleNamespace(**{k: v for k, v in vars(shapes).items() if k == "__name__"})
+    monkeypatch.setattr(torch.fx.experimental, "_config", without)
+    monkeypatch.setattr(_flex_compiled, "_PastTheLimit", ())
+    assert isinstance(_flex_compiled._no_duck_shapes(), nullcontext)
+    torch.testing.assert_close(case.attention("flex"), want)
+
+
 def test_how_torch_reads_the_options() -> None:
-    """Names that are not documented, but where a caller's value goes first."""
+    """Names that are not documented, but where a caller's value goes before torch's own."""
     source = inspect.getsource(lowering)
     assert source.count('kernel_options.setdefault("IS_DIVISIBLE", True)') == 2
     assert source.count('if k.startswith("bwd_")') == 2
     assert source.count('if k.startswith("fwd_")') == 2
     for name in ("BLOCK_M", "BLOCK_N", "BLOCK_M1", "BLOCK_N1", "BLOCK_M2", "BLOCK_N2"):
-        assert f'cur_kernel_options.setdefault("{name}", conf.' in source
+        assert source.count(f'cur_kernel_options.setdefault("{name}", ') == 1
+        assert f'cur_kernel_options["{name}"] = ' not in source
     for name in ("num_warps", "num_stages"):
         assert source.count(f'cur_kernel_options.setdefault("{name}", conf.{name})') == 2
 
@@ -174,7 +242,16 @@ def test_torch_has_tiles_that_divide_the_block(
     with patch("torch.cuda.get_device_capability", lambda *device: capability):
         heuristic = CUDAConfigHeuristic()
         backward = heuristic.get_flex_attn_bwd_configs(channels, dtype)
-        forward = heuristic.get_flex_attn_fwd_configs(channels, dtype)
+        # since torch 2.14 they depend on the number of queries too
+        asks = inspect.signature(heuristic.get_flex_attn_fwd_configs).parameters
+        lengths: list[tuple[sympy.Expr, ...]] = [()]
+        if "seq_len" in asks:
+            lengths = [(sympy.Integer(2 * BLOCK),), (sympy.Symbol("s0", positive=True),)]
+        forward = [
+            config
+            for length in lengths
+            for config in heuristic.get_flex_attn_fwd_configs(channels, *length, dtype)
+        ]
     for config in backward:
         sizes = config.block_m1, config.block_n1, config.block_m2, config.block_n2
         assert all(BLOCK % size == 0 for size in sizes)

@@ -165,6 +165,7 @@ def test_a_second_layer_reads_nothing_from_the_device(
     case = make_case(bias, "unsorted", kind, torch.float32, grad=False)
     seen: list[tuple[Any, ...]] = []
     monkeypatch.setattr(_flex, "run", lambda *args, **kwargs: seen.append(args) or args[0])
+    monkeypatch.setattr(_flex, "_is_watched", lambda: False)  # nothing is compiled here
     with Watched() as first:
         case.attention("flex")
     assert any(name.startswith(READS) for name in first.names)  # it would be noticed
@@ -217,6 +218,7 @@ def test_a_function_made_for_pairs_of_a_graph_reads_nothing_else(sizes: list[int
     case.biases = (ScoreMod(noted),)
     mod = handed_over(case)["score_mod"]
     q, kv = torch.arange(rows)[:, None], torch.arange(cols)[None, :].expand(rows, cols)
+    places.clear()  # it was tried on a pair
     mod(torch.zeros(rows, cols), torch.tensor(0), torch.tensor(0), q.expand(rows, cols), kv)
     assert int(places[0].min()) == 0 and int(places[0].max()) == distance.numel() - 1
 

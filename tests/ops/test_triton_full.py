@@ -16,6 +16,7 @@ from pyg_gt.ops import _triton, _triton_full
 from pyg_gt.ops._dispatch import _inputs
 from pyg_gt.ops._triton_full_problem import TYPES
 from pyg_gt.ops._triton_programs import programs_of
+from pyg_gt.ops._triton_replay import SWITCH, replays
 from pyg_gt.ops._triton_tiles import tiles_of
 
 from .cases import layout_of
@@ -68,6 +69,41 @@ def test_kernels_compile_for_a_gpu_that_is_not_there() -> None:
 @pytest.mark.slow
 def test_launches_choose_the_compilation_that_triton_chooses() -> None:
     run(["-m", "tests.ops.triton_launches"], interpret=False)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("asked", "version", "answer"),
+    [
+        (None, "3.7.1", False), ("", "3.7.1", False), ("0", "3.7.1", False),
+        ("off", "3.6.0", False), ("False", "3.6.0", False), ("1", "3.7.1", True),
+        ("on", "3.6.0", True), ("True", "3.7.0+git1234", True), ("0", "3.8.0", False),
+        ("1", "3.8.0", "warns"), ("1", "3.60.0", "warns"), ("yes", "3.5.1", "warns"),
+        ("maybe", "3.7.1", "raises"),
+    ],
+)  # fmt: skip
+def test_launches_go_without_triton_only_where_asked_for_and_known(
+    asked: str | None, version: str, answer: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import triton
+
+    monkeypatch.setattr(triton, "__version__", version)
+    monkeypatch.delenv(SWITCH, raising=False)
+    if asked is not None:
+        monkeypatch.setenv(SWITCH, asked)
+    replays.cache_clear()
+    try:
+        if answer == "raises":
+            with pytest.raises(ValueError, match=f"{SWITCH} must be 1 or 0 .got 'maybe'"):
+                replays()
+        elif answer == "warns":
+            with pytest.warns(UserWarning, match=f"3.6 and 3.7 .got {version}.*Unset {SWITCH}"):
+                assert replays() is False
+            assert replays() is False  # without another warning
+        else:
+            assert replays() is answer
+    finally:
+        replays.cache_clear()
 
 
 @pytest.mark.parametrize("kind", ["self", "cross"])

@@ -371,3 +371,22 @@ def test_another_stream() -> None:
         got = case.attention("varlen")
     torch.cuda.synchronize()
     assert torch.equal(got, want)
+
+
+def test_other_arguments_of_torch_are_an_objection(
+    monkeypatch: pytest.MonkeyPatch, emulation: None
+) -> None:
+    """An operator that is private may change; then another backend is taken."""
+    assert _varlen_packed.is_as_known()
+    q = torch.randn(3, 2, 8, dtype=torch.bfloat16)
+    layout = GraphLayout.of(None, 3)
+    assert explain_choice(q, q, q, layout)["varlen"].startswith("could run")
+    given = _varlen_packed._GIVEN
+    name = "_flash_attention_backward"
+    for changed in (given[name][:-1], (*given[name][:-1], "another"), (*given[name], "more")):
+        monkeypatch.setattr(_varlen_packed, "_GIVEN", {**given, name: changed})
+        _varlen_packed.is_as_known.cache_clear()
+        try:
+            assert "takes other arguments" in explain_choice(q, q, q, layout)["varlen"]
+        finally:
+            _varlen_packed.is_as_known.cache_clear()

@@ -6,6 +6,7 @@ have a process of their own: ``TRITON_INTERPRET=1 pytest tests/ops/triton_cases.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -22,7 +23,14 @@ from pyg_gt import (
     attention,
     qkv_attention,
 )
-from pyg_gt.ops import AttentionBias, _dispatch, _reference, _triton, _triton_full
+from pyg_gt.ops import (
+    AttentionBias,
+    _dispatch,
+    _reference,
+    _triton,
+    _triton_full,
+    _triton_replay,
+)
 from pyg_gt.ops._dispatch import _inputs
 from pyg_gt.ops._inputs import Inputs
 from pyg_gt.ops._triton_full_problem import MAX_TABLE_ROWS, interprets
@@ -669,6 +677,57 @@ def mask_with_more(case: Case) -> EdgeMask:
     return EdgeMask(edges, case.leaf(count, case.heads), case.leaf(count, case.heads, 8))
 
 
+@pytest.fixture
+def replay(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As with the environment variable, and a triton that was read for it."""
+    import triton
+
+    if interprets():  # where checks alone are at stake
+        known = triton.__version__.rpartition(".")[0]
+        monkeypatch.setattr(_triton_replay, "VERSIONS", (known,))
+    monkeypatch.setenv(_triton_replay.SWITCH, "1")
+    _triton_replay.replays.cache_clear()
+    if not _triton_replay.replays():
+        pytest.skip(f"launches are not made without triton's launcher in {triton.__version__}")
+    yield
+    monkeypatch.undo()
+    _triton_replay.replays.cache_clear()
+
+
+@pytest.fixture
+def no_replay(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As it is by default."""
+    monkeypatch.delenv(_triton_replay.SWITCH, raising=False)
+    _triton_replay.replays.cache_clear()
+    yield
+    monkeypatch.undo()
+    _triton_replay.replays.cache_clear()
+
+
+@pytest.mark.usefixtures("no_replay")
+@pytest.mark.parametrize("kind", list(KNOWN))
+def test_each_call_is_checked_where_nothing_is_replayed(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not _triton_replay.replays()
+    checks = []
+    check = _dispatch.checked
+    monkeypatch.setattr(_dispatch, "checked", lambda *args: checks.append(1) or check(*args))
+    layout = layout_of([5, 3], "unsorted", DEVICE)
+    case = Case(layout, layout, torch.float32, heads=2, channels=8)
+    case.biases = KNOWN[kind](case)
+    want = case.attention("reference")
+    checks.clear()
+    for made in range(1, 4):
+        out = case.attention("triton")
+        assert len(checks) == made
+        torch.testing.assert_close(out, want, rtol=0, atol=3e-5)
+        gradients(out, list(case.leaves.values()))
+    kept = [x for x in layout._made if "checked" in str(x)]
+    assert not kept and len(checks) == 3
+
+
+@pytest.mark.usefixtures("replay")
 @pytest.mark.parametrize("query_sizes", [[5, 3], [2, 4]])
 @pytest.mark.parametrize("kind", list(KNOWN))
 def test_a_call_like_an_earlier_one_is_not_checked_again(
@@ -723,6 +782,7 @@ def test_a_call_like_an_earlier_one_is_not_checked_again(
         attention(case.query, case.key[1:], case.value[1:], *arguments, **more)
 
 
+@pytest.mark.usefixtures("replay")
 @pytest.mark.parametrize("kind", list(KNOWN))
 def test_one_tensor_is_not_checked_again_either(
     kind: str, monkeypatch: pytest.MonkeyPatch
@@ -754,6 +814,7 @@ def test_one_tensor_is_not_checked_again_either(
         qkv_attention(qkv[1:], layout, case.biases, backend="triton")
 
 
+@pytest.mark.usefixtures("replay")
 def test_what_looks_on_is_seen_in_calls_like_an_earlier_one() -> None:
     case = make("small")
     case.attention("triton")

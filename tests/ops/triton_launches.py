@@ -1,6 +1,7 @@
 """Launches are those that triton would make, on a machine that need not have a GPU.
 
-``python -m tests.ops.triton_launches`` runs no kernel, but all that comes before.
+``python -m tests.ops.triton_launches`` runs no kernel, but all that comes before: first as it is
+by default, then where launches go without triton's launcher, if it was read for that.
 """
 
 # mypy: ignore-errors
@@ -9,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
+import os
 import random
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -26,10 +29,11 @@ from triton.runtime import driver
 
 from pyg_gt import EdgeLayout, GraphLayout
 from pyg_gt.ops import _triton_again, _triton_direct, _triton_edges, _triton_full, _triton_launch
-from pyg_gt.ops._triton_again import Known
+from pyg_gt.ops._triton_again import Known, key_of
 from pyg_gt.ops._triton_full_eager import attend
 from pyg_gt.ops._triton_full_problem import Problem
 from pyg_gt.ops._triton_launch import Call, likeness, number_kind
+from pyg_gt.ops._triton_replay import SWITCH, VERSIONS, replays
 
 from .triton_compiles import NoDevice
 
@@ -443,6 +447,50 @@ def check_that_other_batches_are_known() -> None:
             assert head == attention.pairs.size(0)
 
 
+FULL = (
+    "", "unaligned", "joined", "half joined", "pairs dropout", "cross negative", "joined pairs",
+    "pairs by head", "joined one gradient", "one gradient pairs dropout",
+)  # fmt: skip
+ALONG = "", "joined", "values dropout", "features", "keys", "values"
+
+
+def check_that_triton_launches() -> list[list[tuple]]:
+    """All, each time, and nothing is kept of a call; what was launched."""
+    assert not replays()
+    _triton_direct._driver = None
+    cases = [(Attention, name) for name in (*FULL, "table")]
+    cases += [(AlongEdges, name) for name in (*ALONG, "heavy values")]
+    launched = []
+    for kind, names in cases:
+        torch.manual_seed(1)
+        attention = kind(names)
+        GIVEN.clear()
+        GIVEN.update(x.data_ptr() for x in attention.tensors())
+        for name in ("forward", "backward"):
+            first, second = (launches_of(getattr(attention, name)) for _ in range(2))
+            assert first and {run.by for run in first + second} == {"triton"}, (names, name)
+            assert alike(first) == alike(second), (names, name)
+            launched.append([(run.hash, run.grid) for run in first])
+        if kind is Attention:
+            assert len(attention.problem.known()) == 0
+    assert key_of("forward", reads=()) is None and not _triton_launch._KNOWN.__dict__
+    return launched
+
+
+def check_that_they_are_the_same_without_it(launched: list[list[tuple]]) -> None:
+    cases = [(Attention, name) for name in (*FULL, "table")]
+    cases += [(AlongEdges, name) for name in (*ALONG, "heavy values")]
+    again = []
+    for kind, names in cases:
+        torch.manual_seed(1)
+        attention = kind(names)
+        for name in ("forward", "backward"):
+            call = getattr(attention, name)
+            call()
+            again.append([(run.hash, run.grid) for run in launches_of(call)])
+    assert again == launched
+
+
 def check_memory(num_nodes: int) -> None:
     """A step on one graph takes room for its outputs and gradients, not for pairs of nodes."""
     layout = GraphLayout.from_sizes([num_nodes])
@@ -464,7 +512,26 @@ def main() -> None:
     driver.set_active(NoDevice())
     CompiledKernel._init_handles = load
     CompiledKernel.run = property(record)
+    os.environ.pop(SWITCH, None)
+    replays.cache_clear()
+    launched = check_that_triton_launches()
+    check_memory(200_000)
+    os.environ[SWITCH] = "1"
+    replays.cache_clear()
+    known = triton.__version__.startswith(tuple(f"{version}." for version in VERSIONS))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert replays() == replays() == known
+    if not known:  # it says so, once, and triton launches
+        assert len(caught) == 1 and SWITCH in str(caught[0].message)
+        assert check_that_triton_launches() == launched
+        print(f"triton {triton.__version__} was not read: it launches all")
+        return
+    assert not caught
     _triton_direct._driver = lambda: CALLED
+    check_that_they_are_the_same_without_it(launched)
+    RUN.clear()
+    _triton_launch._KNOWN.__dict__.clear()
     cases = [
         (probe, named, ["x", "factor", "C"], warps)
         for named in all_arguments()
@@ -495,12 +562,9 @@ def main() -> None:
         check(*a_case)
     assert RUN[-1].hash == RUN[-5].hash != RUN[-3].hash
 
-    for names in (
-        "", "unaligned", "joined", "half joined", "pairs dropout", "cross negative",
-        "joined pairs", "pairs by head", "joined one gradient", "one gradient pairs dropout",
-    ):  # fmt: skip
+    for names in FULL:
         check_again(Attention, names)
-    for names in ("", "joined", "values dropout", "features", "keys", "values"):
+    for names in ALONG:
         check_again(AlongEdges, names)
     check_again(Attention, "table")
     check_in_parts(AlongEdges, "heavy values")

@@ -88,7 +88,7 @@ def pairs_of(
     biases: tuple[AttentionBias, ...],
 ) -> Pairs:
     """The messages of attention inside each graph, in the order of flat pairs or of edges."""
-    biases = checked(query, key, value, layout, layout, biases, 0.0)
+    biases = checked(query, key, value, layout, layout, biases)
     mask = next((b for b in biases if isinstance(b, EdgeMask)), None)
     flat: Tensor | None = None
     for bias in biases:
