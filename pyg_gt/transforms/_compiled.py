@@ -20,9 +20,13 @@ def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
 
     Raises:
         MemoryError: if there is not enough.
+        ValueError: if an entry of a sparse matrix does not lie where it must.
         ctypes.ArgumentError: if an array has another type or is not contiguous.
     """
-    if getattr(library, name)(*arguments):
+    code = getattr(library, name)(*arguments)
+    if code == 2:
+        raise ValueError(f"{name}: an entry lies outside of the blocks of its matrix")
+    if code:
         raise MemoryError(f"{name} of arrays of {[np.shape(each) for each in arguments]}")
 
 

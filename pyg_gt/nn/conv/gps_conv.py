@@ -13,6 +13,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.attention import PerformerAttention
 from torch_geometric.utils import to_dense_batch
 
+from ..._identity import is_traced
 from ...layout import DeferredLayout, GraphLayout
 from ...ops import AttentionBias
 from .._multihead import multihead_attention, project, reset_output, why_not_ragged
@@ -219,7 +220,7 @@ class GPSConv(PyGGPSConv, MessagePassing):
                 f"'biases' cannot reach this layer's attention, which runs as a module on a "
                 f"padded batch: {reason}"
             )
-        if torch.jit.is_tracing():
+        if is_traced():
             raise RuntimeError(
                 f"'torch.jit.trace' would keep the sizes of the padded batch as constants, on "
                 f"which this layer's attention runs ({reason}); use 'torch.export.export'"

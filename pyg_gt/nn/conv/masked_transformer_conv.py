@@ -126,15 +126,13 @@ class MaskedTransformerConv(TransformerConv):
         size_i: int | None,
     ) -> Tensor:
         """``[E, H, C]``: PyG's, but that half precision is multiplied in float32."""
-        dtype = value_j.dtype
-        if dtype not in (torch.float16, torch.bfloat16):
-            return super().message(query_i, key_j, value_j, edge_attr, index, ptr, size_i)
-        # 300 x 300 is infinite in float16
-        wide = query_i.float(), key_j.float()
-        out: Tensor = super().message(*wide, value_j, edge_attr, index, ptr, size_i)
-        if out.is_cuda and torch.is_autocast_enabled("cuda"):
+        dtype, half = value_j.dtype, value_j.dtype in (torch.float16, torch.bfloat16)
+        if half:  # in which 300 x 300 may be infinite
+            query_i, key_j = query_i.float(), key_j.float()
+        out: Tensor = super().message(query_i, key_j, value_j, edge_attr, index, ptr, size_i)
+        if not half or (out.is_cuda and torch.is_autocast_enabled("cuda")):
             return out  # as PyG's there
-        self._alpha = self._alpha.to(dtype)
+        self._alpha = vars(self)["_alpha"].to(dtype)
         return out.to(dtype)
 
 
