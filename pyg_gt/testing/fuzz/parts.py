@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from . import arguments
+from . import arguments, attention
 from .draws import Part
 
 PARTS = {
+    "attention": Part(attention.draw),
     "arguments": Part(arguments.draw, arguments.size),
 }
