@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from . import arguments, attention
+from . import arguments, attention, edits, layers, transforms
 from .draws import Part
 
 PARTS = {
     "attention": Part(attention.draw),
+    "edits": Part(edits.draw),
+    "layers": Part(layers.draw),
+    "transforms": Part(transforms.draw),
     "arguments": Part(arguments.draw, arguments.size),
 }

@@ -322,10 +322,12 @@ def _values(
     if rng.random() < 0.15 and not finite:
         leaf[torch.rand(shape) < pick(rng, (0.1, 0.5, 1.0))] = -torch.inf
     how = rng.random()
+    if 0.15 < how < 0.2:
+        leaf = -leaf
     if how < 0.1:
         leaf = leaf.T.contiguous()
         problem.views[key] = lambda x: x.T
-    elif how < 0.15 and len(leaf):
+    elif how <= 0.15 and len(leaf):
         leaf = leaf[:1]
         problem.views[key] = lambda x: x.expand(shape)
     elif how < 0.2:

@@ -102,6 +102,7 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
+        self.told = 0
         self.place = self.context.Value("q", 0)
         self.since = self.context.Value("d", time.monotonic())
         self.pipe, other = self.context.Pipe(duplex=False)
@@ -123,17 +124,19 @@ class _Worker:
                     self.process.join()
                     return draws, compared, findings
                 draws += message[0]
+                self.told += message[0]
                 compared.update(message[1])
                 findings += message[2]
         except EOFError:
             self.process.join()
+            draws += self.place.value + 1 - self.told
             findings.append(self._died(f"the process died ({_reason(self.process.exitcode)})"))
-            return draws + 1, compared, findings
+            return draws, compared, findings
         if time.monotonic() - self.since.value > SECONDS_A_DRAW:
             self.process.kill()
             self.process.join()
+            draws += self.place.value + 1 - self.told
             findings.append(self._died(f"it took more than {SECONDS_A_DRAW:.0f} s"))
-            draws += 1
         return draws, compared, findings
 
     def _died(self, message: str) -> Finding:

@@ -31,11 +31,12 @@ class Scales(NamedTuple):
     scale: float
     channels: int
     num_queries: int
+    wide: bool  # float64 throughout
 
 
 def tolerance(name: str, dtype: torch.dtype, sizes: Sizes, s: Scales, p: float) -> float:
     """Of the output (``name = ""``) or of the gradient of a leaf, before its last rounding."""
-    unit = UNIT[torch.float64 if dtype == torch.float64 else torch.float32]
+    unit = UNIT[torch.float64 if s.wide else torch.float32]
     factor = 1.0 if p in (0.0, 1.0) else 1 / (1 - p)
     weight = min(2.0, math.expm1(min(8 * unit * (s.channels + 8) * sizes.score, 1.0)))
     weight += 4 * unit * (sizes.row + 16)
