@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import torch
@@ -19,7 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs what was asked for; 1 if something failed."""
     parser = argparse.ArgumentParser(prog="python -m pyg_gt.testing.fuzz", description=__doc__)
     parser.add_argument("--what", choices=[*PARTS, "all"], default="all")
-    parser.add_argument("--batches", type=int, default=1000, help="draws of each part (%(default)s)")
+    parser.add_argument(
+        "--batches", type=int, default=1000, help="draws of each part (%(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=1e9, help="at most, for each part")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first draw")
@@ -27,7 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--report", type=Path, help="a file for all findings, one a line")
     options = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     parts = PARTS if options.what == "all" else {options.what: PARTS[options.what]}
 

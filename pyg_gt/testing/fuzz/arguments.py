@@ -110,7 +110,7 @@ def _what_is_wrong(error: Exception, argument: str) -> str | None:
         return "memory "
     if not own:
         # words of PyG or torch that name the argument do as well
-        clear = isinstance(error, (ValueError, IndexError)) and names
+        clear = isinstance(error, (ValueError, IndexError)) and names is not None
         clear = clear or "resolve" in str(error) or "value of Tensor" in str(error)
         return None if clear else "raw    "
     if not isinstance(error, _TYPES):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_gt import attention, explain_choice, qkv_attention
+import pyg_gt
 
 from .definition import Biases, Sizes, define, kept_edges, kept_pairs
 from .draws import Fault, Random, random_of
@@ -60,6 +60,9 @@ class Caller:
         self.problem = problem
         self.layout = random_layout(rng, problem.keys, problem.num_graphs)
         self.query_layout = None
+        # of unpacked tensors, which no type describes
+        self.attend: Any = pyg_gt.attention
+        self.explain: Any = pyg_gt.explain_choice
         if problem.queries is not problem.keys:
             self.query_layout = random_layout(rng, problem.queries, problem.num_graphs)
 
@@ -78,20 +81,22 @@ class Caller:
         query = parts["query"]
         return [query, parts.get("key", query), parts.get("value", query)], keywords
 
-    def __call__(self, leaves: dict[str, Tensor], backend: str) -> Tensor:
+    def run(self, leaves: dict[str, Tensor], backend: str) -> Tensor:
+        """The output."""
         tensors, keywords = self._arguments(leaves)
         if self.problem.joined:
-            return qkv_attention(tensors[0], self.layout, backend=backend, **keywords)
-        return attention(
+            return pyg_gt.qkv_attention(tensors[0], self.layout, backend=backend, **keywords)
+        out: Tensor = self.attend(
             *tensors, self.layout, query_layout=self.query_layout, backend=backend, **keywords
         )
+        return out
 
     def backends(self) -> list[str]:
         """Those that do not object, and ``auto``'s choice first."""
         tensors, keywords = self._arguments(self.problem.leaves)
         if self.problem.joined:
             tensors = list(tensors[0].unbind(1))
-        lines = explain_choice(*tensors, self.layout, query_layout=self.query_layout, **keywords)
+        lines = self.explain(*tensors, self.layout, query_layout=self.query_layout, **keywords)
         return [name for name, line in lines.items() if line.startswith(("chosen", "could run"))]
 
 
@@ -100,8 +105,8 @@ def run(problem: Problem, call: Caller, backend: str, wave: Tensor) -> dict[str,
     leaves = {k: v for k, v in problem.leaves.items() if v.requires_grad}
     if not leaves:
         with torch.inference_mode(bool(len(problem.keys) % 2)):
-            return {"": call(problem.leaves, backend)}
-    out = call(problem.leaves, backend)
+            return {"": call.run(problem.leaves, backend)}
+    out = call.run(problem.leaves, backend)
     gradients = torch.autograd.grad(
         out, list(leaves.values()), wave, allow_unused=True, materialize_grads=True
     )

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Words = NDArray[np.uint64]
 Function = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -169,7 +171,7 @@ def kept_pairs(
     place = np.empty(len(keys), np.int64)
     for graph in np.unique(keys):
         place[keys == graph] = np.arange((keys == graph).sum())
-    zero = np.zeros((len(queries), len(keys), heads), np.uint64)
+    zero: Any = np.zeros((len(queries), len(keys), heads), np.uint64)
     j = zero + place.astype(np.uint64)[None, :, None]
     row = zero + number.astype(np.uint64)[:, None, None]
     head = zero + np.arange(heads, dtype=np.uint64)
@@ -179,7 +181,7 @@ def kept_pairs(
 
 def kept_edges(seed: int, p: float, num_edges: int, heads: int) -> Tensor:
     """``[E, H]``: factors of dropout along edges."""
-    zero = np.zeros((num_edges, heads), np.uint64)
+    zero: Any = np.zeros((num_edges, heads), np.uint64)
     edge = zero + np.arange(num_edges, dtype=np.uint64)[:, None]
     head = zero + np.arange(heads, dtype=np.uint64)
     words = philox(seed, (edge, zero, head >> np.uint64(2), zero + np.uint64(1)))
@@ -192,9 +194,7 @@ def _factors(words: Sequence[NDArray[np.uint64]], which: NDArray[np.uint64], p: 
     return torch.from_numpy(kept * (0.0 if p >= 1 else 1 / (1 - p)))
 
 
-def philox(
-    seed: int, counter: Sequence[NDArray[np.uint64]]
-) -> tuple[NDArray[np.uint64], ...]:
+def philox(seed: int, counter: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], ...]:
     """The four words of Philox-4x32-10 (Salmon et al. 2011)."""
     low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32

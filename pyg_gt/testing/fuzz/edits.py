@@ -5,18 +5,20 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_gt import EdgeBias, EdgeLayout, EdgeMask, GraphLayout, TableBias, attention
+import pyg_gt
+from pyg_gt import EdgeBias, EdgeLayout, EdgeMask, GraphLayout, TableBias
 from pyg_gt.nn import FullTransformerConv, MaskedTransformerConv
 
 from .draws import Fault, Random, random_of
 from .problems import pick
 
+attention: Any = pyg_gt.attention  # of unpacked tensors, which no type describes
 _BACKENDS = ("auto", "auto", "cpu", "sdpa", "sparse", "reference")
 _CLOSE = 2e-5
 
@@ -32,7 +34,7 @@ def draw(seed: int, number: int) -> Counter[str]:
 def _edit(rng: Random, tensor: Tensor, numbers: Tensor) -> str:
     """Writes ``numbers`` into ``tensor`` by one of the ways to; says which."""
     how = pick(rng, ("copy_", "numpy", ".data", "set_", "index", "detach", "storage"))
-    numbers = numbers.to(tensor.dtype)
+    numbers, typed = numbers.to(tensor.dtype), cast(Any, tensor)
     if how == "copy_":
         tensor.copy_(numbers)
     elif how == "numpy":
@@ -40,13 +42,14 @@ def _edit(rng: Random, tensor: Tensor, numbers: Tensor) -> str:
     elif how == ".data":
         tensor.data.copy_(numbers)
     elif how == "set_":
-        tensor.set_(numbers.clone())  # type: ignore[no-untyped-call]
+        typed.set_(numbers.clone())
     elif how == "index":
         tensor[...] = numbers
     elif how == "detach":
         tensor.detach().copy_(numbers)
     else:
-        flat = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())  # type: ignore[call-overload]
+        flat: Any = torch.empty(0, dtype=tensor.dtype)
+        flat.set_(tensor.untyped_storage())
         flat.copy_(numbers.flatten())
     return str(how)
 
@@ -79,7 +82,8 @@ def _tensors(n: int, rng: Random) -> Tensor:
 
 def _runs(qkv: Tensor, layout: Any, biases: Any, backend: str) -> Tensor | None:
     try:
-        return attention(*qkv, layout, biases, backend=backend)
+        out: Tensor = attention(*qkv, layout, biases, backend=backend)
+        return out
     except NotImplementedError:
         return None
 
@@ -246,9 +250,7 @@ def _inference_first(rng: Random) -> None:
         if out is None:
             continue
         (found,) = torch.autograd.grad(out.square().sum(), qkv)
-        want = attention(
-            *qkv, GraphLayout.from_batch(batch.clone()), biases, backend="reference"
-        )
+        want = attention(*qkv, GraphLayout.from_batch(batch.clone()), biases, backend="reference")
         (right,) = torch.autograd.grad(want.square().sum(), qkv)
         _check(out, want, f"what inference mode made, trained on, {backend}")
         _check(found, right, f"gradients on what inference mode made, {backend}")

@@ -27,9 +27,7 @@ def random_graphs(rng: Random, signed: bool = False) -> list[Data]:
     return graphs
 
 
-def _random_graph(
-    rng: Random, signed: bool
-) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
+def _random_graph(rng: Random, signed: bool) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
     """Of 0 to 14 nodes, or sometimes up to 120."""
     n = int(rng.integers(0, 15)) if rng.random() < 0.93 else int(rng.integers(60, 121))
     count = 0 if n == 0 else int(rng.integers(0, 3 * n + 1))

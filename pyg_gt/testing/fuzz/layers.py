@@ -134,9 +134,7 @@ def _masked(rng: Random) -> None:
     edges = _edges(rng, sizes)
     if bipartite:
         m = int(rng.integers(1, 12))
-        edges = torch.stack(
-            [torch.from_numpy(rng.integers(0, m, edges.size(1))), edges[1] % n]
-        )
+        edges = torch.stack([torch.from_numpy(rng.integers(0, m, edges.size(1))), edges[1] % n])
         inputs = {"x": torch.randn(m, features), "y": torch.randn(n, 3)}
         width: Any = (features, 3)
     else:

@@ -50,13 +50,15 @@ def components(weights: Array) -> list[list[int]]:
 
 def laplacian(weights: Array, normalization: str | None) -> Array:
     """Of one component; ``"rw"`` is ``I - D^-1 W``."""
-    degree = weights.sum(1)
+    degree: Array = weights.sum(1)
     if normalization is None:
-        return np.diag(degree) - weights
-    if normalization == "rw":
-        return np.eye(len(weights)) - weights / degree[:, None]
-    root = np.sqrt(degree)
-    return np.eye(len(weights)) - weights / root[:, None] / root
+        found: Array = np.diag(degree) - weights
+    elif normalization == "rw":
+        found = np.eye(len(weights)) - weights / degree[:, None]
+    else:
+        root = np.sqrt(degree)
+        found = np.eye(len(weights)) - weights / root[:, None] / root
+    return found
 
 
 def heat(data: Data, times: tuple[float, ...], normalization: str | None) -> Array:
@@ -117,6 +119,6 @@ def degrees(data: Data) -> Array:
     graph.add_nodes_from(range(data.num_nodes))
     graph.add_edges_from(zip(row.tolist(), col.tolist(), strict=True))
     nodes = range(data.num_nodes)
-    return np.array(
-        [[graph.in_degree(i), graph.out_degree(i)] for i in nodes], np.int64
-    ).reshape(-1, 2)
+    return np.array([[graph.in_degree(i), graph.out_degree(i)] for i in nodes], np.int64).reshape(
+        -1, 2
+    )

@@ -20,7 +20,9 @@ View = Callable[[Tensor], Tensor]
 
 _CHANNELS = (1, 2, 3, 4, 5, 7, 8, 8, 12, 16, 16, 17, 24, 31, 32, 33, 40, 64, 65, 80, 128, 130)
 _SCALES = (None, None, None, 0.0, -0.3, -1.0, 1e-30, 1e-3, 1.0, 3.0, 30.0, 1e4, -1e3, -0.0)
-_DTYPES = (torch.float32,) * 9 + (torch.float64,) * 3 + (torch.bfloat16,) * 4 + (torch.float16,) * 2
+_DTYPES = (
+    (torch.float32,) * 9 + (torch.float64,) * 3 + (torch.bfloat16,) * 4 + (torch.float16,) * 2
+)
 _TENSORS = ("query", "key", "value", "qkv")
 _INDEX = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
@@ -169,7 +171,8 @@ def _add_tensors(problem: Problem, rng: Random) -> None:
     size = pick(rng, (0.3, 1.0, 1.0, 3.0))
 
     def leaf(*shape: int) -> Tensor:
-        return (size * torch.randn(shape)).to(problem.dtype)
+        made: Tensor = (size * torch.randn(shape)).to(problem.dtype)
+        return made
 
     if problem.queries is problem.keys and rng.random() < 0.2:
         problem.joined = True
@@ -273,7 +276,8 @@ def _add_mask(problem: Problem, rng: Random, key: str, edges: Tensor) -> None:
 
 def _add_function(problem: Problem, rng: Random, key: str) -> None:
     n, which = max(len(problem.keys), 1), int(rng.integers(3))
-    problem.leaves[key] = torch.rand(problem.heads if which < 2 else n).to(problem.dtype)
+    # float32 at least: a function rounds by itself what it makes of half numbers
+    problem.leaves[key] = torch.rand(problem.heads if which < 2 else n)
 
     def function(x: dict[str, Tensor]) -> Any:
         w = x[key]

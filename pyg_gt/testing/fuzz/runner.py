@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -49,7 +50,9 @@ class Result(NamedTuple):
 def run_one(name: str, part: Part, seed: int, number: int) -> tuple[Counter[str], Finding | None]:
     """One draw in this process."""
     try:
-        return part.draw(seed, number), None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a wrong argument may warn before it is refused
+            return part.draw(seed, number), None
     except Fault as fault:
         return Counter(), Finding(name, number, str(fault))
     except Exception as error:

@@ -79,9 +79,7 @@ def _same(what: str, found: torch.Tensor, want: torch.Tensor, exact: bool) -> No
         _close(f"{what}, against the graph's own,", found, want.double().numpy(), 1e-6)
 
 
-def _same_in_company(
-    kind: str, transform: Any, graphs: list[Data], alone: list[Data]
-) -> None:
+def _same_in_company(kind: str, transform: Any, graphs: list[Data], alone: list[Data]) -> None:
     """What a graph gets among others."""
     new = sorted(set(alone[0].keys()) - set(graphs[0].keys()))
     exact = kind in ("degree", "distance", "k hops", "expander")
@@ -89,7 +87,9 @@ def _same_in_company(
     for key in new:
         if kind == "laplacian" and key == "a":
             continue  # a basis is the solver's choice
-        joined = Batch.from_data_list([Data(**{key: a[key]}, num_nodes=a.num_nodes) for a in alone])
+        joined = Batch.from_data_list(
+            [Data(**{key: a[key]}, num_nodes=a.num_nodes) for a in alone]
+        )
         _same(f"{key} of a batch", together[key], joined[key], exact)
     for graph, own in zip(precompute(graphs, transform, progress=False), alone, strict=True):
         for key in new:
@@ -107,7 +107,9 @@ def _relative(transform: Any, graph: Data, found: Data) -> None:
     powers = oracles.walk_powers(graph, transform.walk_length - 1)
     want = np.stack([p.reshape(-1) for p in powers], 1)
     _close("walk probabilities", found.pair_a, want, 3e-7)
-    total = found.pair_a.view(graph.num_nodes, graph.num_nodes, transform.walk_length).sum(1).numpy()
+    total = (
+        found.pair_a.view(graph.num_nodes, graph.num_nodes, transform.walk_length).sum(1).numpy()
+    )
     if (total > 1 + 1e-5).any():
         raise Fault("probabilities add up to more than one")
 
@@ -225,9 +227,7 @@ def _reorder(transform: Any, graph: Data, found: Data) -> None:
     old, new = graph.clone(), found
     if sorted(oracles.degrees(old).tolist()) != sorted(oracles.degrees(new).tolist()):
         raise Fault("degrees are not the same after nodes were renumbered")
-    _close(
-        "weights", np.sort(edges_of(new)[2]), np.sort(edges_of(old)[2]), 0.0, 0.0
-    )
+    _close("weights", np.sort(edges_of(new)[2]), np.sort(edges_of(old)[2]), 0.0, 0.0)
     if "x" in old:
         a, b = (oracles.degrees(g).tolist() for g in (old, new))
         rows = [sorted(zip(g.x.tolist(), d, strict=True)) for g, d in ((old, a), (new, b))]

@@ -109,5 +109,3 @@ def is_right(label: str, value: Any, valid: Any, annotation: str, name: str) -> 
     if callable(value):
         return "Callable" in annotation
     return False
-
-
