@@ -63,7 +63,7 @@ def command(finding: Finding, seed: int) -> str:
 
 
 def _write(path: Path, findings: list[Finding], seed: int) -> None:
-    lines = [f"{f.message.splitlines()[0]}\t{command(f, seed)}\n" for f in findings]
+    lines = [f"{' | '.join(f.message.splitlines())}\t{command(f, seed)}\n" for f in findings]
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     beside.write_text("".join(lines), encoding="utf-8")
     beside.replace(path)

@@ -27,8 +27,12 @@ def draw(seed: int, number: int) -> Counter[str]:
     """One sequence of calls and edits."""
     rng = random_of(seed, "edits", number)
     scenario = pick(rng, _SCENARIOS)
-    scenario(rng)
-    return Counter([scenario.__name__.strip("_")])
+    name = scenario.__name__.strip("_")
+    try:
+        scenario(rng)
+    except Fault as fault:
+        raise Fault(f"{name}\n{fault}") from fault
+    return Counter([name])
 
 
 def _edit(rng: Random, tensor: Tensor, numbers: Tensor) -> str:
