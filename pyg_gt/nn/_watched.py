@@ -38,7 +38,9 @@ def is_watched(attn: MultiheadAttention) -> bool:
     return not torch.compiler.is_compiling() and bool(_has_any_global_hook())
 
 
-@torch.compiler.disable(reason="hooks on attention see a padded batch, whose size is data")
+@torch.compiler.disable(  # type: ignore[untyped-decorator]
+    reason="hooks on attention see a padded batch, whose size is data"
+)
 def watched_attention(
     attn: MultiheadAttention,
     x: Tensor,
@@ -50,8 +52,8 @@ def watched_attention(
     """``[N, F]``, as :func:`multihead_attention` gives it, with the hooks on ``attn`` called.
 
     Args:
-        attn: the module; called with ``(h, h, h, key_padding_mask=..., need_weights=False)``, where
-            ``h [B, M, F]`` is padded with zeros.
+        attn: the module; called as ``attn(h, h, h, key_padding_mask=..., need_weights=False)``,
+            where ``h [B, M, F]`` is padded with zeros.
         x: ``[N, F]``.
         layout: how ``x`` is split into graphs.
         biases: what is added to scores.

@@ -15,7 +15,7 @@ def normalize(norm: Any, x: Tensor, batch: Tensor | None) -> Tensor:
     """``norm(x, batch=batch)``, as PyG's ``GPSConv`` calls it.
 
     PyG's norms read the number of graphs off ``batch`` on the host, from which a compiler cannot
-    derive a backward pass. Traced code gives it to them: the length of a tensor, which an op makes.
+    derive a backward pass. Traced code gives it to them: the length of a tensor made by an op.
     """
     if batch is not None and torch.compiler.is_compiling():
         names = inspect.signature(norm.forward).parameters

@@ -50,7 +50,8 @@ class ExplainedOnRequest(MessagePassing):
     @property
     def explain(self) -> bool | None:
         """Whether explainers mask the messages of this layer."""
-        return self._explain
+        explain: bool | None = self._explain
+        return explain
 
     @explain.setter
     def explain(self, explain: bool | None) -> None:

@@ -41,11 +41,11 @@ def values_of(edge_index: Any) -> Tensor | None:
 
 def num_edges_of(edge_index: Any) -> int:
     """``E`` of any of PyG's edge sets."""
+    number: int
     if isinstance(edge_index, SparseTensor):
-        number: int = edge_index.nnz()
-        return number
-    if edge_index.layout is torch.sparse_coo:
-        return edge_index._nnz()
-    if is_torch_sparse_tensor(edge_index):
-        return edge_index.values().size(0)
-    return edge_index.size(1)
+        number = edge_index.nnz()
+    elif is_torch_sparse_tensor(edge_index):
+        number = edge_index._nnz()
+    else:
+        number = edge_index.size(1)
+    return number

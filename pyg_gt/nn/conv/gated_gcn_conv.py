@@ -114,9 +114,7 @@ class GatedGCNConv(MessagePassing):
             or edge_attr.size(0) != num_edges
         ):
             got = list(edge_attr.shape) if isinstance(edge_attr, Tensor) else said(edge_attr)
-            raise ValueError(
-                f"this layer needs 'edge_attr' of shape [{num_edges}, F] (got {got})"
-            )
+            raise ValueError(f"this layer needs 'edge_attr' of shape [{num_edges}, F] (got {got})")
         check_features("x", x, -1)
         widths = x.size(1), edge_attr.size(1)
         if self.residual and widths != (self.out_channels, self.out_channels):

@@ -234,7 +234,8 @@ class GPSConv(PyGGPSConv, ExplainedOnRequest):
         sends = needs_propagate(self, GPSConv, aggregates=False)
         if is_watched(attn):
             compute = partial(self._attend_by_messages, layout, biases) if sends else None
-            return watched_attention(attn, x, layout, biases, self.backend, compute)
+            watched: Tensor = watched_attention(attn, x, layout, biases, self.backend, compute)
+            return watched
         if sends:
             return self._attend_by_messages(layout, biases, x, x, x)
         return multihead_attention(attn, x, x, x, layout, biases, self.backend)
