@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ..ops import AttentionBias, EdgeBias, EdgeMask, PairBias, ScoreMod, TableBi
 from ..ops._dispatch import BACKENDS
 
 _BIASES = (PairBias, TableBias, EdgeBias, EdgeMask, ScoreMod)
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def check_counts(least: int = 1, *, lazy: bool = False, **values: Any) -> None:
@@ -108,6 +108,8 @@ def said(x: Any) -> str:
 
 
 def _cure(x: Any) -> str:
+    if isinstance(x, (tuple, list)):
+        return "; every node both sends and receives, so there is one tensor of them"
     if not isinstance(x, Tensor):
         return ""
     if x.is_nested or (x.layout is torch.strided and x.dim() == 3):
@@ -127,16 +129,17 @@ def check_edge_index(edge_index: Any, *, read_here: bool) -> None:
         read_here: whether it has to be one of PyG's edge sets, or None; a local part of the
             caller's may take other things.
     """
-    if isinstance(edge_index, (GraphLayout, DeferredLayout)):
-        _refuse_batch(f"a '{type(edge_index).__name__}'")
+    if edge_index is None:
+        return
     if isinstance(edge_index, Tensor) and edge_index.layout is torch.strided:
         integers = edge_index.dtype in _INTEGERS
         if integers and edge_index.dim() == 1:
             _refuse_batch(f"a vector of shape {list(edge_index.shape)}")
         right = integers and edge_index.dim() == 2 and edge_index.size(0) == 2
+    elif isinstance(edge_index, (GraphLayout, DeferredLayout)):
+        _refuse_batch(f"a '{type(edge_index).__name__}'")
     else:
-        sets = (Tensor, SparseTensor, EdgeLayout, DeferredEdges)
-        right = edge_index is None or isinstance(edge_index, sets)
+        right = isinstance(edge_index, (Tensor, SparseTensor, EdgeLayout, DeferredEdges))
     if read_here and not right:
         raise ValueError(
             f"'edge_index' must hold integers and have shape [2, E], or be a sparse adjacency "
@@ -144,7 +147,7 @@ def check_edge_index(edge_index: Any, *, read_here: bool) -> None:
         )
 
 
-def _refuse_batch(got: str) -> None:
+def _refuse_batch(got: str) -> NoReturn:
     raise ValueError(
         f"'edge_index' must have shape [2, E] (got {got}); which graph each node belongs to is "
         f"given by name: 'batch='"
@@ -157,6 +160,8 @@ def as_biases(biases: Any) -> tuple[AttentionBias, ...]:
     Raises:
         ValueError: if something in it is no bias.
     """
+    if type(biases) is tuple and not biases:
+        return biases
     if not isinstance(biases, (tuple, list)):
         if isinstance(biases, _BIASES):
             return (biases,)

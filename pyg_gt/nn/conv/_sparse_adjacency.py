@@ -39,13 +39,8 @@ def values_of(edge_index: Any) -> Tensor | None:
     return None
 
 
-def num_edges_of(edge_index: Any) -> int:
-    """``E`` of any of PyG's edge sets."""
-    number: int
-    if isinstance(edge_index, SparseTensor):
-        number = edge_index.nnz()
-    elif is_torch_sparse_tensor(edge_index):
-        number = edge_index._nnz()
-    else:
-        number = edge_index.size(1)
+def num_entries_of(adjacency: Any) -> int:
+    """``E`` of a sparse adjacency."""
+    sparse = isinstance(adjacency, SparseTensor)
+    number: int = adjacency.nnz() if sparse else adjacency._nnz()
     return number

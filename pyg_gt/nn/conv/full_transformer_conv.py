@@ -152,9 +152,8 @@ class FullTransformerConv(ExplainedOnRequest, TransformerConv):
             ValueError: for a wrong shape or type, if ``x`` is a pair, or ``edge_attr`` is missing
                 or given in vain.
         """
-        if isinstance(x, (tuple, list)):
-            raise ValueError("'x' must be one tensor: every node both sends and receives")
-        check_features("x", x, getattr(self.lin_query, "in_channels", -1))
+        width = self.in_channels
+        check_features("x", x, width if width >= 0 else getattr(self.lin_query, "in_channels", -1))
         check_edge_index(edge_index, read_here=True)
         if isinstance(batch, bool):
             raise ValueError(
@@ -163,7 +162,7 @@ class FullTransformerConv(ExplainedOnRequest, TransformerConv):
             )
         heads, channels = self.heads, self.out_channels
         layout = GraphLayout.of(batch, x.size(0), device=x.device)
-        biases = (*as_biases(biases), *self._edge_biases(edge_index, edge_attr, x.size(0)))
+        biases = as_biases(biases) + self._edge_biases(edge_index, edge_attr, x.size(0))
         query = self.lin_query(x).view(-1, heads, channels)
         key = self.lin_key(x).view(-1, heads, channels)
         value = self.lin_value(x).view(-1, heads, channels)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import BatchNorm1d
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
+from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import scatter
 
-from ...edge_layout import DeferredEdges, EdgeLayout
 from .._arguments import (
     check_counts,
     check_edge_index,
@@ -20,7 +21,7 @@ from .._arguments import (
     check_probabilities,
     said,
 )
-from ._sparse_adjacency import for_pyg, num_edges_of, values_of
+from ._sparse_adjacency import for_pyg, num_entries_of, values_of
 
 
 class GatedGCNConv(MessagePassing):
@@ -100,14 +101,17 @@ class GatedGCNConv(MessagePassing):
                 does not fit.
         """
         check_edge_index(edge_index, read_here=True)
-        if edge_index is None or isinstance(edge_index, (EdgeLayout, DeferredEdges)):
+        if isinstance(edge_index, Tensor) and edge_index.layout is torch.strided:
+            num_edges = edge_index.size(1)
+        elif isinstance(edge_index, (Tensor, SparseTensor)):
+            num_edges = num_entries_of(edge_index)
+            if edge_attr is None:
+                edge_attr = values_of(edge_index)
+            edge_index = for_pyg(edge_index)
+        else:
             raise ValueError(
                 f"'edge_index' must be a tensor or a sparse adjacency (got {said(edge_index)})"
             )
-        if edge_attr is None:
-            edge_attr = values_of(edge_index)
-        num_edges = num_edges_of(edge_index)
-        edge_index = for_pyg(edge_index)
         if (
             not isinstance(edge_attr, Tensor)
             or edge_attr.dim() != 2
@@ -115,15 +119,19 @@ class GatedGCNConv(MessagePassing):
         ):
             got = list(edge_attr.shape) if isinstance(edge_attr, Tensor) else said(edge_attr)
             raise ValueError(f"this layer needs 'edge_attr' of shape [{num_edges}, F] (got {got})")
-        check_features("x", x, -1)
+        width = self.in_channels
+        if width >= 0:
+            check_features("x", x, width)
+            check_features("edge_attr", edge_attr, width, rows="E")
+        else:
+            check_features("x", x, getattr(self.A, "in_channels", -1))
+            check_features("edge_attr", edge_attr, getattr(self.C, "in_channels", -1), rows="E")
         widths = x.size(1), edge_attr.size(1)
         if self.residual and widths != (self.out_channels, self.out_channels):
             raise ValueError(
                 f"a residual needs {self.out_channels} channels of nodes and edges (got "
                 f"{widths}); pass 'residual=False'"
             )
-        check_features("x", x, getattr(self.A, "in_channels", -1))
-        check_features("edge_attr", edge_attr, getattr(self.C, "in_channels", -1), rows="E")
         gate = self.edge_updater(
             edge_index, target=self.D(x), source=self.E(x), edge=self.C(edge_attr)
         )

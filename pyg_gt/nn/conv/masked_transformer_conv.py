@@ -187,9 +187,15 @@ class MaskedTransformerConv(TransformerConv):
 
     def _sides(self, x: Any) -> tuple[Tensor, Tensor]:
         """The features of sources and of targets, checked."""
+        widths = self.in_channels
+        if isinstance(x, Tensor) and isinstance(widths, int) and widths >= 0:
+            check_features("x", x, widths)
+            return x, x
+        # of lazy layers, once they are initialised
         widths = [getattr(lin, "in_channels", -1) for lin in (self.lin_key, self.lin_query)]
         if isinstance(x, Tensor):
-            check_features("x", x, widths[0])
+            for width in widths:
+                check_features("x", x, width)
             return x, x
         if not isinstance(x, (tuple, list)) or len(x) != 2:
             raise ValueError(
