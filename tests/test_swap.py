@@ -508,7 +508,9 @@ def test_verbose_prints_a_line_for_each_layer(capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pyg_gt.swap(
-            torch.nn.ModuleList([GPSConv(F, None, backend="reference"), FullTransformerConv(F, F)]),
+            torch.nn.ModuleList(
+                [GPSConv(F, None, backend="reference"), FullTransformerConv(F, F)]
+            ),
             backend="sdpa",
             verbose=True,
         )

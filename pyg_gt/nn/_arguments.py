@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -70,6 +71,19 @@ def check_module(name: str, module: Any) -> None:
     if module is not None and (isinstance(module, type) or not callable(module)):
         got = f"the class '{module.__name__}'" if isinstance(module, type) else repr(module)
         raise ValueError(f"'{name}' must be a module, or None (got {got})")
+
+
+def check_resolvable(name: str, value: Any) -> None:
+    """Raises ``ValueError`` unless ``value`` is a name for PyG to resolve, or can be called."""
+    if isinstance(value, type) or not (isinstance(value, str) or callable(value)):
+        raise ValueError(f"'{name}' must be a name or a module (got {value!r})")
+
+
+def check_kwargs(**values: Any) -> None:
+    """Raises ``ValueError`` unless each value is a dictionary, or None."""
+    for name, value in values.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise ValueError(f"'{name}' must be a dictionary of arguments (got {value!r})")
 
 
 def check_features(name: str, x: Any, channels: int, rows: str = "N") -> None:

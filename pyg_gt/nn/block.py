@@ -20,6 +20,7 @@ from ._arguments import (
     check_flags,
     check_heads,
     check_probabilities,
+    check_resolvable,
 )
 from ._multihead import multihead_attention, reset_output, why_not_ragged
 from ._padded import padded_attention
@@ -67,10 +68,7 @@ class TransformerBlock(torch.nn.Module):
         check_probabilities(dropout=dropout)
         check_flags(norm_first=norm_first, gated=gated)
         check_backend(backend)
-        if not isinstance(act, str) and not callable(act):
-            raise ValueError(
-                f"'act' must be the name of an activation, or a function (got {act!r})"
-            )
+        check_resolvable("act", act)
         self.channels = channels
         self.heads = heads
         self.norm_first = norm_first

@@ -515,9 +515,7 @@ def test_full_attention_honours_the_flow_on_both_routes(batch_of, all_pairs):
     edge_attr = torch.randn(edge_index.size(1), 3, dtype=torch.float64)
     x = nodes(7)
     forward = FullTransformerConv(F, C, heads=H, edge_dim=3).double()
-    backward = FullTransformerConv(
-        F, C, heads=H, edge_dim=3, flow="target_to_source"
-    ).double()
+    backward = FullTransformerConv(F, C, heads=H, edge_dim=3, flow="target_to_source").double()
     backward.load_state_dict(forward.state_dict())
     want = forward(x, edge_index, edge_attr, batch)
     for _ in range(2):

@@ -137,7 +137,7 @@ def pairs_of(
     else:
         edges = checked_edges_of(mask)
         assert isinstance(edges, EdgeLayout)  # traced code has been refused by now
-        edge_index = edges.edge_index
+        edge_index = edges.edge_index.long()  # PyG sums over messages
         added = None if flat is None else flat[pair_of_edge(edges, layout, layout)]
         features, masked = mask.features, mask.values
     if added is None:

@@ -104,7 +104,7 @@ class FullTransformerConv(ExplainedOnRequest, TransformerConv):
             check_counts(lazy=True, edge_dim=edge_dim)
         check_backend(backend)
         super().__init__(
-            in_channels, out_channels, heads, concat, beta, dropout, None, bias, root_weight,
+            int(in_channels), out_channels, heads, concat, beta, dropout, None, bias, root_weight,
             aggr=aggr, aggr_kwargs=aggr_kwargs, flow=flow, decomposed_layers=decomposed_layers,
         )  # fmt: skip
         self.edge_dim = edge_dim

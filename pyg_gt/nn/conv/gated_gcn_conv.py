@@ -21,7 +21,7 @@ from .._arguments import (
     check_probabilities,
     said,
 )
-from ._sparse_adjacency import for_pyg, num_entries_of, values_of
+from ._edge_forms import edge_index_of, for_pyg, values_of
 
 
 class GatedGCNConv(MessagePassing):
@@ -100,18 +100,28 @@ class GatedGCNConv(MessagePassing):
             ValueError: for a wrong shape or type, if ``edge_attr`` is missing, or the residual
                 does not fit.
         """
+        width, lazy = self.in_channels, self.in_channels < 0
+        check_features("x", x, getattr(self.A, "in_channels", -1) if lazy else width)
         check_edge_index(edge_index, read_here=True)
         if isinstance(edge_index, Tensor) and edge_index.layout is torch.strided:
-            num_edges = edge_index.size(1)
+            edge_index = for_pyg(edge_index)
         elif isinstance(edge_index, (Tensor, SparseTensor)):
-            num_edges = num_entries_of(edge_index)
+            sizes = (
+                edge_index.sizes() if isinstance(edge_index, SparseTensor) else edge_index.shape
+            )
+            if list(sizes)[:2] != [x.size(0)] * 2:
+                raise ValueError(
+                    f"a sparse adjacency must have shape [N, N] with N = {x.size(0)} nodes (got "
+                    f"{list(sizes)})"
+                )
             if edge_attr is None:
                 edge_attr = values_of(edge_index)
-            edge_index = for_pyg(edge_index)
+            edge_index = edge_index_of(edge_index)
         else:
             raise ValueError(
                 f"'edge_index' must be a tensor or a sparse adjacency (got {said(edge_index)})"
             )
+        num_edges = edge_index.size(1)
         if (
             not isinstance(edge_attr, Tensor)
             or edge_attr.dim() != 2
@@ -119,13 +129,8 @@ class GatedGCNConv(MessagePassing):
         ):
             got = list(edge_attr.shape) if isinstance(edge_attr, Tensor) else said(edge_attr)
             raise ValueError(f"this layer needs 'edge_attr' of shape [{num_edges}, F] (got {got})")
-        width = self.in_channels
-        if width >= 0:
-            check_features("x", x, width)
-            check_features("edge_attr", edge_attr, width, rows="E")
-        else:
-            check_features("x", x, getattr(self.A, "in_channels", -1))
-            check_features("edge_attr", edge_attr, getattr(self.C, "in_channels", -1), rows="E")
+        width = getattr(self.C, "in_channels", -1) if lazy else width
+        check_features("edge_attr", edge_attr, width, rows="E")
         widths = x.size(1), edge_attr.size(1)
         if self.residual and widths != (self.out_channels, self.out_channels):
             raise ValueError(

@@ -21,8 +21,10 @@ from .._arguments import (
     check_features,
     check_flags,
     check_heads,
+    check_kwargs,
     check_module,
     check_probabilities,
+    check_resolvable,
 )
 from .._multihead import (
     multihead_attention,
@@ -109,8 +111,10 @@ class GPSConv(PyGGPSConv, ExplainedOnRequest):
         check_backend(backend)
         check_module("conv", conv)
         check_module("attn", attn)
-        if act is None:
-            raise ValueError("'act' must be the name of an activation, or a module (got None)")
+        check_resolvable("act", act)
+        if norm is not None:
+            check_resolvable("norm", norm)
+        check_kwargs(act_kwargs=act_kwargs, norm_kwargs=norm_kwargs, attn_kwargs=attn_kwargs)
         attn_kwargs = dict(attn_kwargs or {})
         if attn_dropout is not None:
             if "dropout" in attn_kwargs:

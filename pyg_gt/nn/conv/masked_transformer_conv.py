@@ -20,8 +20,8 @@ from .._arguments import (
     check_probabilities,
     said,
 )
+from ._edge_forms import for_pyg, values_of
 from ._routes import needs_propagate
-from ._sparse_adjacency import for_pyg, values_of
 
 
 class MaskedTransformerConv(TransformerConv):
@@ -88,6 +88,7 @@ class MaskedTransformerConv(TransformerConv):
                 check_counts(lazy=True, in_channels=width)
         else:
             check_counts(lazy=True, in_channels=in_channels)
+            in_channels = int(in_channels)
         check_counts(out_channels=out_channels, heads=heads, decomposed_layers=decomposed_layers)
         check_flags(concat=concat, beta=beta, bias=bias, root_weight=root_weight)
         check_probabilities(dropout=dropout)
