@@ -94,7 +94,7 @@ def _pad(x: Tensor, layout: GraphLayout) -> _Padded:
     B, M = max(layout.num_graphs, 1), max(layout.max_nodes, 1)
     slots = layout.batch * M + layout.pos
     dense = x.new_zeros(B * M, x.size(1)).index_copy(0, slots, x).view(B, M, -1)
-    mask = torch.ones(B * M, dtype=torch.bool, device=x.device).index_fill_(0, slots, False)
+    mask = torch.ones(B * M, dtype=torch.bool, device=x.device).index_fill_(0, slots, 0)
     mask = mask.view(B, M)
     mask[:, 0] = False
     return _Padded(dense, mask, slots)
@@ -166,7 +166,7 @@ class _OnRaggedBatch(TorchFunctionMode):
     ) -> Tensor:
         """What torch gives in rows that belong to no node: a hook may look at them."""
         sizes, M = self.layout.sizes, self.padded.mask.size(1)
-        free = torch.ones_like(self.padded.mask).flatten().index_fill_(0, self.padded.slots, False)
+        free = torch.ones_like(self.padded.mask).flatten().index_fill_(0, self.padded.slots, 0)
         slots = free.nonzero().flatten()
         if slots.numel() == 0 or not sizes:
             return dense
