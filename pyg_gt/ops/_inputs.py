@@ -196,8 +196,11 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 def is_onnx() -> bool:
     """Whether ``torch.onnx.export`` is at work, which knows no ops but torch's own."""
-    traced = torch.compiler.is_exporting() or torch._C._is_tracing()
-    return traced and torch.onnx.is_in_onnx_export()
+    if torch.compiler.is_exporting():
+        return torch.onnx.is_in_onnx_export()
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._is_tracing() and torch.onnx.is_in_onnx_export()
 
 
 def is_dense(tensor: Tensor) -> bool:
