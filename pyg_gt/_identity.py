@@ -30,8 +30,13 @@ def is_readable(tensor: Tensor) -> bool:
     return not isinstance(tensor, torch._subclasses.FakeTensor) and not is_recorded()
 
 
+def is_traced() -> bool:
+    """Whether ``torch.jit.trace`` is at work."""
+    return not torch.compiler.is_compiling() and torch._C._is_tracing()
+
+
 def is_recorded() -> bool:
-    """Whether ``torch.jit.trace`` or ``make_fx`` is at work; not for what ``torch.compile`` traces.
+    """Whether ``torch.jit.trace`` or ``make_fx`` is at work; not for what is compiled.
 
     Tensors hold values then, but what is read of them on the host is a constant of the record, and
     a wrong one for other inputs.

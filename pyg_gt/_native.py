@@ -291,15 +291,15 @@ def _compile(cxx: list[str], source: Path, target: str, flags: tuple[str, ...]) 
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Unavailable(
-                f"'{shlex.join(cxx)}' could not be run ({error}); name another compiler in CXX, or set "
-                f"{SWITCH}=0"
+                f"'{shlex.join(cxx)}' could not be run ({error}); name another compiler in CXX, "
+                f"or set {SWITCH}=0"
             ) from error
         if done.returncode == 0:
             return
         said = said or done.stderr.strip()
     raise Unavailable(
-        f"'{shlex.join(cxx)}' failed on '{source}': {said[:500]}; name another compiler in CXX, or set "
-        f"{SWITCH}=0"
+        f"'{shlex.join(cxx)}' failed on '{source}': {said[:500]}; name another compiler in CXX, "
+        f"or set {SWITCH}=0"
     )
 
 

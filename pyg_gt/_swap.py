@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch_geometric.nn import GPSConv as PyGGPSConv
 from torch_geometric.nn import MessagePassing, TransformerConv
 
 from .nn import FullTransformerConv, GPSConv, MaskedTransformerConv
+from .nn._arguments import check_backend
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 
@@ -17,45 +19,85 @@ _TWINS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     PyGGPSConv: GPSConv,
     TransformerConv: MaskedTransformerConv,
 }
+_OURS = (FullTransformerConv, GPSConv, MaskedTransformerConv)
+# the backend that a layer was last given here, which tells it from a choice of the user's
+_SET_BY_SWAP: WeakKeyDictionary[torch.nn.Module, str] = WeakKeyDictionary()
 
 
-def swap(model: ModelT, *, backend: str = "auto", verbose: bool = False) -> ModelT:
+def swap(model: ModelT, *, backend: str | None = None, verbose: bool = False) -> ModelT:
     """Turns every PyG ``GPSConv`` and ``TransformerConv`` in ``model`` into its faster twin.
 
     The objects stay the same, and so do their parameters, buffers and hooks: optimizers, tied
     modules, DDP and ``torch.compile`` go on as they are. Only the exact types are turned;
     subclasses, scripted and parametrised layers are left and listed. Swapping again is harmless.
+    There is a warning if no layer of these kinds is in ``model``.
 
     Args:
         model: any module; it may be such a layer itself.
-        backend: for every layer that was turned, now or earlier.
+        backend: which attention backend runs, for layers that are turned now or were earlier. A
+            backend that was chosen for one layer (by its constructor, or by setting
+            ``layer.backend``) is kept. None: ``"auto"`` for layers that are turned now, nothing
+            new for others.
         verbose: print a line for each layer.
 
     Returns:
         ``model``, the same object.
 
     Raises:
-        ValueError: if ``model`` is no module.
+        ValueError: if ``model`` is no module, or there is no such backend.
     """
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"expected a 'torch.nn.Module' (got '{type(model).__name__}')")
-    left = []
+    if backend is not None:
+        check_backend(backend)
+    lines, left, kept = [], [], []
     for name, module in model.named_modules():
         name = name or "(the model itself)"
         twin = _TWINS.get(type(module))
         if twin is not None:
             _become(module, twin)
-            if verbose:
-                print(f"swap: {name}: {twin.__name__}")
+            lines.append(f"{name}: {twin.__name__}")
         if type(module) in _TWINS.values():
-            module.backend = backend
+            if twin is None:
+                lines.append(f"{name}: {type(module).__name__} already")
+            if not _set_backend(module, backend, turned=twin is not None):
+                kept.append(f"{name} ('{module.backend}')")
+                lines[-1] += f", keeps backend='{module.backend}'"
         elif (reason := _why_left(module)) is not None:
             left.append(f"{name} ({reason})")
-            if verbose:
-                print(f"swap: {name}: left, {reason}")
-    if left and not verbose:
+            lines.append(f"{name}: left, {reason}")
+        elif isinstance(module, _OURS):
+            lines.append(f"{name}: {type(module).__name__} already")
+    if verbose:
+        for line in lines:
+            print(f"swap: {line}")
+    elif left:
         warnings.warn(f"swap left {len(left)} layers as they are: {'; '.join(left)}", stacklevel=2)
+    if kept and not verbose:
+        warnings.warn(
+            f"swap kept the backend of {len(kept)} layers, for which another than "
+            f"backend='{backend}' had been chosen: {'; '.join(kept)}",
+            stacklevel=2,
+        )
+    if not lines:
+        warnings.warn(
+            f"swap found no 'torch_geometric.nn.GPSConv' or 'TransformerConv' in this "
+            f"'{type(model).__name__}', and changed nothing",
+            stacklevel=2,
+        )
     return model
+
+
+def _set_backend(module: torch.nn.Module, backend: str | None, turned: bool) -> bool:
+    """Sets the backend of a layer of ours; False if it keeps another that was chosen for it."""
+    if turned:
+        module.backend = "auto"  # type: ignore[assignment]
+    if backend is None or module.backend == backend:
+        return True
+    if module.backend not in ("auto", _SET_BY_SWAP.get(module)):
+        return False
+    module.backend = _SET_BY_SWAP[module] = backend  # type: ignore[assignment]
+    return True
 
 
 def _become(module: torch.nn.Module, twin: type[torch.nn.Module]) -> None:
@@ -83,7 +125,7 @@ def _why_left(module: torch.nn.Module) -> str | None:
     if isinstance(module, torch.jit.ScriptModule):
         scripted = getattr(module, "original_name", "")
         return "it is scripted" if scripted in {t.__name__ for t in _TWINS} else None
-    if isinstance(module, (FullTransformerConv, *_TWINS.values())):
+    if isinstance(module, _OURS):
         return None
     for theirs in _TWINS:
         if isinstance(module, theirs):

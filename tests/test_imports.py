@@ -26,7 +26,8 @@ ALLOWED = {
     # the route through propagate asks for the same check as the fused one
     "nn": {"layout", "bias", "inputs", "dispatch", "linear", "ops", "nn"},
     "swap": {"layout", "ops", "nn"},
-    "testing": {"layout", "bias", "inputs", "dispatch", "linear", "ops", "nn", "swap"},
+    # the fuzz goes through every public door
+    "testing": {"testing", "top", "layout", "bias", "ops", "nn", "swap", "transforms", "datasets"},
     "_version": set(),
     "transforms": {"transforms", "native", "_version"},
     "datasets": {"datasets"},

@@ -173,6 +173,42 @@ def test_swapping_again_leaves_options_of_ours_alone():
     assert ours.explain is True
 
 
+def test_a_backend_that_was_chosen_for_a_layer_is_kept():
+    def model_with_choices():
+        return torch.nn.ModuleDict(
+            {
+                "made": GPSConv(F, None, backend="reference"),
+                "made masked": MaskedTransformerConv(F, F, backend="sparse"),
+                "made auto": GPSConv(F, None),
+                "theirs": PyGGPSConv(F, TransformerConv(F, F)),
+            }
+        )
+
+    def backends(model):
+        return [m.backend for m in model.modules() if isinstance(m, PyGGPSConv | TransformerConv)]
+
+    model = pyg_gt.swap(model_with_choices())
+    assert backends(model) == ["reference", "sparse", "auto", "auto", "auto"]
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"kept the backend of 2 layers.*made \('reference'"):
+            pyg_gt.swap(model, backend="sdpa")
+        assert backends(model) == ["reference", "sparse", "sdpa", "sdpa", "sdpa"]
+    pyg_gt.swap(model)  # no backend is named: nothing changes
+    assert backends(model) == ["reference", "sparse", "sdpa", "sdpa", "sdpa"]
+    model["theirs"].backend = "flex"  # chosen after the swap
+    with pytest.warns(UserWarning, match="kept the backend of 3 layers"):
+        pyg_gt.swap(model, backend="auto")
+    assert backends(model) == ["reference", "sparse", "auto", "flex", "auto"]
+
+
+@pytest.mark.parametrize("backend", ["foo", "", "AUTO", 1, True, ["cpu"], torch], ids=str)
+def test_an_unknown_backend_is_refused_before_anything_is_turned(backend):
+    model = torch.nn.ModuleList([PyGGPSConv(F, None)])
+    with pytest.raises(ValueError, match="Unknown backend.*expected 'auto' or one of"):
+        pyg_gt.swap(model, backend=backend)
+    assert type(model[0]) is PyGGPSConv
+
+
 def test_tied_modules_stay_tied():
     torch.manual_seed(0)
     layer = PyGGPSConv(F, None, heads=H, norm=None)
@@ -442,7 +478,10 @@ def test_our_own_layers_are_no_strangers():
 
 def test_models_without_such_layers_pass_through():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
-    assert pyg_gt.swap(model) is model
+    for verbose in (False, True):
+        with pytest.warns(UserWarning, match="found no .*GPSConv.*in this 'Sequential'") as record:
+            assert pyg_gt.swap(model, verbose=verbose) is model
+        assert record[0].filename == __file__
     assert [type(m) for m in model] == [torch.nn.Linear, torch.nn.ReLU]
 
 
@@ -466,6 +505,19 @@ def test_verbose_prints_a_line_for_each_layer(capsys):
     assert capsys.readouterr().out == "swap: (the model itself): GPSConv\n"
     pyg_gt.swap(PyGGPSConv(F, None))
     assert capsys.readouterr().out == ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pyg_gt.swap(
+            torch.nn.ModuleList(
+                [GPSConv(F, None, backend="reference"), FullTransformerConv(F, F)]
+            ),
+            backend="sdpa",
+            verbose=True,
+        )
+    assert capsys.readouterr().out.splitlines() == [
+        "swap: 0: GPSConv already, keeps backend='reference'",
+        "swap: 1: FullTransformerConv already",
+    ]
 
 
 # Other ways to hold a model ######################################################################
@@ -514,7 +566,7 @@ def test_torch_compile(when, backend):
     out, grads = gradients(compiled, *args)
     assert_same((out, {n.removeprefix("_orig_mod."): g for n, g in grads.items()}), want)
     # a backend that does not exist is only missed by the new code
-    pyg_gt.swap(compiled, backend="nope")
+    ours.gps.backend = "nope"
     with pytest.raises(Exception, match="Unknown backend 'nope'"):
         compiled(*args)
 
@@ -530,7 +582,7 @@ def test_layers_compiled_by_themselves_run_the_new_code():
     pyg_gt.swap(ours)
     assert_same(gradients(ours, *args), want)
     # a backend that does not exist is only missed by the new code
-    pyg_gt.swap(ours, backend="nope")
+    ours.gps.backend = "nope"
     with pytest.raises(Exception, match="Unknown backend 'nope'"):
         ours(*args)
 

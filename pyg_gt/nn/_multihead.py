@@ -9,7 +9,7 @@ from torch.nn import MultiheadAttention
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ..layout import DeferredLayout, GraphLayout
-from ..ops import AttentionBias, qkv_attention
+from ..ops import AttentionBias, attention, qkv_attention
 
 
 def why_not_ragged(attn: object) -> str | None:
@@ -18,16 +18,8 @@ def why_not_ragged(attn: object) -> str | None:
         return f"'attn' is a '{type(attn).__name__}', not a 'torch.nn.MultiheadAttention'"
     if type(attn.out_proj) is not NonDynamicallyQuantizableLinear:
         return f"'attn.out_proj' is a '{type(attn.out_proj).__name__}'"
-    for name, module in (("attn", attn), ("attn.out_proj", attn.out_proj)):
-        if (
-            module._forward_hooks
-            or module._forward_pre_hooks
-            or module._backward_hooks
-            or module._backward_pre_hooks
-        ):
-            return f"'{name}' has hooks"
-        if "forward" in vars(module):
-            return f"'{name}.forward' was replaced"
+    if "forward" in vars(attn):
+        return "'attn.forward' was replaced"
     if attn.in_proj_weight is None:
         return "'attn' has keys or values of another width ('kdim', 'vdim')"
     if attn.bias_k is not None or attn.add_zero_attn:
@@ -40,27 +32,48 @@ def reset_output(attn: MultiheadAttention) -> None:
     torch.nn.init.kaiming_uniform_(attn.out_proj.weight, a=5**0.5)
 
 
-def project(attn: MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value ``[N, H, C]`` of ``x [N, F]``."""
-    query, key, value = _project(attn, x).unbind(1)
+def project(
+    attn: MultiheadAttention, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value ``[N, H, C]`` of their inputs ``[N, F]``."""
+    if query is key and key is value:
+        query, key, value = _project_jointly(attn, query).unbind(1)
+        return query, key, value
+    biases = [None] * 3 if attn.in_proj_bias is None else attn.in_proj_bias.chunk(3)
+    weights = zip((query, key, value), attn.in_proj_weight.chunk(3), biases, strict=True)
+    query, key, value = (
+        F.linear(x, weight, bias).view(-1, attn.num_heads, attn.head_dim)
+        for x, weight, bias in weights
+    )
     return query, key, value
 
 
-def _project(attn: MultiheadAttention, x: Tensor) -> Tensor:
-    joined = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
-    return joined.view(x.size(0), 3, attn.num_heads, attn.head_dim)
+def project_output(attn: MultiheadAttention, out: Tensor) -> Tensor:
+    """``[N, F]`` of ``out [N, H, C]``; like torch, not by a call of the module ``out_proj``."""
+    return F.linear(out.flatten(1), attn.out_proj.weight, attn.out_proj.bias)
 
 
 def multihead_attention(
     attn: MultiheadAttention,
-    x: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     layout: GraphLayout | DeferredLayout,
     biases: tuple[AttentionBias, ...],
     backend: str,
 ) -> Tensor:
-    """``[N, F]``, what ``attn(x, x, x)`` gives for each graph by itself."""
+    """``[N, F]``, what ``attn(query, key, value)`` gives for each graph by itself."""
     dropout_p = attn.dropout if attn.training else 0.0
-    qkv = _project(attn, x)
-    out = qkv_attention(qkv, layout, biases, dropout_p=dropout_p, backend=backend)
-    projected: Tensor = attn.out_proj(out.flatten(1))
-    return projected
+    if query is key and key is value:
+        qkv = _project_jointly(attn, query)
+        out = qkv_attention(qkv, layout, biases, dropout_p=dropout_p, backend=backend)
+    else:
+        parts = project(attn, query, key, value)
+        out = attention(*parts, layout, biases, dropout_p=dropout_p, backend=backend)
+    return project_output(attn, out)
+
+
+def _project_jointly(attn: MultiheadAttention, x: Tensor) -> Tensor:
+    """``[N, 3, H, C]``."""
+    joined = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)
+    return joined.view(x.size(0), 3, attn.num_heads, attn.head_dim)

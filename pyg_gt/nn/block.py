@@ -12,7 +12,19 @@ from torch_geometric.nn.resolver import activation_resolver
 
 from ..layout import GraphLayout
 from ..ops import AttentionBias
+from ._arguments import (
+    as_biases,
+    check_backend,
+    check_counts,
+    check_features,
+    check_flags,
+    check_heads,
+    check_probabilities,
+    check_resolvable,
+)
 from ._multihead import multihead_attention, reset_output, why_not_ragged
+from ._padded import padded_attention
+from ._watched import is_watched, watched_attention
 
 
 class TransformerBlock(torch.nn.Module):
@@ -34,7 +46,8 @@ class TransformerBlock(torch.nn.Module):
         backend: which attention backend runs; see :func:`pyg_gt.attention`.
 
     Raises:
-        ValueError: if ``heads`` does not divide ``channels``.
+        ValueError: if an argument is of the wrong type or out of range, or ``heads`` does not
+            divide ``channels``.
     """
 
     def __init__(
@@ -49,10 +62,13 @@ class TransformerBlock(torch.nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if channels % heads != 0:
-            raise ValueError(
-                f"'channels' must be divisible by 'heads' (got {channels} channels, {heads} heads)"
-            )
+        check_heads(channels, heads)
+        if ffn_channels is not None:
+            check_counts(ffn_channels=ffn_channels)
+        check_probabilities(dropout=dropout)
+        check_flags(norm_first=norm_first, gated=gated)
+        check_backend(backend)
+        check_resolvable("act", act)
         self.channels = channels
         self.heads = heads
         self.norm_first = norm_first
@@ -116,18 +132,27 @@ class TransformerBlock(torch.nn.Module):
             module.reset_parameters()
 
     def forward(
-        self, x: Tensor, batch: Any = None, biases: tuple[AttentionBias, ...] = ()
+        self,
+        x: Tensor,
+        batch: Any = None,
+        biases: AttentionBias | tuple[AttentionBias, ...] = (),
     ) -> Tensor:
         """Runs the block.
 
         Args:
             x: ``[N, F]``.
             batch: ``[N]``, a ``GraphLayout``, or None for one graph.
-            biases: what is added to scores; see :func:`pyg_gt.attention`.
+            biases: what is added to scores, a bias or a tuple of them; see
+                :func:`pyg_gt.attention`.
 
         Returns:
             ``[N, F]``.
+
+        Raises:
+            ValueError: for a wrong shape or type.
         """
+        check_features("x", x, self.channels)
+        biases = as_biases(biases)
         layout = GraphLayout.of(batch, x.size(0), device=x.device)
         if self.norm_first:
             x = x + self._attend(self.norm1(x), layout, biases)
@@ -137,12 +162,17 @@ class TransformerBlock(torch.nn.Module):
         return out
 
     def _attend(self, x: Tensor, layout: Any, biases: tuple[AttentionBias, ...]) -> Tensor:
-        if (reason := why_not_ragged(self.self_attn)) is not None:
-            raise ValueError(f"this block cannot run its attention: {reason}")
-        out: Tensor = self.dropout1(
-            multihead_attention(self.self_attn, x, layout, biases, self.backend)
-        )
-        return out
+        attn: Any = self.self_attn
+        if (reason := why_not_ragged(attn)) is not None:
+            if not isinstance(attn, MultiheadAttention):
+                raise ValueError(f"this block cannot run its attention: {reason}")
+            out = padded_attention(attn, x, layout, biases, reason)
+        elif is_watched(attn):
+            out = watched_attention(attn, x, layout, biases, self.backend)
+        else:
+            out = multihead_attention(attn, x, x, x, layout, biases, self.backend)
+        dropped: Tensor = self.dropout1(out)
+        return dropped
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         h = self.linear1(x)

@@ -150,8 +150,8 @@ def tiles(bucket: Bucket, heads: int) -> Iterator[Tile]:
 
 def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
     device = layout.device
-    on_host = {"dtype": torch.int64, "device": "cpu"}
-    sizes = torch.tensor([query_layout.sizes, layout.sizes], **on_host).view(2, -1)
+    both = [query_layout.sizes, layout.sizes]
+    sizes = torch.tensor(both, dtype=torch.int64, device="cpu").view(2, -1)
     wide = padded(sizes)
     used = (sizes.amin(0) > 0).nonzero().squeeze(1)  # the others have no pair
     kinds, kind = torch.unique(wide[:, used], dim=1, return_inverse=True)
@@ -165,7 +165,7 @@ def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
     pair_start = pair_ptr(query_layout, layout)[graphs]
     buckets = []
     at = row_at = col_at = 0
-    starts = torch.zeros(2, layout.num_graphs, **on_host)
+    starts = torch.zeros(2, layout.num_graphs, dtype=torch.int64, device="cpu")
     for count, (rows, cols) in zip(counts, kinds.t().tolist(), strict=True):
         here = slice(at, at + count)
         padding = None

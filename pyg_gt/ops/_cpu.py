@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._identity import is_readable
+from .._identity import is_readable, is_traced
 from ..edge_layout import DeferredEdges, EdgeLayout
 from ..layout import GraphLayout
 from . import _cpu_edges_op
@@ -67,7 +67,7 @@ def _along_edges(inputs: Inputs, mask: EdgeMask) -> str | None:
             f"{inputs.query.dtype})"
         )
     edges = checked_edges_of(mask)
-    if torch._C._is_tracing() and inputs.layout.num_graphs != 1:
+    if is_traced() and inputs.layout.num_graphs != 1:
         return NOT_IN_A_TRACE
     for bias in inputs.additive:
         if isinstance(bias, EdgeBias):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._identity import unwrapped
 from .._native import Library
 from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
@@ -214,12 +215,15 @@ def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:
 
     def make() -> tuple[Tensor, Tensor, Tensor]:
         source, target = _own(edges.ends).unbind()
-        for name, end, size in (("source", source, edges.num_src), ("target", target, edges.num_dst)):
-            if not _lies_in(end, size):
-                raise IndexError(f"a {name} index does not lie in [0, {size})")
-        ptr = torch.zeros(edges.num_dst + 1, dtype=torch.int64, device=HOST)
-        torch.cumsum(torch.bincount(target, minlength=edges.num_dst), 0, out=ptr[1:])
-        return ptr, target.argsort(stable=True), source
+        with torch._C._DisableFuncTorch():  # or what is made belongs to a transform at work
+            for name, end, size in (
+                ("source", source, edges.num_src), ("target", target, edges.num_dst),
+            ):  # fmt: skip
+                if not _lies_in(end, size):
+                    raise IndexError(f"a {name} index does not lie in [0, {size})")
+            ptr = torch.zeros(edges.num_dst + 1, dtype=torch.int64, device=HOST)
+            torch.cumsum(torch.bincount(target, minlength=edges.num_dst), 0, out=ptr[1:])
+            return ptr, target.argsort(stable=True), source
 
     return edges.once("cpu_full", make)
 
@@ -232,7 +236,9 @@ def _positions(layout: GraphLayout, keys: int) -> Tensor:
 
 
 def _own(numbers: Tensor) -> Tensor:
-    return numbers.to(HOST, torch.int64, memory_format=torch.contiguous_format, copy=True)
+    with torch._C._DisableFuncTorch():  # inside of a transform a copy would be wrapped
+        numbers = unwrapped(numbers)
+        return numbers.to(HOST, torch.int64, memory_format=torch.contiguous_format, copy=True)
 
 
 def _lies_in(numbers: Tensor, size: int) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._identity import is_traced
 from ..layout import DeferredLayout, GraphLayout
 from ._checked import resolved
 from .bias import num_pairs
@@ -52,7 +53,7 @@ def layouts_of(
 
 def needs_no_node(*tensors: Tensor | None) -> bool:
     """Whether a ``torch.jit.trace`` need not record who makes gradients, and can be saved."""
-    if not torch._C._is_tracing():
+    if not is_traced():
         return False
     grad = torch.is_grad_enabled()
     return not grad or not any(x is not None and x.requires_grad for x in tensors)

@@ -19,7 +19,7 @@ NAME = "reference"
 def unsupported(inputs: Inputs) -> str | None:
     """Nothing but tensors that hold no values: it runs whatever else passed the door."""
     if not torch.compiler.is_compiling() and not is_readable(inputs.query):
-        return "it loops over graphs, whose sizes a tensor without values (traced, fake) does not tell"
+        return "it loops over graphs, whose sizes no traced tensor, nor one without values, tells"
     return None
 
 

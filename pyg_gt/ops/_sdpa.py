@@ -73,8 +73,8 @@ def forward(inputs: Inputs) -> Tensor:
         return out
     return BucketedAttention.apply(  # type: ignore[no-any-return,no-untyped-call]
         query, key, value, pair_values, mask_values, inputs.seed,
-        query_batch, query_graphs, batch, graphs, mask_edges, edge_sets,
-        inputs.scale, inputs.dropout_p, *edge_values,
+        query_batch, query_graphs, batch, graphs, mask_edges,
+        inputs.scale, inputs.dropout_p, *edge_sets, *edge_values,
     )  # fmt: skip
 
 

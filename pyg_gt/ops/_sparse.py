@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from .._identity import is_readable
+from .._identity import is_readable, is_traced
 from ..edge_layout import DeferredEdges, EdgeLayout
 from . import _edge_slices
 from ._checked import checked_edges
@@ -26,7 +26,7 @@ def unsupported(inputs: Inputs) -> str | None:
     mask = inputs.mask
     if mask is None:
         return "it attends along edges and needs an 'EdgeMask'"
-    if torch._C._is_tracing():
+    if is_traced():
         return NOT_IN_A_TRACE
     edges = checked_edges_of(mask)
     for bias in inputs.biases:

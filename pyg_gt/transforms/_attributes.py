@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.data.storage import GlobalStorage
 
-from ._graphs import Ints, held_by
+from ._graphs import Graphs, Ints, held_by, offsets
 
 _HOST = torch.device("cpu")
 
@@ -37,14 +37,37 @@ class Attribute(NamedTuple):
     is_edge_index: bool = False
 
 
-def write(data: Data, attributes: Sequence[Attribute]) -> None:
-    """Stores whole attributes on ``data``, the `Data` or `Batch` they were computed of.
+def write(data: Data, attributes: Sequence[Attribute], graphs: Graphs) -> None:
+    """Stores whole attributes of ``graphs`` on ``data``, the `Data` or `Batch` that they are.
 
     Raises:
         ValueError: if one is to be appended to an ``x`` that is no floating-point tensor.
     """
     for attribute in attributes:
-        put(data, attribute.name, as_tensor(attribute.values), device_of(data))
+        values = torch.from_numpy(as_stored(_as_given(attribute, graphs)))
+        put(data, attribute.name, values, device_of(data))
+
+
+def _as_given(attribute: Attribute, graphs: Graphs) -> NDArray[Any]:
+    """The values for the nodes as the caller has numbered them; pairs stay graph by graph."""
+    values, order = attribute.values, graphs.order
+    if order is None:
+        return values
+    if attribute.is_edge_index:
+        renumbered: Ints = order[values]
+        return renumbered
+    if not _is_per_node(attribute, graphs.ptr):
+        return values
+    given = np.empty_like(values)
+    given[order] = values
+    return given
+
+
+def _is_per_node(attribute: Attribute, node_ptr: Ints) -> bool:
+    """Whether there is a row a node; of graphs of one node the name tells pairs from nodes."""
+    if attribute.is_edge_index or (attribute.name or "").startswith("pair_"):
+        return False
+    return np.array_equal(attribute.ptr, node_ptr)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,20 +83,27 @@ class Column:
     """
 
     name: str | None
-    values: Tensor
+    values: NDArray[Any]
     ptr: Ints
     dim: int
     per_node: bool
 
     def part(self, graph: int) -> Tensor:
-        """What the graph of that number gets, a view."""
-        start, stop = int(self.ptr[graph]), int(self.ptr[graph + 1])
-        return self.values.narrow(self.dim, start, stop - start)
+        """What the graph of that number gets."""
+        return self._between(int(self.ptr[graph]), int(self.ptr[graph + 1]))
 
-    def parts(self) -> tuple[Tensor, ...]:
-        """What each graph gets, views."""
-        parts: tuple[Tensor, ...] = self.values.split(np.diff(self.ptr).tolist(), self.dim)
-        return parts
+    def parts(self) -> list[Tensor]:
+        """What each graph gets."""
+        ends = self.ptr.tolist()
+        return [self._between(start, stop) for start, stop in zip(ends, ends[1:], strict=False)]
+
+    def _between(self, start: int, stop: int) -> Tensor:
+        """Memory of all graphs' that holds, for torch, this graph's numbers and no others.
+
+        A view would be pickled with all that it is a view of.
+        """
+        part = self.values[start:stop] if self.dim == 0 else self.values[:, start:stop]
+        return torch.from_numpy(part if part.flags.c_contiguous else np.ascontiguousarray(part))
 
 
 def column(attribute: Attribute, node_ptr: Ints) -> Column:
@@ -82,20 +112,37 @@ def column(attribute: Attribute, node_ptr: Ints) -> Column:
     if attribute.is_edge_index:
         values = values - np.repeat(node_ptr[:-1], np.diff(attribute.ptr))
     dim = 1 if attribute.is_edge_index else 0
-    per_node = dim == 0 and np.array_equal(attribute.ptr, node_ptr)
-    return Column(attribute.name, as_tensor(values), attribute.ptr, dim, per_node)
+    per_node = _is_per_node(attribute, node_ptr)
+    return Column(attribute.name, as_stored(values), attribute.ptr, dim, per_node)
 
 
-def attach(datas: Sequence[Data], columns: Sequence[Column]) -> list[Data]:
-    """Shallow copies of ``datas``, the graphs that ``columns`` are of, with their parts."""
+def gathered(columns: Sequence[Column], graphs: Sequence[int]) -> Column:
+    """One attribute of chosen graphs: of each the number in the column beside it."""
+    first = columns[0]
+    parts = [each.part(graph).numpy() for each, graph in zip(columns, graphs, strict=True)]
+    ptr = offsets(np.array([part.shape[first.dim] for part in parts], dtype=np.int64))
+    per_node = all(each.per_node for each in columns)
+    return Column(first.name, np.concatenate(parts, axis=first.dim), ptr, first.dim, per_node)
+
+
+def attach(datas: Sequence[Data], columns: Sequence[Column], first: int = 0) -> list[Data]:
+    """Shallow copies of ``datas``, the graphs that ``columns`` are of, with their parts.
+
+    Raises:
+        ValueError: if one is to be appended to an ``x`` that is no floating-point tensor, with
+            the graph's number, from ``first`` on.
+    """
     copies = [shallow_copy(data) for data in datas]
     held = [held_by(data) for data in copies]
     beside = [_beside(attributes) for attributes in held]
     on_host = all(tensor is None or tensor.is_cpu for tensor in beside)
     for each in columns:
         if each.name is None or not on_host:
-            for data, value in zip(copies, each.parts(), strict=True):
-                put(data, each.name, value, device_of(data))
+            for i, (data, value) in enumerate(zip(copies, each.parts(), strict=True)):
+                try:
+                    put(data, each.name, value, device_of(data))
+                except ValueError as error:
+                    raise ValueError(f"graph {first + i}: {error}") from error
         else:
             for attributes, value in zip(held, each.parts(), strict=True):
                 attributes[each.name] = value
@@ -138,11 +185,11 @@ def append_to_x(data: Data, value: Tensor) -> None:
     data.x = torch.cat([x, value.to(x.device, x.dtype)], dim=-1)
 
 
-def as_tensor(values: NDArray[Any]) -> Tensor:
-    """As it is stored: floats as float32."""
+def as_stored(values: NDArray[Any]) -> NDArray[Any]:
+    """Floats as float32."""
     if np.issubdtype(values.dtype, np.floating):
         values = values.astype(np.float32, copy=False)
-    return torch.from_numpy(values)
+    return values
 
 
 def device_of(data: Data) -> torch.device:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from ._arguments import is_whole
+from ._graphs import check_has_values, is_whole_type
 
 
 class BlockDensity(NamedTuple):
@@ -40,18 +44,22 @@ def block_density(edge_index: Tensor, num_nodes: int, block_size: int = 128) -> 
         ValueError: if an argument is not as said.
         IndexError: if ``edge_index`` holds a node that is not in ``[0, N)``.
     """
-    if not isinstance(edge_index, Tensor) or edge_index.dim() != 2 or edge_index.size(0) != 2:
+    is_dense = isinstance(edge_index, Tensor) and edge_index.layout == torch.strided
+    if not is_dense or edge_index.dim() != 2 or edge_index.size(0) != 2:
         shape = [*edge_index.shape] if isinstance(edge_index, Tensor) else type(edge_index)
         raise ValueError(f"block_density expected edge_index as a tensor [2, E], got {shape}")
-    if edge_index.is_floating_point() or edge_index.is_complex():
+    check_has_values("edge_index", edge_index)
+    if not is_whole_type(edge_index):
         raise ValueError(
             f"block_density expected edge_index of whole numbers, got {edge_index.dtype}; convert "
             "it with .long()"
         )
     for name, value, least in (("num_nodes", num_nodes, 0), ("block_size", block_size, 1)):
+        if not is_whole(value):
+            raise ValueError(f"block_density got {name}={value!r}; expected a whole number")
         if value < least:
             raise ValueError(f"block_density got {name}={value}; expected at least {least}")
-    N, size = num_nodes, block_size
+    N, size = int(num_nodes), int(block_size)
     edges = edge_index.detach().as_subclass(Tensor).long()
     if edges.numel() and not (0 <= int(edges.min()) and int(edges.max()) < N):
         raise IndexError(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch_geometric.data import Batch, Data
 
+from ._arguments import check_names
 from ._attributes import attach
-from ._bulk import encode, encodings_of, read
+from ._bulk import encode, encodings_of
 
 
 class EncodeAndCollate:
@@ -29,7 +31,8 @@ class EncodeAndCollate:
         exclude_keys: likewise.
 
     Raises:
-        ValueError: if ``transform`` is something else.
+        ValueError: if an argument is something else. What is wrong with a graph is said with its
+            number in the list.
     """
 
     def __init__(
@@ -40,13 +43,19 @@ class EncodeAndCollate:
     ) -> None:
         self.transform = transform
         self.encodings = encodings_of(transform)
+        check_names(self, "follow_batch", follow_batch)
+        check_names(self, "exclude_keys", exclude_keys)
         self.follow_batch = follow_batch
         self.exclude_keys = exclude_keys
 
     def __call__(self, datas: Sequence[Data]) -> Batch:
         """``datas`` as one `Batch`, with their encodings."""
-        encoded = attach(datas, encode(read(datas, self.encodings), self.encodings))
-        return Batch.from_data_list(encoded, self.follow_batch, self.exclude_keys)
+        if not len(datas):
+            raise ValueError("expected at least one graph to make a batch of, got none")
+        encoded = attach(datas, encode(datas, self.encodings)[1])
+        # PyG makes batch and ptr of graphs in memory on the default device
+        with torch.device("cpu"):
+            return Batch.from_data_list(encoded, self.follow_batch, self.exclude_keys)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.transform})"

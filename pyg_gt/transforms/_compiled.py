@@ -13,22 +13,33 @@ from .._native import Library
 
 
 def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
-    """Calls a function of ``library`` with arrays, which must be contiguous, and numbers.
+    """Calls a function of ``library`` with arrays and numbers.
+
+    The arrays are ours, made of what was checked when graphs were read: memory that a caller could
+    write to meanwhile has no address here.
 
     Raises:
         MemoryError: if there is not enough.
+        ValueError: if an entry of a sparse matrix does not lie where it must.
+        ctypes.ArgumentError: if an array has another type or is not contiguous.
     """
-    addresses = [each.ctypes.data if isinstance(each, np.ndarray) else each for each in arguments]
-    if getattr(library, name)(*addresses):
+    code = getattr(library, name)(*arguments)
+    if code == 2:
+        raise ValueError(f"{name}: an entry lies outside of the blocks of its matrix")
+    if code:
         raise MemoryError(f"{name} of arrays of {[np.shape(each) for each in arguments]}")
 
 
 def _declare(library: ctypes.CDLL) -> None:
-    number, address = ctypes.c_int64, ctypes.c_void_p
-    csr = [address] * 3
+    number = ctypes.c_int64
+    floats, places, indices, flags = (
+        np.ctypeslib.ndpointer(kind, flags="C_CONTIGUOUS")
+        for kind in (np.float64, np.int64, np.int32, np.bool_)
+    )
+    csr = [indices, indices, floats]
     for name, arguments in {
-        "symmetric_eigenpairs": [address, number, number, address, address, address],
-        "diagonals_of_powers": [address, number, *csr, number, number, address],
+        "symmetric_eigenpairs": [floats, number, number, floats, floats, flags],
+        "diagonals_of_powers": [places, number, *csr, number, number, floats],
     }.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, ctypes.c_int

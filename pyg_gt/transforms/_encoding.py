@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
@@ -23,6 +23,9 @@ class GraphEncoding(BaseTransform):
     A subclass has an ``__init__`` that stores each argument under its own name, and ``encode``.
     """
 
+    #: Whether it reads weights as numbers, or only whether there is an edge.
+    reads_weights: ClassVar[bool] = True
+
     @property
     def spectra(self) -> Mapping[Normalization, SpectrumUse]:
         """The Laplacians whose spectra this encoding reads, so that several share them."""
@@ -34,10 +37,10 @@ class GraphEncoding(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         """Adds the attributes to ``data``, a `Data` or a `Batch`."""
-        graphs = read_graphs([data])
+        graphs = read_graphs([data], reads_weights=self.reads_weights)
         with threads_for(graphs):
             attributes = self.encode(graphs)
-        write(data, attributes)
+        write(data, attributes, graphs)
         return data
 
     def __repr__(self) -> str:

@@ -22,8 +22,19 @@ OF_NODES = frozenset({"x", "feat", "pos", "batch", "node_type", "n_id", ORDER})
 _PLAIN = (str, bytes, bool, int, float, complex, np.generic, torch.dtype, torch.device, type(None))
 
 
+def as_given(graphs: Graphs, order: Ints) -> Ints:
+    """``order [N]`` of nodes that stand graph by graph, for them as the caller has them."""
+    if graphs.order is None:
+        return order
+    given = np.empty_like(order)
+    given[graphs.order] = graphs.order[order]
+    return given
+
+
 def permute(data: Data, graphs: Graphs, order: Ints, node_attrs: frozenset[str] | None) -> None:
-    """Gives the nodes of ``data`` the order ``order [N]``, in which each graph keeps its place.
+    """Gives the nodes of ``data`` the order ``order [N]``, in which each graph keeps its places.
+
+    ``order`` is that of the nodes graph by graph.
 
     See :class:`pyg_gt.transforms.ReorderNodes` for which attributes are changed.
 
@@ -44,10 +55,11 @@ class _Permutation:
     def __init__(
         self, data: Data, graphs: Graphs, order: Ints, node_attrs: frozenset[str] | None
     ) -> None:
-        self.data, self.graphs, self.order, self.node_attrs = data, graphs, order, node_attrs
+        self.data, self.graphs, self.node_attrs = data, graphs, node_attrs
+        self.by_graph, self.order = order, as_given(graphs, order)
         self.listed = OF_NODES | (node_attrs or frozenset())
         self.rank = np.empty_like(order)  # the new number of each old node
-        self.rank[order] = np.arange(order.size)
+        self.rank[self.order] = np.arange(order.size)
         self.batched = isinstance(data, Batch)
         # columns that other attributes may belong to
         self.edge_sets = {
@@ -64,10 +76,10 @@ class _Permutation:
             return self._renumbered(name, np.array(value)).item()
         if name == "batch_size":
             raise self._refusal(name, "says that the first nodes are the sampled; reorder first")
-        if isinstance(value, _PLAIN) or (self.batched and name == "batch"):
+        if isinstance(value, _PLAIN) or name == "batch":  # graphs keep their places
             return value
         if name == "ptr" or name.endswith("_ptr"):
-            if self.batched:
+            if self.batched or (name == "ptr" and "batch" in held_by(self.data)):
                 return value
             raise self._refusal(name, "tells graphs apart, but data is no Batch; make it one")
         if isinstance(value, (list, tuple)):
@@ -119,9 +131,9 @@ class _Permutation:
 
     def _renumbered(self, name: str, value: Any) -> Any:
         is_array = isinstance(value, np.ndarray)
-        kind = value.dtype if is_array else torch.empty(0, dtype=value.dtype).numpy().dtype
+        none = value if is_array else torch.empty(0, dtype=value.dtype, device="cpu").numpy()
         cure = "rename it, or name it in node_attrs if it has one row a node and holds none"
-        if kind.kind not in "iu":
+        if none.dtype.kind not in "iu":
             raise self._refusal(name, f"should hold nodes by its name, not {value.dtype}; {cure}")
         if "edge" not in name and name != "face" and self.node_attrs is None and value.ndim:
             dim = self.data.__cat_dim__(name, value)
@@ -148,8 +160,8 @@ class _Permutation:
         first = np.cumsum(width) - width
         start = np.repeat(self.graphs.ptr[:-1], size)
         within = np.arange(P) - np.repeat(first, width)
-        other = self.order[np.repeat(start, width) + within]
-        return _taken(value, np.repeat(first[self.order] - start, width) + other, 0)
+        other = self.by_graph[np.repeat(start, width) + within]
+        return _taken(value, np.repeat(first[self.by_graph] - start, width) + other, 0)
 
     def _is_of_nodes(self, name: str, value: Any, dim: int | None) -> bool:
         """Whether it has one row a node along ``dim``."""
@@ -185,7 +197,9 @@ class _Permutation:
 
     def _one_per_node(self, starts: Ints) -> bool:
         ptr = self.graphs.ptr
-        return np.array_equal(starts, ptr if len(starts) == len(ptr) else ptr[[0, -1]])
+        if len(starts) != len(ptr):  # what is known is where all end
+            starts, ptr = starts[[0, -1]], ptr[[0, -1]]
+        return np.array_equal(starts, ptr)
 
     def _refusal(self, name: str, why: str) -> ValueError:
         return ValueError(f"ReorderNodes cannot tell what to do with data.{name}: it {why}")

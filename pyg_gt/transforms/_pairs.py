@@ -12,8 +12,7 @@ from ._graphs import Graphs, Ints
 
 
 def check_pairs(owner: object, graphs: Graphs, max_nodes: int, bytes_per_pair: int) -> None:
-    """Raises ``ValueError`` if a graph has more than ``max_nodes``, or edges into another one."""
-    check_edges_stay(owner, graphs)
+    """Raises ``ValueError`` if a graph has more than ``max_nodes``."""
     n = int(np.diff(graphs.ptr).max(initial=0))
     if n > max_nodes:
         raise ValueError(
@@ -21,21 +20,6 @@ def check_pairs(owner: object, graphs: Graphs, max_nodes: int, bytes_per_pair: i
             f"which is {n**2 * bytes_per_pair / 1e9:.1f} GB for a graph of {n} nodes; set "
             f"MAX_NODES (now {max_nodes}) to {n} on the transform if you have that memory, or use "
             "AddKHopEdges, which makes only the pairs that are near"
-        )
-
-
-def check_edges_stay(owner: object, graphs: Graphs) -> None:
-    """Raises ``ValueError`` if an edge joins two graphs."""
-    if graphs.num_graphs == 1:
-        return
-    graph = np.repeat(np.arange(graphs.num_graphs), np.diff(graphs.ptr))
-    across = graph[graphs.row] != graph[graphs.col]
-    if across.any():
-        edge = int(across.argmax())
-        raise ValueError(
-            f"{type(owner).__name__} got an edge between nodes {graphs.row[edge]} and "
-            f"{graphs.col[edge]} of the batch, which belong to different graphs; pairs are nodes "
-            "of one graph"
         )
 
 

@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torch_geometric.data import Data, Dataset
 from tqdm import tqdm
 
+from ._arguments import check_count, check_flag
 from ._attributes import Column, attach
-from ._bulk import chunks, encode, encodings_of, read
+from ._bulk import chunks, encode, encodings_of
 from ._encoding import GraphEncoding
 from ._handed_over import hand_over, taken_over
+from ._leaving import LeaveWithParent
 from ._precomputed import PrecomputedDataset
 from ._store import Shards, Store, bar
 from ._threads import load_libraries
@@ -65,14 +68,16 @@ def precompute(
     Returns:
         Of a dataset, a :class:`PrecomputedDataset` of the same length and order; else a list. The
         graphs are shallow copies, the originals stay as they are. Encodings of neighbouring graphs
-        are views of one tensor.
+        lie in one piece of memory, of which each graph saves and pickles its own part.
 
     Raises:
-        ValueError: if ``data`` or ``transform`` is not as said, the cache is damaged or not the
-            one asked for, or graphs change from one read to the next.
+        ValueError: if an argument is not as said, the cache is damaged or not the one asked for,
+            or graphs change from one read to the next. What is wrong with a graph is said with
+            its number.
         IndexError: if an ``edge_index`` holds a node that is not there.
     """
-    if isinstance(data, Data) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+    is_sequence = hasattr(data, "__len__") and hasattr(data, "__getitem__")
+    if isinstance(data, (Data, str)) or not is_sequence:
         raise ValueError(
             f"expected a list of graphs or a dataset, got {type(data).__name__}; a single graph "
             "is encoded by calling the transform on it"
@@ -80,6 +85,10 @@ def precompute(
     if not isinstance(data, Dataset):
         data = [data[i] for i in range(len(data))]  # read once: the result holds them all anyway
     encodings = encodings_of(transform)
+    num_workers = check_count("precompute", "num_workers", num_workers, least=0)
+    progress = check_flag("precompute", "progress", progress)
+    rebuild = check_flag("precompute", "rebuild", rebuild)
+    _check_cache_dir(cache_dir)
     shards: Iterable[Sequence[Column]]
     with _no_collection():
         if cache_dir is not None:
@@ -99,8 +108,18 @@ def precompute(
             return PrecomputedDataset(data, encodings, pieces, kept)
         encoded = []
         for piece, columns in zip(pieces, shards, strict=True):
-            encoded += attach([data[i] for i in piece], columns)
+            encoded += attach([data[i] for i in piece], columns, piece.start)
         return encoded
+
+
+def _check_cache_dir(cache_dir: Any) -> None:
+    if cache_dir is None or (isinstance(cache_dir, os.PathLike) and os.fspath(cache_dir)):
+        return
+    if not isinstance(cache_dir, str) or not cache_dir:
+        raise ValueError(
+            f"precompute got cache_dir={cache_dir!r}; expected the name of a folder ('.' is the "
+            "working directory), or None to keep the encodings in memory"
+        )
 
 
 _FEW_FROZEN = 2000
@@ -126,7 +145,7 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-_NOTHING = torch.empty(0)
+_NOTHING = np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -139,8 +158,8 @@ class _Work:
     store: Store | None
 
     def __getitem__(self, number: int) -> list[Column]:
-        graphs = read([self.data[i] for i in self.pieces[number]], self.encodings)
-        columns = encode(graphs, self.encodings)
+        piece = self.pieces[number]
+        graphs, columns = encode([self.data[i] for i in piece], self.encodings, piece.start)
         if self.store is None:
             return columns
         self.store.write(number, graphs, columns)
@@ -155,7 +174,7 @@ class _Sent:
 
     def __getitem__(self, number: int) -> tuple[int, Any, list[Column]]:
         columns = self.work[number]
-        arrays = [each.values.numpy() for each in columns]
+        arrays = [each.values for each in columns]
         return number, hand_over(arrays), [replace(each, values=_NOTHING) for each in columns]
 
 
@@ -182,14 +201,17 @@ def _results(work: _Work, numbers: Sequence[int], num_workers: int) -> Iterator[
         sampler=numbers,
         num_workers=min(num_workers, len(numbers)),
         collate_fn=_as_it_is,
+        worker_init_fn=LeaveWithParent(),
         in_order=False,  # the next one goes to whoever has the least to do
     )
+    with torch.device("cpu"):  # where it draws a seed
+        found = iter(loader)
     early: dict[int, list[Column]] = {}
     expected = iter(numbers)
     following = next(expected)
-    for number, sent, columns in loader:
+    for number, sent, columns in found:
         early[number] = [
-            replace(each, values=torch.from_numpy(array))
+            replace(each, values=array)
             for array, each in zip(taken_over(sent), columns, strict=True)
         ]
         while following in early:

@@ -21,6 +21,8 @@ _TINY = 100
 # stays in a cache.
 _RUN_ENTRIES = 2**17
 _SHORT_SUM = 32
+# Compiled code reads places of entries as int32.
+_MOST_ENTRIES = 2**31
 # The walks of a large component start at so many nodes at once: as many as give at most so many
 # probabilities while they are few, and then, once walks have spread out, a cache line or more.
 _SPARSE_ENTRIES, _DENSE_COLUMNS = 2**25, 32
@@ -58,7 +60,7 @@ def run_diagonals(run: Components, walk_length: int, dense_limit: int) -> Floats
     if run.num_components == 1 and 16 * walk.nnz >= n * n:
         diagonals: Floats = _dense_diagonals(walk.toarray()[None], walk_length)[0]
         return diagonals
-    if reversible and COMPILED.why_not() is None:
+    if reversible and walk.nnz < _MOST_ENTRIES and COMPILED.why_not() is None:
         return _compiled_diagonals(walk, run.ptr, walk_length)
     local = np.arange(run.nodes.size) - np.repeat(run.ptr[:-1], np.diff(run.ptr))
     return _block_diagonals(walk, local, n, reversible, walk_length)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -113,7 +112,7 @@ class Store:
         with new_folder(self._shard(number)) as staging:
             arrays = []
             for path, column in zip(_paths(staging, len(columns)), columns, strict=True):
-                for file, array in zip(path, (column.values.numpy(), column.ptr), strict=True):
+                for file, array in zip(path, (column.values, column.ptr), strict=True):
                     with new_file(file) as opened:
                         np.save(opened, array, allow_pickle=False)
                 arrays.append(
@@ -139,7 +138,7 @@ class Store:
             return [
                 Column(
                     array["name"],
-                    torch.from_numpy(mapped(values)),
+                    mapped(values),
                     mapped(ptr),
                     array["dim"],
                     array["per_node"],

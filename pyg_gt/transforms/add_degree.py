@@ -23,8 +23,8 @@ class AddDegree(GraphEncoding):
     source (``edge_index[0]``) it is. On an undirected graph, each edge of which stands in
     ``edge_index`` both ways, the two are equal.
 
-    Edges are counted, not their weights: a repeated edge counts as often as it stands, a self-loop
-    once in each column. An edge of weight zero is none.
+    Edges are counted, not their weights, which may have any sign: a repeated edge counts as often
+    as it stands, a self-loop once in each column. An edge of weight zero is none.
 
     Args:
         attr_name: where to store the degrees; None appends them to ``data.x``.
@@ -33,6 +33,8 @@ class AddDegree(GraphEncoding):
         ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
         IndexError: if ``edge_index`` holds a node that is not there.
     """
+
+    reads_weights = False
 
     def __init__(self, attr_name: str | None = "degree") -> None:
         self.attr_name = check_attr_name(self, attr_name)

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_count, check_edge_index_name
+from ._arguments import check_count, check_edge_index_name, check_memory
 from ._attributes import Attribute
 from ._encoding import GraphEncoding
 from ._expanders import expander_edges
@@ -23,7 +23,8 @@ class AddExpanderEdges(GraphEncoding):
     From `"Exphormer: Sparse Transformers for Graphs" <https://arxiv.org/abs/2303.06147>`_, for
     attention along a few edges a node that yet reaches all nodes in about ``log N`` steps. Stored
     as ``{attr_name} [2, E']``, each edge both ways, sorted by source and target. PyG renumbers the
-    nodes in it when it batches graphs.
+    nodes in it when it batches graphs (its `NeighborLoader` does not: give this transform to the
+    loader instead).
 
     Every node of a graph of ``n`` nodes has ``degree`` neighbours. Every simple graph of that kind
     can be drawn, and if ``n`` is large, all are nearly equally likely. If ``n`` and ``degree`` are
@@ -40,9 +41,9 @@ class AddExpanderEdges(GraphEncoding):
     computed to a thousandth.)
 
     **Randomness.** The draw depends on ``seed`` and on the graph itself, that is on its number of
-    nodes and its edges in any order, and on nothing else. So a graph gets the same expander alone,
-    in a `Batch` and in any process. (A `Batch` gives back in ``to_data_list`` only what was on its
-    graphs when it was made.)
+    nodes and its edges in any order, and on nothing else (not on weights, but an edge of weight
+    zero is none). So a graph gets the same expander alone, in a `Batch` and in any process. (A
+    `Batch` gives back in ``to_data_list`` only what was on its graphs when it was made.)
 
     Args:
         degree: number of neighbours, at least 3: less is no expander.
@@ -58,6 +59,8 @@ class AddExpanderEdges(GraphEncoding):
     #: How far the eigenvalue may be above ``2 sqrt(degree - 1)``.
     SLACK: float = 0.1
 
+    reads_weights = False
+
     def __init__(
         self,
         degree: int,
@@ -66,7 +69,7 @@ class AddExpanderEdges(GraphEncoding):
         seed: int = 0,
         max_tries: int = 100,
     ) -> None:
-        self.degree = check_count(self, "degree", degree, least=3)
+        self.degree = check_count(self, "degree", degree, least=3, most=2**31 - 1)
         self.attr_name = check_edge_index_name(self, attr_name)
         self.seed = check_count(self, "seed", seed, least=0)
         self.max_tries = check_count(self, "max_tries", max_tries)
@@ -74,6 +77,9 @@ class AddExpanderEdges(GraphEncoding):
     def encode(self, graphs: Graphs) -> list[Attribute]:
         """See :class:`AddExpanderEdges`."""
         size = np.diff(graphs.ptr)
+        neighbours = np.minimum(self.degree, np.maximum(size - 1, 0))
+        # each edge both ways, its two ends, and as much again while it is sorted
+        check_memory(self, "degree", self.degree, 32 * int((neighbours * size).sum()))
         bound = 2 * math.sqrt(self.degree - 1) + self.SLACK
         source, target, norm = expander_edges(
             size, self.degree, keys_of(graphs, self.seed), bound, self.max_tries

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import Normalization, check_attr_name, check_normalization
+from ._arguments import Normalization, check_attr_name, check_normalization, is_real
 from ._attributes import Attribute
 from ._encoding import GraphEncoding
 from ._graphs import Graphs
@@ -87,15 +88,15 @@ class AddHeatKernelSE(GraphEncoding):
 
 
 def _check_times(times: Any) -> tuple[float, ...]:
-    try:
-        found = tuple(float(t) for t in times)
-    except (TypeError, ValueError):
-        found = ()
     # Products with eigenvalues, which are at most of this size too, have to be finite.
     largest = float(np.finfo(np.float32).max)
-    if isinstance(times, str) or not found or not all(0 < t <= largest for t in found):
+    found: tuple[Any, ...] = ()
+    if isinstance(times, Iterable) and not isinstance(times, (str, bytes, Mapping, Set)):
+        listed = times.tolist() if isinstance(times, (np.ndarray, Tensor)) else times
+        found = tuple(listed) if isinstance(listed, Iterable) else ()
+    if not found or not all(is_real(t) and 0 < t <= largest for t in found):
         raise ValueError(
             f"AddHeatKernelSE got times={times!r}; expected a sequence of positive finite "
             "numbers, one a column"
         )
-    return found
+    return tuple(map(float, found))

@@ -10,7 +10,6 @@ from ._attributes import Attribute
 from ._encoding import GraphEncoding
 from ._graphs import Graphs
 from ._near_pairs import near_pairs
-from ._pairs import check_edges_stay
 
 
 @functional_transform("pyg_gt_add_k_hop_edges")
@@ -30,11 +29,14 @@ class AddKHopEdges(GraphEncoding):
 
     Paths follow the edges from ``edge_index[0]`` to ``edge_index[1]``, so on a directed graph a
     pair may be there without its reverse. Each pair is there once, whether edges are repeated or
-    not. Weights do not matter, but an edge of weight zero is none.
+    not. Weights do not matter, nor their signs, but an edge of weight zero is none.
 
     Time and memory grow with ``E_k``: with the number of nodes where degrees are bounded, but with
     the square of a node's degree from ``k = 2`` on. A graph in a `Batch` gets what it gets alone.
     (A `Batch` gives back in ``to_data_list`` only what was on its graphs when it was made.)
+
+    PyG's `NeighborLoader` renumbers ``edge_index`` and not these edges: give this transform to the
+    loader instead (``docs/encodings.md``).
 
     Args:
         k: most edges of a path, at most 254.
@@ -46,13 +48,10 @@ class AddKHopEdges(GraphEncoding):
         IndexError: if ``edge_index`` holds a node that is not there.
     """
 
+    reads_weights = False
+
     def __init__(self, k: int, attr_name: str = "k_hop_edge_index") -> None:
-        self.k = check_count(self, "k", k)
-        if k > 254:
-            raise ValueError(
-                f"{type(self).__name__} got k={k}; expected at most 254, since distances are "
-                "stored as uint8"
-            )
+        self.k = check_count(self, "k", k, most=254, why=", since distances are stored as uint8")
         self.attr_name = check_edge_index_name(self, attr_name)
         check_attr_name(self, self._distance_name)
 
@@ -62,7 +61,6 @@ class AddKHopEdges(GraphEncoding):
 
     def encode(self, graphs: Graphs) -> list[Attribute]:
         """See :class:`AddKHopEdges`."""
-        check_edges_stay(self, graphs)
         edge_index, distance = near_pairs(graphs, self.k)
         ptr = np.searchsorted(edge_index[0], graphs.ptr)
         return [

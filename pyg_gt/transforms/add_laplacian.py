@@ -7,7 +7,16 @@ from typing import Any
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import Normalization, check_attr_name, check_count, check_normalization
+from ._arguments import (
+    Normalization,
+    check_attr_name,
+    check_columns,
+    check_count,
+    check_flag,
+    check_memory,
+    check_normalization,
+    check_real,
+)
 from ._attributes import Attribute
 from ._components import is_symmetric
 from ._encoding import GraphEncoding
@@ -48,7 +57,7 @@ class AddLaplacianEigenvectorPE(GraphEncoding):
     rounds otherwise and may choose another basis.
 
     Args:
-        k: number of columns.
+        k: number of columns, at most 2^20.
         attr_name: where to store the encoding; None appends it to ``data.x`` (without eigenvalues
             and mask, which have no name then).
         is_undirected: whether all graphs are undirected; then a directed one is an error.
@@ -78,9 +87,9 @@ class AddLaplacianEigenvectorPE(GraphEncoding):
         normalization: Normalization = "sym",
         **kwargs: Any,
     ) -> None:
-        self.k = check_count(self, "k", k)
+        self.k = check_columns(self, "k", k)
         self.attr_name = check_attr_name(self, attr_name)
-        self.is_undirected = is_undirected
+        self.is_undirected = check_flag(self, "is_undirected", is_undirected)
         self.normalization = check_normalization(self, normalization)
         if unknown := sorted(set(kwargs) - {"tol", "maxiter", "ncv"}):
             raise ValueError(
@@ -88,6 +97,11 @@ class AddLaplacianEigenvectorPE(GraphEncoding):
                 "takes tol, maxiter and ncv: the shift and the start vector are chosen here, the "
                 "same on every run"
             )
+        for name, value in kwargs.items():
+            if name == "tol":
+                check_real(self, name, value)
+            elif value is not None:
+                check_count(self, name, value)
         self.kwargs = kwargs
 
     @property
@@ -102,6 +116,7 @@ class AddLaplacianEigenvectorPE(GraphEncoding):
                 "is_undirected=True, but the graph is directed: an edge or its weight has no "
                 "equal in the other direction; use is_undirected=False or ToUndirected() before"
             )
+        check_memory(self, "k", self.k, 17 * graphs.num_nodes * self.k)
         pairs = laplacian_eigenpairs(
             graphs,
             self.k,

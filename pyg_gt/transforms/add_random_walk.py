@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import Normalization, check_attr_name, check_count
+from ._arguments import Normalization, check_attr_name, check_columns, check_count, check_memory
 from ._attributes import Attribute
 from ._encoding import GraphEncoding
 from ._estimates import estimated_return_probabilities
@@ -42,7 +42,7 @@ class AddRandomWalkPE(GraphEncoding):
     where a value is exact. The standard error is estimated from the same vectors.
 
     Args:
-        walk_length: number of columns.
+        walk_length: number of columns, at most 2^20.
         attr_name: where to store the encoding; None appends it to ``data.x``.
         num_samples: number of random vectors of the estimate, at least 2; None for exact values.
         seed: of the random vectors.
@@ -63,7 +63,7 @@ class AddRandomWalkPE(GraphEncoding):
         num_samples: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.walk_length = check_count(self, "walk_length", walk_length)
+        self.walk_length = check_columns(self, "walk_length", walk_length)
         self.attr_name = check_attr_name(self, attr_name)
         self.num_samples = num_samples
         if num_samples is not None:
@@ -82,6 +82,9 @@ class AddRandomWalkPE(GraphEncoding):
 
     def encode(self, graphs: Graphs) -> list[Attribute]:
         """See :class:`AddRandomWalkPE`."""
+        check_memory(
+            self, "walk_length", self.walk_length, 8 * graphs.num_nodes * self.walk_length
+        )
         if self.num_samples is None:
             exact = return_probabilities(graphs, self.walk_length, dense_limit=self.DENSE_LIMIT)
             return [Attribute(self.attr_name, exact, graphs.ptr)]

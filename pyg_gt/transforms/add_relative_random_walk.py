@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_count, check_pair_name
+from ._arguments import check_columns, check_memory, check_pair_name
 from ._attributes import Attribute
 from ._encoding import GraphEncoding
 from ._graphs import Graphs
@@ -33,7 +33,7 @@ class AddRelativeRandomWalkPE(GraphEncoding):
     ``to_data_list`` only what was on its graphs when it was made.)
 
     Args:
-        walk_length: number of columns.
+        walk_length: number of columns, at most 2^20.
         attr_name: where to store the probabilities, a name that begins with ``pair_``.
 
     Raises:
@@ -46,11 +46,13 @@ class AddRelativeRandomWalkPE(GraphEncoding):
     MAX_NODES: int = 4096
 
     def __init__(self, walk_length: int, attr_name: str = "pair_walk") -> None:
-        self.walk_length = check_count(self, "walk_length", walk_length)
+        self.walk_length = check_columns(self, "walk_length", walk_length)
         self.attr_name = check_pair_name(self, attr_name)
 
     def encode(self, graphs: Graphs) -> list[Attribute]:
         """See :class:`AddRelativeRandomWalkPE`."""
         check_pairs(self, graphs, self.MAX_NODES, 4 * self.walk_length)
+        num_bytes = 4 * int(graphs.pair_ptr[-1]) * self.walk_length
+        check_memory(self, "walk_length", self.walk_length, num_bytes)
         walks = walk_probabilities(graphs, self.walk_length)
         return [Attribute(self.attr_name, walks, graphs.pair_ptr)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_count, check_pair_name
+from ._arguments import check_columns, check_count, check_memory, check_pair_name
 from ._attributes import Attribute
 from ._encoding import GraphEncoding
 from ._graphs import Graphs
@@ -26,7 +26,8 @@ class AddShortestPathDistance(GraphEncoding):
     shortest path from ``i`` to ``j`` where it is at most ``max_distance``, and
     ``max_distance + 1`` for all other pairs, those without a path among them. Paths follow the
     edges from ``edge_index[0]`` to ``edge_index[1]``, so on a directed graph a pair and its
-    reverse may differ. Edges are counted, not their weights; but an edge of weight zero is none.
+    reverse may differ. Edges are counted, not their weights, which may have any sign; but an edge
+    of weight zero is none.
 
     **Paths.** With ``path_length``, also ``{attr_name}_edges [P, path_length]``, int32: the first
     edges of one shortest path from ``i`` to ``j`` in their order, each by its place among the
@@ -42,7 +43,8 @@ class AddShortestPathDistance(GraphEncoding):
     Args:
         max_distance: the longest distance told from longer ones, at most 254.
         attr_name: where to store the distances, a name that begins with ``pair_``.
-        path_length: number of columns for the edges of paths; None for distances alone.
+        path_length: number of columns for the edges of paths, at most 2^20; None for distances
+            alone.
 
     Raises:
         ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
@@ -53,6 +55,8 @@ class AddShortestPathDistance(GraphEncoding):
     #: Number of nodes of a graph above which its pairs are refused: 0.3 GB of distances.
     MAX_NODES: int = 16384
 
+    reads_weights = False
+
     def __init__(
         self,
         max_distance: int = 20,
@@ -60,21 +64,24 @@ class AddShortestPathDistance(GraphEncoding):
         *,
         path_length: int | None = None,
     ) -> None:
-        self.max_distance = check_count(self, "max_distance", max_distance)
-        if max_distance > 254:
-            raise ValueError(
-                f"{type(self).__name__} got max_distance={max_distance}; expected at most 254, "
-                "since distances are stored as uint8"
-            )
+        self.max_distance = check_count(
+            self,
+            "max_distance",
+            max_distance,
+            most=254,
+            why=", since distances are stored as uint8",
+        )
         self.attr_name = check_pair_name(self, attr_name)
         self.path_length = path_length
         if path_length is not None:
-            self.path_length = check_count(self, "path_length", path_length)
+            self.path_length = check_columns(self, "path_length", path_length)
 
     def encode(self, graphs: Graphs) -> list[Attribute]:
         """See :class:`AddShortestPathDistance`."""
         L = self.path_length
         check_pairs(self, graphs, self.MAX_NODES, 1 + 4 * (L or 0))
+        if L is not None:
+            check_memory(self, "path_length", L, 4 * int(graphs.pair_ptr[-1]) * L)
         distance = hops(graphs, self.max_distance)
         attributes = [Attribute(self.attr_name, distance, graphs.pair_ptr)]
         if L is not None:

@@ -12,13 +12,12 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
-from ._arguments import check_count
+from ._arguments import check_count, check_names
 from ._attributes import device_of
 from ._block_density import BlockDensity, block_density
 from ._graphs import Graphs, Ints, held_by, read_graphs
-from ._node_attributes import ORDER, permute
+from ._node_attributes import ORDER, as_given, permute
 from ._node_orders import node_order
-from ._pairs import check_edges_stay
 
 
 class ReorderReport(NamedTuple):
@@ -46,7 +45,8 @@ class ReorderNodes(BaseTransform):
       a ``torch_sparse`` or ``pyg_lib`` that was compiled with METIS.
 
     Only ``edge_index`` decides; direction, weights and repeats of edges do not matter. In a
-    `Batch` every graph stays in its place, and is ordered as if it were alone.
+    `Batch`, or a `Data` with ``batch``, every graph stays in its places, and is ordered as if it
+    were alone.
 
     **Back to the old order.** ``node_order_index [N]`` is the old number of each node, so
     ``out[data.node_order_index.argsort()]`` has the rows of ``out [N, ...]`` where they were. PyG
@@ -90,14 +90,9 @@ class ReorderNodes(BaseTransform):
     ) -> None:
         if method not in ("rcm", "metis"):
             raise ValueError(f"ReorderNodes got method={method!r}; expected 'rcm' or 'metis'")
-        if isinstance(node_attrs, str):
-            raise ValueError(
-                f"ReorderNodes got node_attrs={node_attrs!r}; expected several names, as "
-                f"({node_attrs!r},)"
-            )
         self.method = method
         self.block_size = check_count(self, "block_size", block_size)
-        self.node_attrs = None if node_attrs is None else tuple(node_attrs)
+        self.node_attrs = check_names(self, "node_attrs", node_attrs)
 
     def forward(self, data: Data) -> Data:
         """Puts the nodes of ``data``, a `Data` or a `Batch`, into the new order."""
@@ -106,7 +101,8 @@ class ReorderNodes(BaseTransform):
             names = None if self.node_attrs is None else frozenset(self.node_attrs)
             permute(data, graphs, order, names)
         if ORDER not in held_by(data):
-            data[ORDER] = torch.from_numpy(order).to(device_of(data))
+            given = as_given(graphs, order)
+            data[ORDER] = torch.from_numpy(given).to(device_of(data))
         return data
 
     def report(self, data: Data) -> ReorderReport:
@@ -126,7 +122,6 @@ class ReorderNodes(BaseTransform):
             data = copy.copy(data)
             held_by(data).pop("edge_weight", None)  # an edge of weight zero is attended along too
         graphs = read_graphs([data])
-        check_edges_stay(self, graphs)
         return graphs, node_order(graphs, self.method, self.block_size)
 
     def __repr__(self) -> str:

@@ -418,6 +418,6 @@ def test_a_pair_of_channels_is_refused():
 
 def test_unknown_backend():
     with pytest.raises(ValueError, match="Unknown backend 'nope'"):
-        FullTransformerConv(F, C, backend="nope")(torch.randn(3, F))
+        FullTransformerConv(F, C, backend="nope")
     with pytest.raises(NotImplementedError, match="'sparse' cannot run.*'EdgeMask'"):
         FullTransformerConv(F, C, backend="sparse")(torch.randn(3, F))

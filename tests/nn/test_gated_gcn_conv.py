@@ -1,8 +1,17 @@
 """`GatedGCNConv` is the formula of its paper, as GraphGPS runs it."""
 
+import copy
+
 import pytest
 import torch
-from torch_geometric.nn import MessagePassing
+from torch_geometric import EdgeIndex
+from torch_geometric.nn import BatchNorm, MessagePassing
+from torch_geometric.typing import SparseTensor
+from torch_geometric.utils import (
+    to_torch_coo_tensor,
+    to_torch_csc_tensor,
+    to_torch_csr_tensor,
+)
 
 from pyg_gt.nn import GatedGCNConv
 
@@ -38,7 +47,7 @@ class Formula(torch.nn.Module):
         return (x + h, edge_attr + e) if self.residual else (h, e)
 
     def batch_norm(self, norm, h):
-        if not self.training:
+        if not self.training or h.size(0) <= 1:  # PyG's BatchNorm(allow_single_element=True)
             mean, var = norm.running_mean, norm.running_var
         else:
             mean, var = h.mean(0), h.var(0, unbiased=False)
@@ -77,18 +86,120 @@ def test_other_width_without_residual(agree):
     assert (x.shape, edge_attr.shape) == ((6, 5), (7, 5))
 
 
-def test_no_edges(agree):
-    conv = layer(F, F).eval()
-    edges = torch.empty(2, 0, dtype=torch.int64)
-    formula = Formula(conv).eval()
-    x, edge_attr = agree(lambda *args: conv(*args), formula.forward, *inputs(edges=edges))
-    assert (x.shape, edge_attr.shape) == ((6, F), (0, F))
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("nodes", [1, 2, 6])
+@pytest.mark.parametrize("edges", [0, 1, 2])
+def test_few_nodes_and_few_edges(edges, nodes, training, agree):
+    conv = layer(F, F).train(training)
+    formula = Formula(copy.deepcopy(conv)).train(training)
+    index = torch.tensor([[0, nodes - 1], [nodes - 1, 0]])[:, :edges]
+    given = inputs(nodes, index)
+    before = {name: b.clone() for name, b in conv.named_buffers()}
+    x, edge_attr = agree(lambda *args: conv(*args), formula.forward, *given)
+    assert (x.shape, edge_attr.shape) == ((nodes, F), (edges, F))
+    for name, buffer in conv.named_buffers():  # a row without variance leaves no trace
+        rows = nodes if "node" in name else edges
+        assert buffer.equal(before[name]) == (not training or rows <= 1), name
 
 
-def test_no_nodes():
-    conv = layer(F, F).eval()
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_no_nodes(training):
+    conv = layer(F, F).train(training)
     x, edge_attr = conv(*inputs(0, torch.empty(2, 0, dtype=torch.int64)))
     assert (x.shape, edge_attr.shape) == ((0, F), (0, F))
+    (x.sum() + edge_attr.sum()).backward()
+    assert all(p.grad.isfinite().all() for p in conv.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 5])
+def test_its_norm_is_pygs_batch_norm_that_allows_a_single_row(rows, agree):
+    ours = layer(F, F).bn_edge_e
+    theirs = BatchNorm(F, allow_single_element=True).double()
+    theirs.module.load_state_dict(ours.state_dict())
+    agree(ours, theirs, torch.randn(rows, F, dtype=torch.float64))
+    assert list(ours.state_dict()) == list(torch.nn.BatchNorm1d(F).state_dict())
+
+
+FORMS = {
+    "EdgeIndex": lambda e, n: EdgeIndex(e, sparse_size=(n, n)),
+    "int32": lambda e, n: e.int(),
+    "csr": lambda e, n: to_torch_csr_tensor(e.flip(0), size=(n, n)),
+    "csc": lambda e, n: to_torch_csc_tensor(e.flip(0), size=(n, n)),
+    "coo": lambda e, n: to_torch_coo_tensor(e.flip(0), size=(n, n), is_coalesced=False),
+    "uncoalesced coo": lambda e, n: torch.sparse_coo_tensor(
+        e.flip(0), torch.ones(e.size(1)), (n, n)
+    ),
+    "SparseTensor": lambda e, n: SparseTensor(row=e[1], col=e[0], sparse_sizes=(n, n)),
+}
+
+
+class SeenByPyG(MessagePassing):
+    """The sources and targets of an edge set in the order in which PyG reads them."""
+
+    def forward(self, edge_index, num_nodes):
+        nodes = torch.arange(num_nodes).unsqueeze(1)
+        self.propagate(edge_index, x=nodes, size=(num_nodes, num_nodes))
+        return self.seen
+
+    def message(self, x_i, x_j):
+        self.seen = torch.cat([x_j, x_i], 1).t()
+        return x_j.float()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CS. tensor support is in beta")
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("edges", [EDGES, EDGES[:, :1], EDGES[:, :0]], ids=["7", "1", "0"])
+def test_sparse_matrices_have_their_edges_in_pygs_order(edges, form, training, agree):
+    if form == "SparseTensor":
+        pytest.importorskip("torch_sparse", reason="SparseTensor needs torch_sparse")
+    edges = edges.unique(dim=1)
+    edges = edges[:, torch.randperm(edges.size(1))]
+    given = FORMS[form](edges, 6)
+    if form == "csc":  # of which PyG sends no messages: column by column, as it stores them
+        listed = edges[:, (edges[0] * 6 + edges[1]).argsort()]
+    elif form == "uncoalesced coo":  # as PyG's 'to_edge_index' reads it
+        listed = edges
+    else:
+        listed = SeenByPyG()(given, 6)
+    x, _, edge_attr = inputs(edges=edges)
+    conv = layer(F, F).train(training)
+    formula = Formula(copy.deepcopy(conv)).train(training)
+    agree(lambda x, a: conv(x, given, a), lambda x, a: formula(x, listed, a), x, edge_attr)
+    with pytest.raises(ValueError, match=rf"of shape \[{edges.size(1)}, F\]"):
+        conv(x, given, torch.randn(edges.size(1) + 1, F, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("form", ["coo", "SparseTensor"])
+def test_values_of_a_sparse_matrix_stand_in_for_edge_features(form, agree):
+    x, edges, edge_attr = inputs()
+    conv = layer(F, F)
+    if form == "coo":
+        given = torch.sparse_coo_tensor(edges.flip(0), edge_attr, (6, 6, F))
+        order = torch.arange(7)
+    else:
+        pytest.importorskip("torch_sparse", reason="SparseTensor needs torch_sparse")
+        given = SparseTensor(row=edges[1], col=edges[0], value=edge_attr, sparse_sizes=(6, 6))
+        order = (edges[1] * 6 + edges[0]).argsort(stable=True)
+    want = copy.deepcopy(conv)(x, edges[:, order], edge_attr[order])
+    torch.testing.assert_close(conv(x, given), want)
+
+
+def test_a_callers_coo_matrix_is_not_marked_as_coalesced():
+    x, edges, edge_attr = inputs()
+    given = torch.sparse_coo_tensor(edges.flip(0), torch.ones(7), (6, 6))
+    layer(F, F)(x, given, edge_attr)
+    assert not given.is_coalesced()
+
+
+def test_the_values_of_a_coo_matrix_get_gradients_or_are_refused():
+    x, edges, edge_attr = inputs()
+    given = torch.sparse_coo_tensor(edges.flip(0), edge_attr, (6, 6, F)).requires_grad_()
+    conv = layer(F, F)
+    with pytest.raises(ValueError, match="must be coalesced"):
+        conv(x, given)
+    sum(out.sum() for out in conv(x, given.coalesce())).backward()
+    assert given.grad.to_dense().abs().sum() > 0
 
 
 def test_running_statistics_move():

@@ -1,10 +1,13 @@
 """Where somebody wants to see or change messages, PyG's route runs and gives the same numbers."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch_geometric.explain import AttentionExplainer, CaptumExplainer, Explainer, GNNExplainer
+from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
 from torch_geometric.nn import (
     GINConv,
     MeanAggregation,
@@ -126,7 +129,8 @@ def test_a_hook_that_changes_messages_reaches_the_output_of_global_attention(bat
     torch.testing.assert_close(ours(x, batch=batch), 3 * want)
 
 
-def test_hooks_on_the_aggregation_module_fire_as_on_pygs_layer(batch_of):
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_hooks_on_the_aggregation_module_fire_as_on_pygs_layer(kind, batch_of, fused_calls):
     batch, edge_index = batch_of()
     for name in NAMES:
         ours, call = layers()[name]
@@ -134,9 +138,18 @@ def test_hooks_on_the_aggregation_module_fire_as_on_pygs_layer(batch_of):
         x = nodes()
         want = call(ours, x, edge_index, batch)
         seen = []
-        ours.aggr_module.register_forward_hook(lambda *args, seen=seen: seen.append(1))
-        torch.testing.assert_close(call(ours, x, edge_index, batch), want)
-        assert seen == [1], name
+        hook(ours.aggr_module, kind, lambda *args, seen=seen: seen.append(1))
+        fused_calls.clear()
+        out = call(ours, x, edge_index, batch)
+        torch.testing.assert_close(out, want)
+        out.sum().backward()
+        # PyG's GPSConv has no such module: to watch all of it must not list all pairs
+        assert seen == ([] if name.startswith("gps") else [1]), name
+        assert len(fused_calls) == len(name.startswith("gps") * [1])
+        if name.startswith("gps"):  # where messages are sent, it adds them up
+            ours.register_message_forward_hook(lambda *args: None)
+            call(ours, x, edge_index, batch).sum().backward()
+            assert seen == [1]
 
 
 class Doubled:
@@ -366,8 +379,7 @@ def test_explaining_global_attention_needs_a_mask_of_all_pairs(name, batch_of, a
         with pytest.raises(ValueError, match=f"sends 25 messages.*has length {length}"):
             call(ours, x, edge_index, batch)
     ours._edge_mask = None
-    with pytest.raises(ValueError, match="has length None"):
-        call(ours, x, edge_index, batch)
+    torch.testing.assert_close(call(ours, x, edge_index, batch), plain)
 
     # a mask of one number for each pair multiplies its messages
     mask = torch.rand(25, dtype=torch.float64)
@@ -385,13 +397,14 @@ def test_explaining_global_attention_needs_a_mask_of_all_pairs(name, batch_of, a
     torch.testing.assert_close(call(ours, x, edge_index, batch), plain)
 
 
-def test_gnn_explainer_can_be_pointed_at_full_attention(all_pairs):
+@pytest.mark.parametrize("choice", [True, None])
+def test_gnn_explainer_can_be_pointed_at_full_attention(choice, all_pairs):
     # its edges are all pairs, so that a mask of their length fits
     class Whole(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.conv = FullTransformerConv(F, 3)
-            self.conv.explain = None
+            self.conv.explain = choice
 
         def forward(self, x, edge_index):
             return self.conv(x)
@@ -421,6 +434,94 @@ def test_gnn_explainer_can_be_pointed_at_full_attention(all_pairs):
         torch.manual_seed(2)
         masks.append(explainer(x, edge_index).edge_mask)
     torch.testing.assert_close(masks[0], masks[1], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["full", "gps", "gps+gin"])
+def test_a_layer_is_explained_on_request_and_the_request_stays(name, batch_of, fused_calls):
+    batch, edge_index = batch_of((3, 4))
+    ours, call = layers()[name]
+    ours = ours.double().eval()
+    x = nodes(7)
+    want = call(ours, x, edge_index, batch)
+    assert ours.explain is False
+    set_masks(ours, torch.ones(25), edge_index)  # not asked for
+    clear_masks(ours)
+    assert ours.explain is False
+    for choice in (True, None):
+        ours.explain = False
+        ours.explain = choice
+        for _ in range(2):
+            fused_calls.clear()
+            torch.testing.assert_close(call(ours, x, edge_index, batch), want)
+            assert len(fused_calls) == 1  # without a mask there is nothing to explain
+            if name != "gps+gin":  # whose local part has another number of edges
+                set_masks(ours, torch.zeros(25, dtype=torch.float64), edge_index)
+                assert not torch.allclose(call(ours, x, edge_index, batch), want)
+            clear_masks(ours)
+            assert ours.explain is True
+    # without a mask, message hooks see the messages as they are
+    ours.register_message_forward_hook(lambda *args: None)
+    torch.testing.assert_close(call(ours, x, edge_index, batch), want)
+    other = copy.deepcopy(ours)
+    assert other.explain is True
+    torch.testing.assert_close(call(other, x, edge_index, batch), want)
+
+
+def test_a_mask_of_another_length_is_named_with_the_cure(batch_of):
+    batch, edge_index = batch_of((3, 4))
+    ours, call = layers()["full"]
+    ours.explain = True
+    set_masks(ours, torch.ones(edge_index.size(1)), edge_index)
+    with pytest.raises(ValueError, match="sends 25 messages.*length 21.*all pairs.*= False"):
+        call(ours.double(), nodes(7), edge_index, batch)
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "after_swap.md"
+
+
+@pytest.mark.parametrize("algorithm", ["GNNExplainer", "CaptumExplainer"])
+@pytest.mark.parametrize("layer", ["gps", "gps+gin", "full"])
+def test_the_code_of_the_page_explains_global_attention(layer, algorithm):
+    if algorithm == "CaptumExplainer":
+        pytest.importorskip("captum", reason="CaptumExplainer needs captum")
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    torch.manual_seed(0)
+    conv, _ = layers()[layer]
+    conv = conv.double().eval()
+    edge_index = torch.randint(6, (2, 9))
+    space = {
+        "torch": torch,
+        "conv": conv,
+        "x": nodes(6),
+        "call": lambda x: conv(x) if layer == "full" else conv(x, edge_index),
+        "algorithm": {
+            "GNNExplainer": lambda: GNNExplainer(epochs=8),
+            "CaptumExplainer": lambda: CaptumExplainer("IntegratedGradients", n_steps=5),
+        }[algorithm](),
+    }
+    before = space["call"](space["x"])
+    exec(code, space)
+    mask = space["explanation"].edge_mask
+    assert mask.shape == (36,)
+    assert mask.std() > 1e-4
+    assert space["pairs"].shape == (2, 36)
+    # and the model goes on as before
+    assert conv._edge_mask is None
+    torch.testing.assert_close(space["call"](space["x"]), before)
+
+
+def test_full_attention_honours_the_flow_on_both_routes(batch_of, all_pairs):
+    batch, edge_index = batch_of((3, 4))
+    edge_attr = torch.randn(edge_index.size(1), 3, dtype=torch.float64)
+    x = nodes(7)
+    forward = FullTransformerConv(F, C, heads=H, edge_dim=3).double()
+    backward = FullTransformerConv(F, C, heads=H, edge_dim=3, flow="target_to_source").double()
+    backward.load_state_dict(forward.state_dict())
+    want = forward(x, edge_index, edge_attr, batch)
+    for _ in range(2):
+        torch.testing.assert_close(backward(x, edge_index.flip(0), edge_attr, batch), want)
+        backward.register_message_forward_hook(lambda *args: None)
+    assert not torch.allclose(backward(x, edge_index, edge_attr, batch), want)
 
 
 def test_biases_work_on_both_routes_of_gps(batch_of):

@@ -215,6 +215,16 @@ def test_reset_parameters_draws_anew():
     TransformerBlock.from_torch(layer(bias=False)).reset_parameters()
 
 
+def test_an_attention_that_was_replaced_runs_on_a_padded_batch(agree, batch_of):
+    batch, _ = batch_of((1, 5, 3, 7))
+    theirs = layer()
+    ours = TransformerBlock.from_torch(theirs)
+    forward = ours.self_attn.forward
+    ours.self_attn.forward = lambda *args, **kwargs: forward(*args, **kwargs)
+    with pytest.warns(UserWarning, match="padded batch.*'attn.forward' was replaced"):
+        agree(ours, OneByOne(theirs), nodes(), batch)
+
+
 def test_printed_form():
     assert str(TransformerBlock(F, H)) == "TransformerBlock(8, heads=2)"
 
@@ -239,7 +249,7 @@ def test_bad_arguments(batch_of):
     with pytest.raises(ValueError, match="integers"):
         ours(nodes(), batch.float())
     with pytest.raises(ValueError, match="Unknown backend 'nope'"):
-        TransformerBlock(F, H, backend="nope")(nodes().float(), batch)
-    ours.self_attn.register_forward_hook(lambda *args: None)
-    with pytest.raises(ValueError, match="cannot run its attention: 'attn' has hooks"):
+        TransformerBlock(F, H, backend="nope")
+    ours.self_attn = torch.nn.Identity()
+    with pytest.raises(ValueError, match="cannot run its attention: 'attn' is a 'Identity'"):
         ours(nodes(), batch)

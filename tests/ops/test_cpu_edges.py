@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -474,6 +475,42 @@ def peak_memory() -> int:
     """Of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+def test_ends_that_another_thread_writes_to_are_read_once() -> None:
+    """What was checked is what is used: no list of edges names a node that is not there."""
+    nodes, count = 50, 20_000
+    ends = torch.randint(nodes, (2, count), dtype=torch.int32)
+    right, stop = ends.numpy().copy(), threading.Event()
+
+    def write() -> None:
+        numbers = ends.numpy()
+        while not stop.is_set():
+            numbers[:, ::7] = 2**31 - 1
+            numbers[:] = right
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    refused = 0
+    library, spare = EDGES.get(), EDGES.get().edges_spare()
+    try:
+        for _ in range(300):
+            ptr, source, number = (
+                torch.empty(n, dtype=torch.int32) for n in (nodes + 1, *(count + spare,) * 2)
+            )
+            at, *lists = (x.data_ptr() for x in (ends, ptr, source, number))
+            most = library.edges_by_target(at, at + 4 * count, count, nodes, nodes, *lists)
+            if most < 0:
+                refused += 1
+                continue
+            assert ptr[0] == 0 and ptr[-1] == count and ptr.diff().min() >= 0
+            assert ptr.diff().max() == most
+            assert 0 <= source[:count].min() and source[:count].max() < nodes
+            assert torch.equal(number[:count].sort().values, torch.arange(count).int())
+    finally:
+        stop.set()
+        thread.join()
+    assert 0 < refused
 
 
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")

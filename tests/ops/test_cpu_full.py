@@ -473,7 +473,8 @@ static int run() {
             const Strides strides{heads * channels, channels};
             Arguments a{};
             a.graphs = 4, a.queries = queries, a.keys = keys, a.pair_rows = pairs;
-            a.half = sizeof(T) == 2, a.heads = heads, a.channels = channels, a.threads = 1 + trial % 2;
+            a.half = sizeof(T) == 2, a.heads = heads, a.channels = channels;
+            a.threads = 1 + trial % 2;
             a.scale = 0.3, a.dropout_factor = 2, a.dropout_threshold = int64_t(1) << 31;
             a.seed = trial % 2 ? &seed : nullptr;
             a.query_ptr = query_ptr.data(), a.key_ptr = key_ptr.data();

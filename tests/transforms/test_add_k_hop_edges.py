@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import shortest_path
 from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.loader import DataLoader
+from torch_geometric.loader import DataLoader, NeighborLoader
 from torch_geometric.utils import from_networkx
 
 from pyg_gt.nn import MaskedTransformerConv
@@ -261,3 +261,33 @@ def test_data_is_left_as_it_was() -> None:
     assert sorted(data.keys()) == sorted(before.keys())
     assert torch.equal(data.edge_index, before.edge_index)
     assert torch.equal(data.edge_weight, before.edge_weight)
+
+
+@pytest.mark.filterwarnings("ignore:Using 'NeighborSampler' without a 'pyg-lib':UserWarning")
+def test_with_a_neighbour_sampler() -> None:
+    """PyG's loader renumbers ``edge_index`` and no other edges; the two cures of the docs."""
+    pytest.importorskip("torch_sparse")
+    graph = as_data(nx.cycle_graph(40))
+    graph.x = torch.arange(40.0).view(-1, 1)
+    near = AddKHopEdges(2)(graph)
+    seeds = {"input_nodes": torch.arange(4) * 10, "batch_size": 4}
+    (batch,) = NeighborLoader(near, num_neighbors=[-1, -1], **seeds)
+    assert batch.num_nodes == 20 and batch.k_hop_edge_index.max() == 39  # what is wrong
+    (sampled,) = NeighborLoader(graph, num_neighbors=[-1, -1], transform=AddKHopEdges(2), **seeds)
+    along = Data(x=graph.x, edge_index=near.k_hop_edge_index, edge_attr=near.k_hop_distance)
+    (renumbered,) = NeighborLoader(along, num_neighbors=[-1], **seeds)
+    expected = {
+        (int(i), int(j), int(hops))
+        for i, j, hops in zip(*near.k_hop_edge_index, near.k_hop_distance, strict=True)
+        if j % 10 == 0
+    }
+    for found, edges, hops in (
+        (sampled, sampled.k_hop_edge_index, sampled.k_hop_distance),
+        (renumbered, renumbered.edge_index, renumbered.edge_attr),
+    ):
+        i, j = found.n_id[edges]
+        to_seeds = j % 10 == 0
+        rows = zip(
+            i[to_seeds].tolist(), j[to_seeds].tolist(), hops[to_seeds].tolist(), strict=True
+        )
+        assert set(rows) == expected

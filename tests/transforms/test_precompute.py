@@ -318,6 +318,8 @@ def test_encode_and_collate() -> None:
         seen += batch.num_graphs
     assert seen == len(graphs)
     assert "AddRandomWalkPE" in repr(collate)
+    with pytest.raises(ValueError, match="at least one graph"):
+        collate([])
 
 
 def test_every_encoding_shows_its_arguments_in_its_repr() -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pyg_gt.transforms import _return_probabilities as walks
+from pyg_gt.transforms._compiled import COMPILED, call
 from pyg_gt.transforms._components import runs
 from pyg_gt.transforms._graphs import Graphs
 
@@ -66,3 +67,17 @@ def test_companions_do_not_matter() -> None:
     for run in runs(graphs, 0, 1):
         if 16 * run.row.size < run.width**2 and walks.COMPILED.why_not() is None:
             assert (walks.run_diagonals(run, 16, 2048) == found[run.nodes]).all()
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("column", [2, 3, -1, 10**9])
+def test_an_entry_outside_of_its_block_is_no_address(column: int) -> None:
+    """Two blocks of two nodes each; the compiled code takes lengths from what it has checked."""
+    start, columns = np.array([0, 1, 2, 3, 4], np.int32), np.array([1, 0, 3, 2], np.int32)
+    blocks, weight, result = np.array([0, 2, 4]), np.ones(4), np.zeros((4, 3))
+    rest = blocks, 2, start, columns, weight, 3, 32, result
+    call(COMPILED.get(), "diagonals_of_powers", *rest)
+    assert result.tolist() == [[0, 1, 0]] * 4
+    columns[1] = column
+    with pytest.raises(ValueError, match="outside of the blocks"):
+        call(COMPILED.get(), "diagonals_of_powers", *rest)

@@ -40,19 +40,54 @@ _HOOKS = (
 )
 
 
-def needs_propagate(conv: MessagePassing, own: type[MessagePassing]) -> bool:
+class ExplainedOnRequest(MessagePassing):
+    """A layer without edges of its own: explainers leave it out unless it is asked for.
+
+    ``explain`` is False until it is set to True (or None). PyG's ``clear_masks`` sets None after
+    an explanation; the request stays.
+    """
+
+    @property
+    def explain(self) -> bool | None:
+        """Whether explainers mask the messages of this layer."""
+        explain: bool | None = self._explain
+        return explain
+
+    @explain.setter
+    def explain(self, explain: bool | None) -> None:
+        MessagePassing.explain.fset(self, True if explain is None else explain)
+
+    def explain_message(self, inputs: Tensor, dim_size: int | None) -> Tensor:
+        """Messages times the explainer's mask, where there is one."""
+        if self._edge_mask is None:
+            return inputs
+        masked: Tensor = super().explain_message(inputs, dim_size)
+        return masked
+
+
+def needs_propagate(
+    conv: MessagePassing, own: type[MessagePassing], *, aggregates: bool = True
+) -> bool:
     """Whether PyG's route must run: hooks, an explainer, another aggregation, or an override.
 
     Args:
         conv: the layer.
         own: the class of this library whose methods the fused route replaces.
+        aggregates: whether PyG's layer calls ``aggr_module``, so that hooks on it count.
     """
-    if conv.explain or conv.decomposed_layers > 1:
+    if conv.explain and not (conv._edge_mask is None and isinstance(conv, ExplainedOnRequest)):
         return True
-    if any(getattr(conv, name) for name in _HOOKS):
+    if conv.decomposed_layers > 1 or any(getattr(conv, name) for name in _HOOKS):
         return True
     aggr = conv.aggr_module
-    if type(aggr) is not SumAggregation or aggr._forward_hooks or aggr._forward_pre_hooks:
+    if type(aggr) is not SumAggregation:
+        return True
+    if aggregates and (
+        aggr._forward_hooks
+        or aggr._forward_pre_hooks
+        or aggr._backward_hooks
+        or aggr._backward_pre_hooks
+    ):
         return True
     kind, instance = type(conv), vars(conv)
     return any(
@@ -102,7 +137,7 @@ def pairs_of(
     else:
         edges = checked_edges_of(mask)
         assert isinstance(edges, EdgeLayout)  # traced code has been refused by now
-        edge_index = edges.edge_index
+        edge_index = edges.edge_index.long()  # PyG sums over messages
         added = None if flat is None else flat[pair_of_edge(edges, layout, layout)]
         features, masked = mask.features, mask.values
     if added is None:
@@ -137,10 +172,10 @@ def now(layout: GraphLayout | DeferredLayout) -> GraphLayout:
 def check_explained(conv: MessagePassing, num_messages: int) -> None:
     """Raises ``ValueError`` if an explainer's mask is not one number for each pair."""
     mask = conv._edge_mask
-    if conv.explain and (mask is None or mask.size(0) != num_messages):
-        got = None if mask is None else mask.size(0)
+    if conv.explain and mask is not None and mask.size(0) != num_messages:
         raise ValueError(
             f"global attention sends {num_messages} messages, one for each pair of nodes, but the "
-            f"explainer's mask has length {got}; leave 'explain = False' on this layer and "
-            f"explain the local convolution, as with PyG's 'GPSConv'"
+            f"explainer's mask has length {mask.size(0)}; give the explainer the 'edge_index' of "
+            f"all pairs, or set 'explain = False' on this layer to explain the local convolution "
+            f"alone, as with PyG's 'GPSConv'"
         )

@@ -12,12 +12,29 @@ from torch_geometric.nn import MessagePassing, TransformerConv
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.utils import softmax
 
+from ...edge_layout import EdgeLayout
 from ...layout import GraphLayout
 from ...ops import AttentionBias, EdgeBias, attention
-from ._routes import Pairs, check_explained, needs_propagate, now, pairs_of
+from .._arguments import (
+    as_biases,
+    check_backend,
+    check_counts,
+    check_edge_index,
+    check_features,
+    check_flags,
+    check_probabilities,
+)
+from ._routes import (
+    ExplainedOnRequest,
+    Pairs,
+    check_explained,
+    needs_propagate,
+    now,
+    pairs_of,
+)
 
 
-class FullTransformerConv(TransformerConv):
+class FullTransformerConv(ExplainedOnRequest, TransformerConv):
     r"""Message passing on the complete graph of each graph of a batch.
 
     Eqs. 17-19 of "Transformers are Graph Neural Networks" (Joshi 2025): what PyG's
@@ -35,9 +52,21 @@ class FullTransformerConv(TransformerConv):
         in_channels: ``F``; -1 derives it from the first input.
         out_channels: ``C``.
         heads: ``H``.
-        edge_dim: width of ``edge_attr``, or None.
+        concat: whether heads stand side by side; else their mean is taken.
+        beta: whether the root and the sum are mixed by a learned gate.
+        dropout: of the attention weights.
+        edge_dim: width of ``edge_attr``, or None; -1 derives it from the first input.
+        bias: whether linear maps have a constant term.
+        root_weight: whether :math:`W_1 x_i` is added; without, there is no ``beta``.
+        aggr: of PyG's ``MessagePassing``, as are the next three; another one than the sum runs on
+            messages.
+        aggr_kwargs: arguments of ``aggr``.
+        flow: which row of ``edge_index`` sends.
+        decomposed_layers: in how many parts messages are sent.
         backend: which attention backend runs; see :func:`pyg_gt.attention`.
-        **kwargs: as ``torch_geometric.nn.TransformerConv``.
+
+    Raises:
+        ValueError: if an argument is of the wrong type or out of range.
     """
 
     # not the ones that PyG generates for the parent class, which name the parent's arguments
@@ -49,17 +78,35 @@ class FullTransformerConv(TransformerConv):
         in_channels: int,
         out_channels: int,
         heads: int = 1,
-        *args: Any,
+        concat: bool = True,
+        beta: bool = False,
+        dropout: float = 0.0,
         edge_dim: int | None = None,
+        bias: bool = True,
+        root_weight: bool = True,
+        *,
+        aggr: Any = "add",
+        aggr_kwargs: dict[str, Any] | None = None,
+        flow: str = "source_to_target",
+        decomposed_layers: int = 1,
         backend: str = "auto",
-        **kwargs: Any,
     ) -> None:
-        if not isinstance(in_channels, int):
+        if isinstance(in_channels, (tuple, list)):
             raise ValueError(
                 f"'in_channels' must be one integer, since every node both sends and receives "
                 f"(got {in_channels}); 'MaskedTransformerConv' takes a pair"
             )
-        super().__init__(in_channels, out_channels, heads, *args, **kwargs)
+        check_counts(lazy=True, in_channels=in_channels)
+        check_counts(out_channels=out_channels, heads=heads, decomposed_layers=decomposed_layers)
+        check_flags(concat=concat, beta=beta, bias=bias, root_weight=root_weight)
+        check_probabilities(dropout=dropout)
+        if edge_dim is not None:
+            check_counts(lazy=True, edge_dim=edge_dim)
+        check_backend(backend)
+        super().__init__(
+            int(in_channels), out_channels, heads, concat, beta, dropout, None, bias, root_weight,
+            aggr=aggr, aggr_kwargs=aggr_kwargs, flow=flow, decomposed_layers=decomposed_layers,
+        )  # fmt: skip
         self.edge_dim = edge_dim
         self.backend = backend
         # explainers mask edges, and this layer has none of its own
@@ -83,7 +130,7 @@ class FullTransformerConv(TransformerConv):
         edge_index: Any = None,
         edge_attr: Tensor | None = None,
         batch: Any = None,
-        biases: tuple[AttentionBias, ...] = (),
+        biases: AttentionBias | tuple[AttentionBias, ...] = (),
         return_attention_weights: bool | None = None,
     ) -> Any:
         """Runs the layer.
@@ -93,7 +140,8 @@ class FullTransformerConv(TransformerConv):
             edge_index: ``[2, E]``, only read with ``edge_dim``.
             edge_attr: ``[E, edge_dim]``.
             batch: ``[N]``, a ``GraphLayout``, or None for one graph.
-            biases: what is added to scores; see :func:`pyg_gt.attention`.
+            biases: what is added to scores, a bias or a tuple of them; see
+                :func:`pyg_gt.attention`.
             return_attention_weights: with any value but None also returns
                 ``(pairs [2, P], alpha [P, H])``, source above target.
 
@@ -101,13 +149,20 @@ class FullTransformerConv(TransformerConv):
             ``[N, H * C]``, or ``[N, C]`` with ``concat=False``.
 
         Raises:
-            ValueError: if ``x`` is a pair, or ``edge_attr`` is missing or given in vain.
+            ValueError: for a wrong shape or type, if ``x`` is a pair, or ``edge_attr`` is missing
+                or given in vain.
         """
-        if not isinstance(x, Tensor):
-            raise ValueError("'x' must be one tensor: every node both sends and receives")
+        width = self.in_channels
+        check_features("x", x, width if width >= 0 else getattr(self.lin_query, "in_channels", -1))
+        check_edge_index(edge_index, read_here=True)
+        if isinstance(batch, bool):
+            raise ValueError(
+                f"'batch' must be a tensor (got {batch}); attention weights are asked for by "
+                f"name: 'return_attention_weights='"
+            )
         heads, channels = self.heads, self.out_channels
         layout = GraphLayout.of(batch, x.size(0), device=x.device)
-        biases = (*biases, *self._edge_biases(edge_index, edge_attr))
+        biases = as_biases(biases) + self._edge_biases(edge_index, edge_attr, x.size(0))
         query = self.lin_query(x).view(-1, heads, channels)
         key = self.lin_key(x).view(-1, heads, channels)
         value = self.lin_value(x).view(-1, heads, channels)
@@ -122,12 +177,12 @@ class FullTransformerConv(TransformerConv):
             check_explained(self, pairs.edge_index.size(1))
             # PyG reads this line and the next of its kind
             # edge_updater_type: (query: Tensor, key: Tensor, pairs: Any)
-            alpha = self.edge_updater(pairs.edge_index, query=query, key=key, pairs=pairs)
+            index = pairs.edge_index
+            index = index if self.flow == "source_to_target" else index.flip(0)
+            alpha = self.edge_updater(index, query=query, key=key, pairs=pairs)
             # propagate_type: (value: Tensor, alpha: Tensor, pairs: Any)
             size = (x.size(0), x.size(0))
-            out = self.propagate(
-                pairs.edge_index, size=size, value=value, alpha=alpha, pairs=pairs
-            )
+            out = self.propagate(index, size=size, value=value, alpha=alpha, pairs=pairs)
         out = out.flatten(1) if self.concat else out.mean(dim=1)
         if self.root_weight:
             root = self.lin_skip(x)
@@ -150,18 +205,26 @@ class FullTransformerConv(TransformerConv):
         """``[L, H, C]``: what each pair sends."""
         return weighted_values(value_j, alpha, pairs, self.dropout, self.training)
 
-    def _edge_biases(self, edge_index: Any, edge_attr: Tensor | None) -> tuple[EdgeBias, ...]:
+    def _edge_biases(
+        self, edge_index: Any, edge_attr: Tensor | None, num_nodes: int
+    ) -> tuple[EdgeBias, ...]:
         if self.lin_edge_bias is None:
             if edge_attr is not None:
                 raise ValueError(
                     "'edge_attr' was given, but this layer was made without 'edge_dim' and would "
-                    "not read it; pass 'edge_dim' to the constructor"
+                    "not read it; pass 'edge_dim' to the constructor (a batch vector is given by "
+                    "name: 'batch=')"
                 )
             return ()
         if edge_index is None or edge_attr is None:
             raise ValueError(
                 f"this layer has edge_dim={self.edge_dim} and needs 'edge_index' and 'edge_attr'"
             )
+        check_features(
+            "edge_attr", edge_attr, getattr(self.lin_edge_bias, "in_channels", -1), rows="E"
+        )
+        if self.flow != "source_to_target":
+            edge_index = EdgeLayout.of(edge_index, num_nodes, flow=self.flow)
         return (EdgeBias(edge_index, self.lin_edge_bias(edge_attr)),)
 
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import BatchNorm1d
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
+from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import scatter
+
+from .._arguments import (
+    check_counts,
+    check_edge_index,
+    check_features,
+    check_flags,
+    check_probabilities,
+    said,
+)
+from ._edge_forms import edge_index_of, for_pyg, values_of
 
 
 class GatedGCNConv(MessagePassing):
@@ -22,7 +36,8 @@ class GatedGCNConv(MessagePassing):
         \sigma(\hat e_{ij}) \odot B x_j}{\sum_j \sigma(\hat e_{ij}) + 10^{-6}}\right)\right)
 
     and :math:`e_{ij}' = e_{ij} + \mathrm{ReLU}(\mathrm{BN}(\hat e_{ij}))`, with dropout after each
-    ReLU. Parameters are named as in GraphGPS.
+    ReLU. Parameters are named as in GraphGPS. One node, or one edge, has no variance: it is
+    normalised as in evaluation.
 
     Args:
         in_channels: ``F`` of nodes and edges; -1 derives it from the first input.
@@ -31,12 +46,17 @@ class GatedGCNConv(MessagePassing):
         residual: add the inputs; needs ``in_channels == out_channels``.
 
     Raises:
-        ValueError: if a residual does not fit.
+        ValueError: if an argument is of the wrong type or out of range, or a residual does not
+            fit.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, dropout: float = 0.0, residual: bool = True
     ) -> None:
+        check_counts(lazy=True, in_channels=in_channels)
+        check_counts(out_channels=out_channels)
+        check_probabilities(dropout=dropout)
+        check_flags(residual=residual)
         if residual and in_channels not in (-1, out_channels):
             raise ValueError(
                 f"a residual needs as many channels out as in (got {in_channels} and "
@@ -52,8 +72,8 @@ class GatedGCNConv(MessagePassing):
         self.C = Linear(in_channels, out_channels)
         self.D = Linear(in_channels, out_channels)
         self.E = Linear(in_channels, out_channels)
-        self.bn_node_x = BatchNorm1d(out_channels)
-        self.bn_edge_e = BatchNorm1d(out_channels)
+        self.bn_node_x = _BatchNorm(out_channels)
+        self.bn_edge_e = _BatchNorm(out_channels)
 
     def reset_parameters(self) -> None:
         """Draws all weights anew."""
@@ -61,27 +81,57 @@ class GatedGCNConv(MessagePassing):
         for module in (self.A, self.B, self.C, self.D, self.E, self.bn_node_x, self.bn_edge_e):
             module.reset_parameters()
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, edge_index: Any, edge_attr: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Runs the layer.
 
         Args:
             x: ``[N, F]``.
-            edge_index: ``[2, E]``.
-            edge_attr: ``[E, F]``.
+            edge_index: ``[2, E]``, an ``EdgeIndex``, a ``SparseTensor`` or a ``torch.sparse``
+                tensor (transposed, as in PyG), whose entries are edges in the order in which PyG
+                reads them: row by row, a COO matrix as it stands, a CSC matrix column by column.
+            edge_attr: ``[E, F]``; None: the values of a sparse ``edge_index``.
 
         Returns:
             ``x [N, F']`` and ``edge_attr [E, F']``.
 
         Raises:
-            ValueError: if ``edge_attr`` is missing or of the wrong shape, or the residual does
-                not fit.
+            ValueError: for a wrong shape or type, if ``edge_attr`` is missing, or the residual
+                does not fit.
         """
-        if edge_attr is None or edge_attr.dim() != 2 or edge_attr.size(0) != edge_index.size(1):
-            got = None if edge_attr is None else list(edge_attr.shape)
-            raise ValueError(
-                f"this layer needs 'edge_attr' of shape [{edge_index.size(1)}, F] (got {got})"
+        width, lazy = self.in_channels, self.in_channels < 0
+        check_features("x", x, getattr(self.A, "in_channels", -1) if lazy else width)
+        check_edge_index(edge_index, read_here=True)
+        if isinstance(edge_index, Tensor) and edge_index.layout is torch.strided:
+            edge_index = for_pyg(edge_index)
+        elif isinstance(edge_index, (Tensor, SparseTensor)):
+            sizes = (
+                edge_index.sizes() if isinstance(edge_index, SparseTensor) else edge_index.shape
             )
-        widths = x.size(-1), edge_attr.size(-1)
+            if list(sizes)[:2] != [x.size(0)] * 2:
+                raise ValueError(
+                    f"a sparse adjacency must have shape [N, N] with N = {x.size(0)} nodes (got "
+                    f"{list(sizes)})"
+                )
+            if edge_attr is None:
+                edge_attr = values_of(edge_index)
+            edge_index = edge_index_of(edge_index)
+        else:
+            raise ValueError(
+                f"'edge_index' must be a tensor or a sparse adjacency (got {said(edge_index)})"
+            )
+        num_edges = edge_index.size(1)
+        if (
+            not isinstance(edge_attr, Tensor)
+            or edge_attr.dim() != 2
+            or edge_attr.size(0) != num_edges
+        ):
+            got = list(edge_attr.shape) if isinstance(edge_attr, Tensor) else said(edge_attr)
+            raise ValueError(f"this layer needs 'edge_attr' of shape [{num_edges}, F] (got {got})")
+        width = getattr(self.C, "in_channels", -1) if lazy else width
+        check_features("edge_attr", edge_attr, width, rows="E")
+        widths = x.size(1), edge_attr.size(1)
         if self.residual and widths != (self.out_channels, self.out_channels):
             raise ValueError(
                 f"a residual needs {self.out_channels} channels of nodes and edges (got "
@@ -117,3 +167,14 @@ class GatedGCNConv(MessagePassing):
 
     def _activate(self, h: Tensor) -> Tensor:
         return F.dropout(h.relu(), p=self.dropout, training=self.training)
+
+
+class _BatchNorm(BatchNorm1d):
+    """Normalises a single row as in evaluation, like PyG's with ``allow_single_element``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, F]``."""
+        if self.training and input.size(0) <= 1:
+            mean, var = self.running_mean, self.running_var
+            return F.batch_norm(input, mean, var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)

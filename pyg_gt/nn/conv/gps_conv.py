@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,16 +11,43 @@ from torch import Tensor
 from torch_geometric.nn import GPSConv as PyGGPSConv
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.attention import PerformerAttention
-from torch_geometric.utils import to_dense_batch
 
 from ...layout import DeferredLayout, GraphLayout
 from ...ops import AttentionBias
-from .._multihead import multihead_attention, project, reset_output, why_not_ragged
-from ._routes import Pairs, check_explained, needs_propagate, now, pairs_of
+from .._arguments import (
+    as_biases,
+    check_backend,
+    check_edge_index,
+    check_features,
+    check_flags,
+    check_heads,
+    check_kwargs,
+    check_module,
+    check_probabilities,
+    check_resolvable,
+)
+from .._multihead import (
+    multihead_attention,
+    project,
+    project_output,
+    reset_output,
+    why_not_ragged,
+)
+from .._padded import padded_attention
+from .._watched import is_watched, watched_attention
+from ._graph_norms import normalize
+from ._routes import (
+    ExplainedOnRequest,
+    Pairs,
+    check_explained,
+    needs_propagate,
+    now,
+    pairs_of,
+)
 from .full_transformer_conv import pair_weights, weighted_values
 
 
-class GPSConv(PyGGPSConv, MessagePassing):
+class GPSConv(PyGGPSConv, ExplainedOnRequest):
     r"""PyG's ``GPSConv`` without padding.
 
     "Recipe for a General, Powerful, Scalable Graph Transformer" (Rampasek et al. 2022,
@@ -50,7 +77,8 @@ class GPSConv(PyGGPSConv, MessagePassing):
         backend: which attention backend runs; see :func:`pyg_gt.attention`.
 
     Raises:
-        ValueError: if dropout of the attention is given twice, or ``attn`` and ``attn_kwargs``.
+        ValueError: if an argument is of the wrong type or out of range, dropout of the attention
+            is given twice, or ``attn`` and ``attn_kwargs``.
     """
 
     attn: Any  # a MultiheadAttention, a PerformerAttention, or the caller's object
@@ -77,10 +105,16 @@ class GPSConv(PyGGPSConv, MessagePassing):
         attn: torch.nn.Module | None = None,
         backend: str = "auto",
     ) -> None:
-        if channels % heads != 0:
-            raise ValueError(
-                f"'channels' must be divisible by 'heads' (got {channels} channels, {heads} heads)"
-            )
+        check_heads(channels, heads)
+        check_probabilities(dropout=dropout)
+        check_flags(norm_first=norm_first)
+        check_backend(backend)
+        check_module("conv", conv)
+        check_module("attn", attn)
+        check_resolvable("act", act)
+        if norm is not None:
+            check_resolvable("norm", norm)
+        check_kwargs(act_kwargs=act_kwargs, norm_kwargs=norm_kwargs, attn_kwargs=attn_kwargs)
         attn_kwargs = dict(attn_kwargs or {})
         if attn_dropout is not None:
             if "dropout" in attn_kwargs:
@@ -89,6 +123,8 @@ class GPSConv(PyGGPSConv, MessagePassing):
                     f"attn_kwargs['dropout']={attn_kwargs['dropout']}; leave one out"
                 )
             attn_kwargs["dropout"] = attn_dropout
+        if "dropout" in attn_kwargs:
+            check_probabilities(attn_dropout=attn_kwargs["dropout"])
         if attn is not None and attn_kwargs:
             raise ValueError(f"'attn' is an object already: {sorted(attn_kwargs)} cannot reach it")
         super().__init__(
@@ -122,7 +158,7 @@ class GPSConv(PyGGPSConv, MessagePassing):
         edge_index: Any,
         batch: Any = None,
         *,
-        biases: tuple[AttentionBias, ...] = (),
+        biases: AttentionBias | tuple[AttentionBias, ...] = (),
         **kwargs: Any,
     ) -> Any:
         """Runs the layer.
@@ -131,12 +167,25 @@ class GPSConv(PyGGPSConv, MessagePassing):
             x: ``[N, F]``.
             edge_index: what the local part takes.
             batch: ``[N]``, a ``GraphLayout``, or None for one graph.
-            biases: what is added to the scores of the global part.
-            **kwargs: for the local part.
+            biases: what is added to the scores of the global part: a bias, or a tuple of them.
+            **kwargs: for the local part; left aside without one, as in PyG.
 
         Returns:
             ``[N, F]``; with a local part that returns edge features, ``(x, edge_attr)``.
+
+        Raises:
+            ValueError: for a wrong shape or type, or if ``return_attention_weights`` is asked of
+                a layer without a local part.
         """
+        check_features("x", x, self.channels)
+        check_edge_index(edge_index, read_here=self.conv is None)
+        if self.conv is None and kwargs.get("return_attention_weights") is not None:
+            raise ValueError(
+                "'return_attention_weights' is for the local part, and this layer has none "
+                "(conv=None); weights of global attention are seen by a hook on its messages "
+                "('register_message_forward_pre_hook'), or returned by 'FullTransformerConv'"
+            )
+        biases = as_biases(biases)
         layout = GraphLayout.of(batch, x.size(0), device=x.device)
         index = batch if isinstance(batch, Tensor) or batch is None else layout.batch
         parts = []
@@ -166,7 +215,9 @@ class GPSConv(PyGGPSConv, MessagePassing):
     def _norm(self, norm: Any, h: Tensor, index: Tensor | None) -> Tensor:
         if norm is None:
             return h
-        result: Tensor = norm(h, batch=index) if self.norm_with_batch else norm(h)
+        if self.norm_with_batch:
+            return normalize(norm, h, index)
+        result: Tensor = norm(h)
         return result
 
     def _attend(
@@ -179,22 +230,35 @@ class GPSConv(PyGGPSConv, MessagePassing):
         reason = why_not_ragged(attn)
         if reason is not None:
             if isinstance(attn, (torch.nn.MultiheadAttention, PerformerAttention)):
-                return self._attend_padded(x, layout, biases, reason)
+                return padded_attention(attn, x, layout, biases, reason)
             given = {"biases": biases} if biases else {}
             result: Tensor = attn(x, batch=layout, **given)
             return result
-        if not needs_propagate(self, GPSConv):
-            return multihead_attention(attn, x, layout, biases, self.backend)
+        # PyG's layer has no 'aggr_module'
+        sends = needs_propagate(self, GPSConv, aggregates=False)
+        if is_watched(attn):
+            compute = partial(self._attend_by_messages, layout, biases) if sends else None
+            watched: Tensor = watched_attention(attn, x, layout, biases, self.backend, compute)
+            return watched
+        if sends:
+            return self._attend_by_messages(layout, biases, x, x, x)
+        return multihead_attention(attn, x, x, x, layout, biases, self.backend)
 
-        query, key, value = project(attn, x)
+    def _attend_by_messages(
+        self,
+        layout: GraphLayout | DeferredLayout,
+        biases: tuple[AttentionBias, ...],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+    ) -> Tensor:
+        query, key, value = project(self.attn, query, key, value)
         pairs = pairs_of(query, key, value, now(layout), biases)
         check_explained(self, pairs.edge_index.size(1))
         alpha = self.edge_updater(pairs.edge_index, query=query, key=key, pairs=pairs)
-        out = self.propagate(
-            pairs.edge_index, size=(x.size(0), x.size(0)), value=value, alpha=alpha, pairs=pairs
-        )
-        projected: Tensor = attn.out_proj(out.flatten(1))
-        return projected
+        size = (query.size(0), query.size(0))
+        out = self.propagate(pairs.edge_index, size=size, value=value, alpha=alpha, pairs=pairs)
+        return project_output(self.attn, out)
 
     def edge_update(
         self, query_i: Tensor, key_j: Tensor, pairs: Pairs, index: Tensor, size_i: int | None
@@ -205,40 +269,3 @@ class GPSConv(PyGGPSConv, MessagePassing):
     def message(self, value_j: Tensor, alpha: Tensor, pairs: Pairs) -> Tensor:
         """``[L, H, C]``: what each pair sends."""
         return weighted_values(value_j, alpha, pairs, self.attn.dropout, self.attn.training)
-
-    def _attend_padded(
-        self,
-        x: Tensor,
-        layout: GraphLayout | DeferredLayout,
-        biases: tuple[AttentionBias, ...],
-        reason: str,
-    ) -> Tensor:
-        """PyG's way: ``attn`` is run as a module on a padded batch."""
-        if biases:
-            raise ValueError(
-                f"'biases' cannot reach this layer's attention, which runs as a module on a "
-                f"padded batch: {reason}"
-            )
-        if torch._C._is_tracing():
-            raise RuntimeError(
-                f"'torch.jit.trace' would keep the sizes of the padded batch as constants, on "
-                f"which this layer's attention runs ({reason}); use 'torch.export.export'"
-            )
-        performer = isinstance(self.attn, PerformerAttention)
-        if not performer and not torch.compiler.is_compiling():
-            warnings.warn(
-                f"global attention runs on a padded batch, as in PyG, which costs time and "
-                f"memory: {reason}",
-                stacklevel=2,
-            )
-        order = layout.order if isinstance(layout, GraphLayout) else None
-        batch = layout.batch
-        if order is not None and batch is not None:  # 'to_dense_batch' wants it sorted
-            x, batch = x[order], batch[order]
-        dense, mask = to_dense_batch(x, batch)
-        if performer:
-            dense = self.attn(dense, mask=mask)
-        else:
-            dense, _ = self.attn(dense, dense, dense, key_padding_mask=~mask, need_weights=False)
-        out = dense[mask]
-        return out if order is None else torch.empty_like(out).index_copy(0, order, out)

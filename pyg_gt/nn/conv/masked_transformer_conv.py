@@ -7,12 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric.nn import TransformerConv
-from torch_geometric.typing import SparseTensor
-from torch_geometric.utils import is_torch_sparse_tensor
 
 from ...edge_layout import EdgeLayout
 from ...layout import GraphLayout
 from ...ops import EdgeMask, attention
+from .._arguments import (
+    check_backend,
+    check_counts,
+    check_edge_index,
+    check_features,
+    check_flags,
+    check_probabilities,
+    said,
+)
+from ._edge_forms import for_pyg, values_of
 from ._routes import needs_propagate
 
 
@@ -33,13 +41,64 @@ class MaskedTransformerConv(TransformerConv):
     ``edge_attr`` without ``edge_dim``, PyG's own route runs.
 
     Args:
-        *args: as ``torch_geometric.nn.TransformerConv``.
+        in_channels: ``F``, or a pair for sources and targets; -1 derives it from the first input.
+        out_channels: ``C``.
+        heads: ``H``.
+        concat: whether heads stand side by side; else their mean is taken.
+        beta: whether the root and the sum are mixed by a learned gate.
+        dropout: of the attention weights.
+        edge_dim: width of ``edge_attr``, or None; -1 derives it from the first input.
+        bias: whether linear maps have a constant term.
+        root_weight: whether :math:`W_1 x_i` is added; without, there is no ``beta``.
+        aggr: of PyG's ``MessagePassing``, as are the next three.
+        aggr_kwargs: arguments of ``aggr``.
+        flow: which row of ``edge_index`` sends.
+        decomposed_layers: in how many parts messages are sent.
         backend: which attention backend runs; see :func:`pyg_gt.attention`.
-        **kwargs: as ``torch_geometric.nn.TransformerConv``.
+
+    Raises:
+        ValueError: if an argument is of the wrong type or out of range.
     """
 
-    def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        in_channels: int | tuple[int, int],
+        out_channels: int,
+        heads: int = 1,
+        concat: bool = True,
+        beta: bool = False,
+        dropout: float = 0.0,
+        edge_dim: int | None = None,
+        bias: bool = True,
+        root_weight: bool = True,
+        *,
+        aggr: Any = "add",
+        aggr_kwargs: dict[str, Any] | None = None,
+        flow: str = "source_to_target",
+        decomposed_layers: int = 1,
+        backend: str = "auto",
+    ) -> None:
+        if isinstance(in_channels, (tuple, list)):
+            if len(in_channels) != 2:
+                raise ValueError(
+                    f"'in_channels' must be one width or a pair, for sources and targets (got "
+                    f"{in_channels})"
+                )
+            for width in in_channels:
+                check_counts(lazy=True, in_channels=width)
+        else:
+            check_counts(lazy=True, in_channels=in_channels)
+            in_channels = int(in_channels)
+        check_counts(out_channels=out_channels, heads=heads, decomposed_layers=decomposed_layers)
+        check_flags(concat=concat, beta=beta, bias=bias, root_weight=root_weight)
+        check_probabilities(dropout=dropout)
+        if edge_dim is not None:
+            check_counts(lazy=True, edge_dim=edge_dim)
+        check_backend(backend)
+        super().__init__(
+            in_channels, out_channels, heads, concat, beta, dropout, edge_dim, bias, root_weight,
+            aggr=aggr, aggr_kwargs=aggr_kwargs, flow=flow, decomposed_layers=decomposed_layers,
+        )  # fmt: skip
         self.backend = backend
 
     def forward(
@@ -63,16 +122,25 @@ class MaskedTransformerConv(TransformerConv):
             ``[N, H * C]``, or ``[N, C]`` with ``concat=False``.
 
         Raises:
-            ValueError: if ``edge_attr`` is missing or of the wrong length.
+            ValueError: for a wrong shape or type, or if ``edge_attr`` is missing.
             IndexError: if an index is out of range.
         """
-        edge_attr = _edge_attr(edge_index, edge_attr)
+        x_src, x_dst = self._sides(x)
+        check_edge_index(edge_index, read_here=True)
+        if edge_attr is None:
+            edge_attr = values_of(edge_index)
+        elif not isinstance(edge_attr, Tensor) or (
+            edge_attr.dim() == 1 and not edge_attr.is_floating_point()
+        ):
+            raise ValueError(
+                f"'edge_attr' must hold the features of each edge (got {said(edge_attr)}); "
+                f"attention along edges needs no 'batch'"
+            )
         raw_features = edge_attr is not None and self.lin_edge is None
         weights_wanted = return_attention_weights is not None
         if weights_wanted or raw_features or needs_propagate(self, MaskedTransformerConv):
-            return super().forward(x, edge_index, edge_attr, return_attention_weights)
+            return super().forward(x, for_pyg(edge_index), edge_attr, return_attention_weights)
 
-        x_src, x_dst = (x, x) if isinstance(x, Tensor) else x
         heads, channels = self.heads, self.out_channels
         query = self.lin_query(x_dst).view(-1, heads, channels)
         key = self.lin_key(x_src).view(-1, heads, channels)
@@ -82,7 +150,10 @@ class MaskedTransformerConv(TransformerConv):
         features = None
         if self.lin_edge is not None:
             num_edges = edges.edge_index.size(1)
-            if edge_attr is None or edge_attr.size(0) != num_edges:
+            width = getattr(self.lin_edge, "in_channels", -1)
+            if edge_attr is not None and edge_attr.dim() == 2 and edge_attr.size(0) == num_edges:
+                check_features("edge_attr", edge_attr, width, rows="E")
+            else:
                 got = None if edge_attr is None else list(edge_attr.shape)
                 raise ValueError(
                     f"this layer has edge_dim={self.edge_dim} and needs 'edge_attr' of shape "
@@ -126,27 +197,32 @@ class MaskedTransformerConv(TransformerConv):
         size_i: int | None,
     ) -> Tensor:
         """``[E, H, C]``: PyG's, but that half precision is multiplied in float32."""
-        dtype = value_j.dtype
-        if dtype not in (torch.float16, torch.bfloat16):
-            return super().message(query_i, key_j, value_j, edge_attr, index, ptr, size_i)
-        # 300 x 300 is infinite in float16
-        wide = [None if x is None else x.float() for x in (query_i, key_j, value_j, edge_attr)]
-        out: Tensor = super().message(*wide, index, ptr, size_i)
-        if out.is_cuda and torch.is_autocast_enabled("cuda"):
+        dtype, half = value_j.dtype, value_j.dtype in (torch.float16, torch.bfloat16)
+        if half:  # in which 300 x 300 may be infinite
+            query_i, key_j = query_i.float(), key_j.float()
+        out: Tensor = super().message(query_i, key_j, value_j, edge_attr, index, ptr, size_i)
+        if not half or (out.is_cuda and torch.is_autocast_enabled("cuda")):
             return out  # as PyG's there
-        self._alpha = self._alpha.to(dtype)
+        self._alpha = vars(self)["_alpha"].to(dtype)
         return out.to(dtype)
 
-
-def _edge_attr(edge_index: Any, edge_attr: Tensor | None) -> Tensor | None:
-    """A sparse adjacency's values stand in for missing edge features, as in PyG."""
-    if edge_attr is not None:
-        return edge_attr
-    if isinstance(edge_index, SparseTensor):
-        values: Tensor | None = edge_index.storage.value()
-        return values
-    if isinstance(edge_index, Tensor) and is_torch_sparse_tensor(edge_index):
-        coo = edge_index.layout == torch.sparse_coo
-        values = edge_index._values() if coo else edge_index.values()
-        return None if values.dim() == 1 else values
-    return None
+    def _sides(self, x: Any) -> tuple[Tensor, Tensor]:
+        """The features of sources and of targets, checked."""
+        widths = self.in_channels
+        if isinstance(x, Tensor) and isinstance(widths, int) and widths >= 0:
+            check_features("x", x, widths)
+            return x, x
+        # of lazy layers, once they are initialised
+        widths = [getattr(lin, "in_channels", -1) for lin in (self.lin_key, self.lin_query)]
+        if isinstance(x, Tensor):
+            for width in widths:
+                check_features("x", x, width)
+            return x, x
+        if not isinstance(x, (tuple, list)) or len(x) != 2:
+            raise ValueError(
+                f"'x' must be a tensor of shape [N, F], or a pair of them for sources and targets "
+                f"(got {said(x)})"
+            )
+        for name, side, width in zip(("x[0]", "x[1]"), x, widths, strict=True):
+            check_features(name, side, width)
+        return x[0], x[1]

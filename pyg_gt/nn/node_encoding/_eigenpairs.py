@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from .._arguments import said
+
 
 def masked_eigenpairs(
-    vectors: Tensor, values: Tensor, mask: Tensor, k: int | None = None
+    vectors: Any, values: Any, mask: Any, k: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """``vectors`` and ``values [N, k]`` with zeros where ``mask`` says that there is no pair.
 
@@ -15,6 +19,17 @@ def masked_eigenpairs(
         ValueError: if the three are not of one shape ``[N, k]``, or of the wrong type.
     """
     width = "k" if k is None else k
+    columns = {
+        "vectors": (vectors, "laplacian_eigenvector_pe"),
+        "values": (values, "laplacian_eigenvector_pe_values"),
+        "mask": (mask, "laplacian_eigenvector_pe_mask"),
+    }
+    for name, (tensor, attribute) in columns.items():
+        if not isinstance(tensor, Tensor) or tensor.is_nested or tensor.layout != torch.strided:
+            raise ValueError(
+                f"'{name}' must be a dense tensor of shape [N, {width}] (got {said(tensor)}); "
+                f"'AddLaplacianEigenvectorPE({width})' makes it as 'data.{attribute}'"
+            )
     if vectors.dim() != 2 or not vectors.is_floating_point() or k not in (None, vectors.size(1)):
         raise ValueError(
             f"'vectors' must be floating-point of shape [N, {width}] (got {vectors.dtype} of "

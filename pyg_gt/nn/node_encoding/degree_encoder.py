@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding
 
+from .._arguments import check_counts, check_flags, said
+
 
 class DegreeEncoder(torch.nn.Module):
     r"""One learned vector for each in-degree, one for each out-degree.
@@ -22,13 +24,14 @@ class DegreeEncoder(torch.nn.Module):
         directed: whether there are two degrees a node; without, there is one table.
 
     Raises:
-        ValueError: if ``max_degree`` is negative.
+        ValueError: if an argument is of the wrong type or out of range.
     """
 
     def __init__(self, max_degree: int, channels: int, directed: bool = True) -> None:
         super().__init__()
-        if max_degree < 0:
-            raise ValueError(f"'max_degree' must be at least 0 (got {max_degree})")
+        check_counts(0, max_degree=max_degree)
+        check_counts(channels=channels)
+        check_flags(directed=directed)
         self.max_degree = max_degree
         self.channels = channels
         self.directed = directed
@@ -55,6 +58,15 @@ class DegreeEncoder(torch.nn.Module):
             ValueError: if ``degree`` has another shape, or holds no integers.
             IndexError: if a degree is negative.
         """
+        if (
+            not isinstance(degree, Tensor)
+            or degree.is_nested
+            or degree.layout is not torch.strided
+        ):
+            raise ValueError(
+                f"'degree' must be a dense tensor of integers (got {said(degree)}); 'AddDegree' "
+                f"makes it"
+            )
         if degree.dtype == torch.bool or degree.is_floating_point() or degree.is_complex():
             raise ValueError(
                 f"'degree' must hold integers (got {degree.dtype}); convert it with '.long()'"

@@ -10,6 +10,7 @@ from torch.nn import Linear
 from torch_geometric.nn import MLP
 
 from ...layout import GraphLayout
+from .._arguments import check_counts
 from ._eigenpairs import masked_eigenpairs
 
 Kind = Literal["deepset", "linear"]
@@ -40,7 +41,7 @@ class LaplacianEncoder(torch.nn.Module):
         post_layers: of the MLP after the sum; 0 for none.
 
     Raises:
-        ValueError: if there is no such kind.
+        ValueError: if there is no such kind, or a number is out of range.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class LaplacianEncoder(torch.nn.Module):
         super().__init__()
         if kind not in get_args(Kind):
             raise ValueError(f"expected kind 'deepset' or 'linear' (got {kind!r})")
+        check_counts(k=k, channels=channels, num_layers=num_layers)
+        check_counts(0, post_layers=post_layers)
         self.k = k
         self.channels = channels
         self.kind = kind

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import MLP, BatchNorm
 
+from .._arguments import check_counts, said
+
 
 class RandomWalkEncoder(torch.nn.Module):
     r"""Normalises the columns of an encoding over the nodes, and maps them to channels.
@@ -28,10 +30,14 @@ class RandomWalkEncoder(torch.nn.Module):
         walk_length: ``K``, number of columns.
         channels: ``F``.
         num_layers: of the MLP, with hidden layers ``2 F`` wide; 1 for a linear map.
+
+    Raises:
+        ValueError: if an argument is no whole number of at least 1.
     """
 
     def __init__(self, walk_length: int, channels: int, num_layers: int = 1) -> None:
         super().__init__()
+        check_counts(walk_length=walk_length, channels=channels, num_layers=num_layers)
         self.walk_length = walk_length
         self.channels = channels
         self.num_layers = num_layers
@@ -54,8 +60,14 @@ class RandomWalkEncoder(torch.nn.Module):
             ``[N, F]``.
 
         Raises:
-            ValueError: if ``encoding`` has another shape.
+            ValueError: if ``encoding`` has another shape, or is not floating-point.
         """
+        dense = isinstance(encoding, Tensor) and encoding.layout is torch.strided
+        if not dense or encoding.is_nested or not encoding.is_floating_point():
+            raise ValueError(
+                f"expected a dense floating-point encoding of shape [N, {self.walk_length}] (got "
+                f"{said(encoding)}); 'AddRandomWalkPE({self.walk_length})' makes one"
+            )
         if encoding.dim() != 2 or encoding.size(1) != self.walk_length:
             raise ValueError(
                 f"expected an encoding of shape [N, {self.walk_length}] (got "

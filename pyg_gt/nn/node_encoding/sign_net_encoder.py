@@ -10,6 +10,7 @@ from torch_geometric.nn import MLP
 from torch_geometric.nn.inits import reset
 
 from ...edge_layout import EdgeLayout
+from .._arguments import check_counts, check_module
 from ._eigenpairs import masked_eigenpairs
 from ._graph_network import graph_network
 
@@ -36,6 +37,9 @@ class SignNetEncoder(torch.nn.Module):
             `torch_geometric.nn`; or from ``x`` alone, such as an MLP: then pass no
             ``edge_index``. None: a GIN with layer norm. A batch norm would take the columns that
             are masked into its statistics.
+
+    Raises:
+        ValueError: if a number is out of range, or ``phi`` is no module.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class SignNetEncoder(torch.nn.Module):
         phi: torch.nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_counts(channels=channels, hidden_channels=hidden_channels, num_layers=num_layers)
+        check_module("phi", phi)
         self.channels = channels
         self.hidden_channels = hidden_channels
         self.needs_edges = phi is None

@@ -10,6 +10,7 @@ from torch_geometric.nn import MLP
 from torch_geometric.nn.inits import reset
 
 from ...edge_layout import EdgeLayout
+from .._arguments import check_counts, check_module
 from ._component_pairs import ComponentPairs, component_pairs
 from ._eigenpairs import masked_eigenpairs
 from ._graph_network import graph_network
@@ -49,6 +50,9 @@ class StableEncoder(torch.nn.Module):
         phi: a module from eigenvalues ``[N, k, 1]`` to ``[N, k, m]``, one by one. None: an MLP.
         rho: the GNN, a module from ``(x [P, m], edge_index [2, Q])`` to ``[P, F]``, such as a
             model of `torch_geometric.nn`. None: a GIN with layer norm.
+
+    Raises:
+        ValueError: if a number is out of range, or ``phi`` or ``rho`` is no module.
     """
 
     def __init__(
@@ -61,6 +65,14 @@ class StableEncoder(torch.nn.Module):
         rho: torch.nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_counts(
+            channels=channels,
+            num_filters=num_filters,
+            hidden_channels=hidden_channels,
+            num_layers=num_layers,
+        )
+        check_module("phi", phi)
+        check_module("rho", rho)
         self.channels = channels
         self.num_filters = num_filters
         self.phi: Any = phi

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops import PairBias
+from .._arguments import check_counts
 from ._check import check_tensor
 from ._path_rows import path_rows
 
@@ -44,16 +45,12 @@ class EdgePathBias(torch.nn.Module):
         weight: ``[path_length, edge_channels, H]``.
 
     Raises:
-        ValueError: if an argument is not positive.
+        ValueError: if an argument is no whole number of at least 1.
     """
 
     def __init__(self, edge_channels: int, heads: int, path_length: int) -> None:
         super().__init__()
-        if min(edge_channels, heads, path_length) < 1:
-            raise ValueError(
-                f"'edge_channels', 'heads' and 'path_length' must be at least 1 (got "
-                f"{edge_channels}, {heads} and {path_length})"
-            )
+        check_counts(edge_channels=edge_channels, heads=heads, path_length=path_length)
         self.edge_channels = edge_channels
         self.heads = heads
         self.path_length = path_length

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from torch_geometric.nn.dense.linear import Linear
 
 from ...ops import PairBias
+from .._arguments import check_counts
 from ._check import check_tensor
 
 _HIDDEN_AT_ONCE = 2**22  # numbers of the hidden layer
@@ -40,16 +41,14 @@ class RelativeWalkBias(torch.nn.Module):
         hidden_channels: width of the hidden layer; None: a linear function.
 
     Raises:
-        ValueError: if an argument is not positive.
+        ValueError: if an argument is no whole number of at least 1.
     """
 
     def __init__(self, walk_length: int, heads: int, hidden_channels: int | None = None) -> None:
         super().__init__()
-        if min(walk_length, heads, 1 if hidden_channels is None else hidden_channels) < 1:
-            raise ValueError(
-                f"'walk_length', 'heads' and 'hidden_channels' must be at least 1 (got "
-                f"{walk_length}, {heads} and {hidden_channels})"
-            )
+        check_counts(walk_length=walk_length, heads=heads)
+        if hidden_channels is not None:
+            check_counts(hidden_channels=hidden_channels)
         self.walk_length = walk_length
         self.heads = heads
         self.hidden_channels = hidden_channels

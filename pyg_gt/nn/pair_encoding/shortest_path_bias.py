@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...ops import TableBias
+from .._arguments import check_counts
 from ._check import check_tensor
 
 _INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -37,16 +38,14 @@ class ShortestPathBias(torch.nn.Module):
             are farther apart or have no path.
 
     Raises:
-        ValueError: if ``max_distance`` is negative or ``heads`` is not positive.
+        ValueError: if ``max_distance`` is no whole number of at least 0, or ``heads`` of at least
+            1.
     """
 
     def __init__(self, max_distance: int, heads: int) -> None:
         super().__init__()
-        if max_distance < 0 or heads < 1:
-            raise ValueError(
-                f"'max_distance' must be at least 0 and 'heads' at least 1 (got {max_distance} "
-                f"and {heads})"
-            )
+        check_counts(0, max_distance=max_distance)
+        check_counts(heads=heads)
         self.max_distance = max_distance
         self.heads = heads
         self.table = torch.nn.Parameter(torch.empty(max_distance + 2, heads))

@@ -1,4 +1,5 @@
-// What the transforms call. All return 0, or 1 if there is no memory.
+// What the transforms call. All return 0, 1 if there is no memory, or 2 if an entry of a sparse
+// matrix lies outside of its blocks.
 #include "eigh.h"
 #include "walks.h"
 

@@ -116,9 +116,12 @@ static int block_diagonals(const int64_t* blocks, int64_t G, const int32_t* star
                            int64_t short_sum, double* result) {
     for (int64_t g = 0; g < G; g++) {
         const Block<double> block{blocks[g], blocks[g + 1], start, column, weight};
-        bool all_short = true;
+        bool all_short = true, inside = true;
         for (int64_t i = block.from; i < block.to; i++)
             all_short &= start[i + 1] - start[i] <= short_sum;
+        for (int64_t at = start[block.from]; at < start[block.to]; at++)
+            inside &= column[at] >= block.from && column[at] < block.to;
+        if (!inside) return 2;
         double* own = result + block.from * length;
         if (!(all_short ? power_diagonals_in<float>(block, length, own)
                         : power_diagonals_in<double>(block, length, own)))

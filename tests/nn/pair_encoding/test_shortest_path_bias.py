@@ -58,9 +58,9 @@ def test_a_distance_that_the_table_does_not_have_is_found_by_attention():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="got -1 and 2"):
+    with pytest.raises(ValueError, match="'max_distance' must be .* at least 0 .got -1"):
         ShortestPathBias(-1, 2)
-    with pytest.raises(ValueError, match="got 3 and 0"):
+    with pytest.raises(ValueError, match="'heads' must be .* at least 1 .got 0"):
         ShortestPathBias(3, 0)
     encoder = ShortestPathBias(3, 2)
     with pytest.raises(ValueError, match=r"'AddShortestPathDistance\(3\)' makes it"):

@@ -62,7 +62,8 @@ static void run(
     call.query = q.rows(H, C), call.key = k.rows(H, C), call.value = v.rows(H, C);
     call.out = out.rows(H, C), call.grad = g.rows(H, C), call.dquery = dq.rows(H, C);
     call.dkey = dk.rows(H, C), call.dvalue = dv.rows(H, C);
-    call.scale = 0.5;
+    const double scales[] = {0.5, 0.0, -0.4}, scale = scales[below(3)];
+    call.scale = scale;
     if (extras) {
         call.features = f.rows(H, C), call.dfeatures = df.rows(H, C);
         call.values = b.held.data(), call.dvalues = db.held.data();
@@ -88,7 +89,7 @@ static void run(
                         d += g.at(row(t) + c) * (v.at(row((int)from[e]) + c) + x);
                     }
                     mine.push_back(e), dweight.push_back(d);
-                    score.push_back(std::exp(0.5 * s + (extras ? b.at(e * H + h) : 0)));
+                    score.push_back(std::exp(scale * s + (extras ? b.at(e * H + h) : 0)));
                     total += score.back();
                 }
             for (size_t i = 0; i < mine.size(); i++) delta += (score[i] /= total) * dweight[i];
@@ -100,13 +101,13 @@ static void run(
                     const double ds = score[i] * (dweight[i] - delta);
                     const int64_t there = row((int)from[e]) + c, here = row(t) + c;
                     sum += score[i] * (v.at(there) + x);
-                    wq[here] += 0.5 * ds * (k.at(there) + x);
-                    wk[there] += 0.5 * ds * q.at(here);
+                    wq[here] += scale * ds * (k.at(there) + x);
+                    wk[there] += scale * ds * q.at(here);
                     wv[there] += score[i] * g.at(here);
                     if (!extras) continue;
                     if (c == 0) near("dvalues", db.at(e * H + h), ds, tolerance);
                     near("dfeatures", df.at(row(e) + c),
-                         0.5 * ds * q.at(here) + score[i] * g.at(here), tolerance);
+                         scale * ds * q.at(here) + score[i] * g.at(here), tolerance);
                 }
                 near("out", out.at(row(t) + c), sum, tolerance);
             }

@@ -1,4 +1,4 @@
-"""For who writes a backend or a ``ScoreMod``: does it compute what the definition computes?"""
+"""Compares a backend with the definition, in outputs and in every gradient."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .layout import GraphLayout
-from .ops import AttentionBias, attention
+from ..layout import GraphLayout
+from ..ops import AttentionBias, attention
 
 _TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 

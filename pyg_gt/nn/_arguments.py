@@ -1,0 +1,189 @@
+"""Arguments that several layers and encoders check alike."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch_geometric.typing import SparseTensor
+
+from ..edge_layout import DeferredEdges, EdgeLayout
+from ..layout import DeferredLayout, GraphLayout
+from ..ops import AttentionBias, EdgeBias, EdgeMask, PairBias, ScoreMod, TableBias
+from ..ops._dispatch import BACKENDS
+
+_BIASES = (PairBias, TableBias, EdgeBias, EdgeMask, ScoreMod)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def check_counts(least: int = 1, *, lazy: bool = False, **values: Any) -> None:
+    """Raises ``ValueError`` unless each value is a whole number of at least ``least``.
+
+    With ``lazy``, -1 (PyG's "derive it from the first input") is allowed too.
+    """
+    for name, value in values.items():
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not whole or (value < least and not (lazy and value == -1)):
+            derived = ", or -1 to derive it from the first input" if lazy else ""
+            raise ValueError(
+                f"'{name}' must be a whole number of at least {least}{derived} (got {value!r})"
+            )
+
+
+def check_probabilities(**values: Any) -> None:
+    """Raises ``ValueError`` unless each value is a number in [0, 1]."""
+    for name, value in values.items():
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not real or math.isnan(value) or not 0 <= value <= 1:
+            raise ValueError(f"'{name}' must be a number in [0, 1] (got {value!r})")
+
+
+def check_flags(**values: Any) -> None:
+    """Raises ``ValueError`` unless each value is True or False (or 0 or 1)."""
+    for name, value in values.items():
+        if not isinstance(value, (bool, numbers.Integral)) or value not in (0, 1):
+            raise ValueError(f"'{name}' must be True or False (got {value!r})")
+
+
+def check_heads(channels: Any, heads: Any) -> None:
+    """Raises ``ValueError`` unless ``channels`` can be split among ``heads``."""
+    check_counts(channels=channels, heads=heads)
+    if channels % heads != 0:
+        raise ValueError(
+            f"'channels' must be divisible by 'heads' (got {channels} channels, {heads} heads)"
+        )
+
+
+def check_backend(backend: Any) -> None:
+    """Raises ``ValueError`` unless there is a backend of that name."""
+    if not isinstance(backend, str) or (backend != "auto" and backend not in BACKENDS):
+        raise ValueError(
+            f"Unknown backend {backend!r}; expected 'auto' or one of {', '.join(BACKENDS)}"
+        )
+
+
+def check_module(name: str, module: Any) -> None:
+    """Raises ``ValueError`` unless ``module`` is None or can be called."""
+    if module is not None and (isinstance(module, type) or not callable(module)):
+        got = f"the class '{module.__name__}'" if isinstance(module, type) else repr(module)
+        raise ValueError(f"'{name}' must be a module, or None (got {got})")
+
+
+def check_resolvable(name: str, value: Any) -> None:
+    """Raises ``ValueError`` unless ``value`` is a name for PyG to resolve, or can be called."""
+    if isinstance(value, type) or not (isinstance(value, str) or callable(value)):
+        raise ValueError(f"'{name}' must be a name or a module (got {value!r})")
+
+
+def check_kwargs(**values: Any) -> None:
+    """Raises ``ValueError`` unless each value is a dictionary, or None."""
+    for name, value in values.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise ValueError(f"'{name}' must be a dictionary of arguments (got {value!r})")
+
+
+def check_features(name: str, x: Any, channels: int, rows: str = "N") -> None:
+    """Raises ``ValueError`` unless ``x`` is dense, floating-point and ``[N, channels]``.
+
+    Args:
+        name: what to call it.
+        x: what came.
+        channels: its width; -1: any.
+        rows: what its length is called.
+    """
+    if (
+        isinstance(x, Tensor)
+        and x.layout is torch.strided
+        and not x.is_nested
+        and x.dim() == 2
+        and x.is_floating_point()
+        and (channels < 0 or x.size(1) == channels)
+    ):
+        return
+    width = "F" if channels < 0 else channels
+    raise ValueError(
+        f"'{name}' must be a dense floating-point tensor of shape [{rows}, {width}] "
+        f"(got {said(x)}){_cure(x)}"
+    )
+
+
+def said(x: Any) -> str:
+    """What came, for an error message."""
+    if not isinstance(x, Tensor):
+        return "None" if x is None else f"'{type(x).__name__}'"
+    if x.is_nested:
+        return "a nested tensor"
+    kind = "" if x.layout is torch.strided else f"{x.layout} "
+    return f"{kind}{x.dtype} of shape {list(x.shape)}"
+
+
+def _cure(x: Any) -> str:
+    if isinstance(x, (tuple, list)):
+        return "; every node both sends and receives, so there is one tensor of them"
+    if not isinstance(x, Tensor):
+        return ""
+    if x.is_nested or (x.layout is torch.strided and x.dim() == 3):
+        return "; give the nodes of all graphs as rows, and the graph of each as 'batch'"
+    if x.layout is not torch.strided:
+        return "; convert it with '.to_dense()'"
+    if x.dim() == 2 and not x.is_floating_point():
+        return "; convert it with '.float()', or embed categories first"
+    return ""
+
+
+def check_edge_index(edge_index: Any, *, read_here: bool) -> None:
+    """Raises ``ValueError`` where a batch vector, or no edge set at all, came by mistake.
+
+    Args:
+        edge_index: what came.
+        read_here: whether it has to be one of PyG's edge sets, or None; a local part of the
+            caller's may take other things.
+    """
+    if edge_index is None:
+        return
+    if isinstance(edge_index, Tensor) and edge_index.layout is torch.strided:
+        integers = edge_index.dtype in _INTEGERS
+        if integers and edge_index.dim() == 1:
+            _refuse_batch(f"a vector of shape {list(edge_index.shape)}")
+        right = integers and edge_index.dim() == 2 and edge_index.size(0) == 2
+    elif isinstance(edge_index, (GraphLayout, DeferredLayout)):
+        _refuse_batch(f"a '{type(edge_index).__name__}'")
+    else:
+        right = isinstance(edge_index, (Tensor, SparseTensor, EdgeLayout, DeferredEdges))
+    if read_here and not right:
+        raise ValueError(
+            f"'edge_index' must hold integers and have shape [2, E], or be a sparse adjacency "
+            f"(got {said(edge_index)})"
+        )
+
+
+def _refuse_batch(got: str) -> NoReturn:
+    raise ValueError(
+        f"'edge_index' must have shape [2, E] (got {got}); which graph each node belongs to is "
+        f"given by name: 'batch='"
+    )
+
+
+def as_biases(biases: Any) -> tuple[AttentionBias, ...]:
+    """``biases`` as a tuple; a single bias need not be in one.
+
+    Raises:
+        ValueError: if something in it is no bias.
+    """
+    if type(biases) is tuple and not biases:
+        return biases
+    if not isinstance(biases, (tuple, list)):
+        if isinstance(biases, _BIASES):
+            return (biases,)
+        raise ValueError(f"'biases' must be a bias or a tuple of them (got {said(biases)})")
+    for bias in biases:
+        if not isinstance(bias, _BIASES):
+            raise ValueError(
+                f"a bias must be one of PairBias, TableBias, EdgeBias, EdgeMask and ScoreMod "
+                f"(got {said(bias)})"
+            )
+    return tuple(biases)

@@ -1,0 +1,43 @@
+"""Norms over the nodes of each graph, also where they are compiled."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...layout import GraphLayout
+
+
+def normalize(norm: Any, x: Tensor, batch: Tensor | None) -> Tensor:
+    """``norm(x, batch=batch)``, as PyG's ``GPSConv`` calls it.
+
+    PyG's norms read the number of graphs off ``batch`` on the host, from which a compiler cannot
+    derive a backward pass. Traced code gives it to them: the length of a tensor made by an op.
+    """
+    if batch is not None and torch.compiler.is_compiling():
+        names = inspect.signature(norm.forward).parameters
+        for name in ("batch_size", "dim_size"):
+            if name in names:
+                counted: Tensor = norm(x, batch=batch, **{name: graph_sizes(batch).size(0)})
+                return counted
+    out: Tensor = norm(x, batch=batch)
+    return out
+
+
+@torch.library.custom_op(
+    "pyg_gt::graph_sizes", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,)
+)
+def graph_sizes(batch: Tensor) -> Tensor:
+    """``[B]``, the number of nodes of each graph, as far as ``batch [N]`` names graphs."""
+    layout = GraphLayout.of(batch, batch.size(0))
+    if not isinstance(layout, GraphLayout):
+        raise NotImplementedError("tensors without values (meta, fake) do not tell the graphs")
+    return layout.ptr.diff()
+
+
+@graph_sizes.register_fake
+def _(batch: Tensor) -> Tensor:
+    return batch.new_empty(torch.library.get_ctx().new_dynamic_size(min=0), dtype=torch.int64)
