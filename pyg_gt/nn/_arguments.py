@@ -81,7 +81,7 @@ def check_resolvable(name: str, value: Any) -> None:
 
 
 def check_aggr(aggr: Any) -> None:
-    """Raises ``ValueError`` unless ``aggr`` is an aggregation or several, by name or as modules."""
+    """Raises ``ValueError`` unless ``aggr`` is an aggregation, or several of them."""
     several = list(aggr) if isinstance(aggr, (list, tuple)) else [aggr]
     named = [isinstance(a, Aggregation) or (isinstance(a, str) and a) for a in several]
     if not several or not all(named):
