@@ -145,7 +145,7 @@ def definition(
     if not wanted:
         return {"": out.detach()}, sizes
     if not out.requires_grad:
-        out = out + 0 * sum(v.sum() for v in wanted.values())
+        out = out + sum(v.flatten()[:0].sum() for v in wanted.values())
     gradients = torch.autograd.grad(
         out, list(wanted.values()), wave.double(), allow_unused=True, materialize_grads=True
     )

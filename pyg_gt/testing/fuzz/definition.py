@@ -45,11 +45,13 @@ class Sizes:
 
     Attributes:
         score: the largest sum of sizes of what is added up to a score.
+        added: the part of it that biases are.
         column: the largest sum of weights that one key gets, over its queries.
         row: the largest number of weights of a query.
     """
 
     score: float = 0.0
+    added: float = 0.0
     column: float = 1.0
     row: int = 1
 
@@ -142,7 +144,8 @@ def define(
         sizes.column, sizes.row = float(each.max()), int(own.sum(1).max())
         if biases.features is not None:
             largest += abs(scale) * float(query.abs().sum(-1).max()) * _finite(biases.features)
-    sizes.score = largest + _finite(added)
+    sizes.added = _finite(added)
+    sizes.score = largest + sizes.added
     return out
 
 

@@ -40,6 +40,8 @@ def tolerance(name: str, dtype: torch.dtype, sizes: Sizes, s: Scales, p: float) 
     factor = 1.0 if p in (0.0, 1.0) else 1 / (1 - p)
     weight = min(2.0, math.expm1(min(8 * unit * (s.channels + 8) * sizes.score, 1.0)))
     weight += 4 * unit * (sizes.row + 16)
+    if dtype in (torch.bfloat16, torch.float16):  # in which biases of that type may be added up
+        weight += 2 * UNIT[dtype] * sizes.added
     if name == "":
         return min(weight, 2.0) * s.value * factor + 1e-30
     # of a product of a value and a slope
