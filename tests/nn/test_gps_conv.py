@@ -6,9 +6,10 @@ import warnings
 import pytest
 import torch
 from torch.nn.utils import parametrizations, parametrize, prune
-from torch_geometric.nn import GATConv, GCNConv, GINConv, GINEConv, MessagePassing
+from torch_geometric.nn import GATConv, GCNConv, GINConv, GINEConv, MessagePassing, SAGEConv
 from torch_geometric.nn import GPSConv as PyGGPSConv
 
+import pyg_gt
 from pyg_gt import EdgeMask, GraphLayout, PairBias, ScoreMod
 from pyg_gt.nn import FullTransformerConv, GatedGCNConv, GPSConv
 
@@ -552,3 +553,20 @@ def test_nothing_of_the_size_of_the_padded_batch_is_made():
     with Sizes():
         ours(torch.randn(900, F), None, batch)
     assert max(made) < 301 * 600 * F
+
+
+@pytest.mark.filterwarnings("ignore:Converting sparse tensor to CSR format")
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("conv", [GCNConv, GATConv, SAGEConv])
+def test_a_callers_coo_matrix_is_not_marked_as_coalesced(conv):
+    indices = torch.tensor([[2, 0, 1, 0, 2], [0, 1, 2, 2, 0]])
+
+    def matrix():
+        return torch.sparse_coo_tensor(indices, torch.ones(5, dtype=torch.float64), (3, 3))
+
+    theirs = PyGGPSConv(F, conv(F, F), heads=H).double().eval()
+    ours = pyg_gt.swap(copy.deepcopy(theirs))
+    given, x = matrix(), nodes(3)
+    torch.testing.assert_close(ours(x, given), theirs(x, matrix()))
+    assert not given.is_coalesced()
+    torch.testing.assert_close(given.to_sparse_csr().to_dense(), matrix().to_dense())

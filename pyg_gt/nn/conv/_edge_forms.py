@@ -10,12 +10,30 @@ from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, to_edge_index
 
 
+def own_object(edge_index: Any) -> Any:
+    """``edge_index``; of an uncoalesced COO matrix, another tensor around the same numbers.
+
+    A PyG layer may mark it as coalesced, which on the caller's own tensor would make later
+    operations of torch wrong.
+    """
+    if (
+        not isinstance(edge_index, Tensor)
+        or edge_index.layout is not torch.sparse_coo
+        or edge_index.is_coalesced()
+        or edge_index.requires_grad
+    ):
+        return edge_index
+    return torch.sparse_coo_tensor(
+        edge_index._indices(), edge_index._values(), edge_index.shape, is_coalesced=False
+    )
+
+
 def for_pyg(edge_index: Any) -> Any:
     """``edge_index`` in a form on which PyG's message passing changes nothing and errs nowhere.
 
-    PyG marks a COO matrix as coalesced before it reads the entries as they stand: on the caller's
-    own tensor that would make later operations of torch wrong. And torch 2.13 gives wrong
-    gradients of the sums over messages where indices are not int64.
+    A COO matrix comes marked as coalesced, as PyG marks it to read the entries as they stand, but
+    not the caller's own. And torch 2.13 gives wrong gradients of the sums over messages where
+    indices are not int64.
     """
     if not isinstance(edge_index, Tensor):
         return edge_index

@@ -35,6 +35,7 @@ from .._multihead import (
 )
 from .._padded import padded_attention
 from .._watched import is_watched, watched_attention
+from ._edge_forms import own_object
 from ._graph_norms import normalize
 from ._routes import (
     ExplainedOnRequest,
@@ -193,7 +194,7 @@ class GPSConv(PyGGPSConv, ExplainedOnRequest):
         returns_edges = False
         if self.conv is not None:
             h = self._norm(self.norm1, x, index) if self.norm_first else x
-            h = self.conv(h, edge_index, **kwargs)
+            h = self.conv(h, own_object(edge_index), **kwargs)
             if returns_edges := isinstance(h, tuple):
                 h, edge_attr = h
             parts.append(self._residual(h, x, self.norm1, index))
