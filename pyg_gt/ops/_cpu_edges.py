@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..edge_layout import EdgeLayout
-from ._addresses import HOST, check, empty_like, with_dense_channels
+from ._addresses import HOST, check, empty_like, in_memory, with_dense_channels
 from ._cpu_edges_library import EDGES as EDGES
 from ._cpu_edges_library import Call, Rows
 
@@ -174,7 +174,7 @@ def _call(
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
     held: list[object] = [query, key, value]
     if values is not None:
-        values = values.contiguous()
+        values = in_memory(values).contiguous()
         held.append(values)
     if features is not None:
         features = with_dense_channels(features)

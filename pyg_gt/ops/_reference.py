@@ -40,7 +40,9 @@ def _by_graph(inputs: Inputs) -> Tensor:
     for bias in inputs.additive:
         flat = flat + bias.pair_values(query_layout, layout).to(wide)
 
-    out = query.clone()  # every row is written below; where there is none, autograd has a graph
+    # every row is written below; where there is none, autograd has a graph all the same
+    empty = [x.sum() for x in (key, value, flat) if x.numel() == 0]
+    out = query + sum(empty) if empty else query.clone()
     query_order, key_order = _nodes(query_layout), _nodes(layout)
     query_at = key_at = pair_at = 0
     for graph, (n, m) in enumerate(zip(query_layout.sizes, layout.sizes, strict=True)):

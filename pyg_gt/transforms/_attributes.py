@@ -182,6 +182,11 @@ def append_to_x(data: Data, value: Tensor) -> None:
             "be rounded to whole numbers; convert data.x to float or give an attr_name"
         )
     x = x.view(-1, 1) if x.dim() == 1 else x
+    if x.dim() != 2:
+        raise ValueError(
+            f"cannot append an encoding to data.x of shape {list(x.shape)}: it must be [N, F]; "
+            f"give an attr_name"
+        )
     data.x = torch.cat([x, value.to(x.device, x.dtype)], dim=-1)
 
 

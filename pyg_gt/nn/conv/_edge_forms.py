@@ -52,14 +52,16 @@ def for_pyg(edge_index: Any) -> Any:
 
 
 def values_of(edge_index: Any) -> Tensor | None:
-    """The values of a sparse adjacency, which stand in for missing edge features as in PyG."""
+    """``[E, D]`` of a sparse adjacency, which stand in for missing edge features as in PyG.
+
+    A number for each edge is a weight, which PyG's ``TransformerConv`` does not read.
+    """
+    values: Tensor | None = None
     if isinstance(edge_index, SparseTensor):
-        values: Tensor | None = edge_index.storage.value()
-        return values
-    if isinstance(edge_index, Tensor) and is_torch_sparse_tensor(edge_index):
+        values = edge_index.storage.value()
+    elif isinstance(edge_index, Tensor) and is_torch_sparse_tensor(edge_index):
         values = for_pyg(edge_index).values()
-        return None if values.dim() == 1 else values
-    return None
+    return None if values is None or values.dim() == 1 else values
 
 
 def edge_index_of(adjacency: Any) -> Tensor:
