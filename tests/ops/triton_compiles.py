@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
@@ -109,7 +110,9 @@ def compile_only(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
         dtype, channels = kwargs["query"].dtype, kwargs["C"]
         if all(kwargs[name] is None for name in ("pairs", "table", "seed", "query_order")):
             bound = MOST.get((dtype, channels, kernel.fn.__name__), math.inf)
-            assert scores.instructions <= bound
+            # what these compilers made of the kernels; of others nothing is known
+            if triton.__version__.startswith(("3.6.", "3.7.")):
+                assert scores.instructions <= bound
         if dtype == torch.bfloat16 and channels % 8 == 0:
             narrow = re.findall(r"ld\.global\S*\.b16", compiled.asm["ptx"])
             assert not narrow, f"{len(narrow)} numbers are read one by one"
