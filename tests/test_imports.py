@@ -13,29 +13,51 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # group -> the groups it may import, beside its own where it stands in its own row
 ALLOWED = {
-    "layout": {"layout"},
-    "bias": {"layout"},
+    "layout": {"layout", "identity"},
+    "identity": {"native"},  # large edge sets are compared by compiled code
+    "bias": {"layout", "identity"},
     "native": set(),
     # mathematics that several backends use
-    "shared": {"layout", "bias", "native", "shared"},
-    "inputs": {"layout", "bias", "shared"},
-    "backend": {"layout", "bias", "native", "shared", "inputs"},
-    "dispatch": {"layout", "bias", "shared", "inputs", "backend"},
-    "linear": {"layout", "shared"},
-    "ops": {"layout", "bias", "inputs", "dispatch", "linear"},
+    "shared": {"layout", "identity", "bias", "native", "shared"},
+    "inputs": {"layout", "identity", "bias", "shared"},
+    "backend": {"layout", "identity", "bias", "native", "shared", "inputs"},
+    "dispatch": {"layout", "identity", "bias", "shared", "inputs", "backend"},
+    "linear": {"layout", "identity", "shared"},
+    "ops": {"layout", "identity", "bias", "inputs", "dispatch", "linear"},
     # the route through propagate asks for the same check as the fused one
-    "nn": {"layout", "bias", "inputs", "dispatch", "linear", "ops", "nn"},
-    "swap": {"layout", "ops", "nn"},
+    "nn": {"layout", "identity", "bias", "inputs", "dispatch", "linear", "ops", "nn"},
+    "swap": {"layout", "identity", "ops", "nn"},
     # the fuzz goes through every public door
-    "testing": {"testing", "top", "layout", "bias", "ops", "nn", "swap", "transforms", "datasets"},
+    "testing": {
+        "testing",
+        "top",
+        "layout",
+        "identity",
+        "bias",
+        "ops",
+        "nn",
+        "swap",
+        "transforms",
+        "datasets",
+    },
     "_version": set(),
     "transforms": {"transforms", "native", "_version"},
     "datasets": {"datasets"},
     "top": {
-        *("_version", "layout", "bias", "dispatch", "ops", "nn", "swap"),
+        *("_version", "layout", "identity", "bias", "dispatch", "ops", "nn", "swap"),
         *("transforms", "datasets"),
     },
-    "models": {"top", "layout", "bias", "dispatch", "ops", "nn", "transforms", "models"},
+    "models": {
+        "top",
+        "layout",
+        "identity",
+        "bias",
+        "dispatch",
+        "ops",
+        "nn",
+        "transforms",
+        "models",
+    },
 }
 ALLOWED["example"] = {"top", "layout", "ops", "nn", "testing", "transforms", "datasets", "models"}
 ALLOWED["benchmark"] = set(ALLOWED)  # it may time the parts of a backend
@@ -60,9 +82,9 @@ def group(module: str, tree: ast.Module) -> str:
         return SCRIPTS[parts[0]]
     if len(parts) == 1:
         return "top"
-    if parts[1] in ("_identity", "layout", "edge_layout"):
+    if parts[1] in ("layout", "edge_layout"):
         return "layout"
-    if parts[1] in ("_native", "_swap"):
+    if parts[1] in ("_identity", "_native", "_swap"):
         return parts[1][1:]
     if parts[1] != "ops":
         return parts[1]

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.typing import SparseTensor
 
 from ..edge_layout import DeferredEdges, EdgeLayout
@@ -77,6 +78,16 @@ def check_resolvable(name: str, value: Any) -> None:
     """Raises ``ValueError`` unless ``value`` is a name for PyG to resolve, or can be called."""
     if isinstance(value, type) or not (isinstance(value, str) or callable(value)):
         raise ValueError(f"'{name}' must be a name or a module (got {value!r})")
+
+
+def check_aggr(aggr: Any) -> None:
+    """Raises ``ValueError`` unless ``aggr`` is an aggregation, or several of them."""
+    several = list(aggr) if isinstance(aggr, (list, tuple)) else [aggr]
+    named = [isinstance(a, Aggregation) or (isinstance(a, str) and a) for a in several]
+    if not several or not all(named):
+        raise ValueError(
+            f"'aggr' must be the name of an aggregation, a module or a list of them (got {aggr!r})"
+        )
 
 
 def check_kwargs(**values: Any) -> None:

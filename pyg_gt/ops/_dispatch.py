@@ -181,7 +181,7 @@ def _run(call: _triton_known.Call) -> Tensor:
 def _forward(backend: Backend, inputs: Inputs) -> Tensor:
     out = backend.forward(inputs)
     if inputs.biases:
-        watch_edges(out, inputs)
+        watch_edges(out, inputs.biases)
     return out
 
 

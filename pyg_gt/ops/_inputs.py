@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .._identity import is_traced
 from ..edge_layout import DeferredEdges, EdgeLayout
 from ..layout import DeferredLayout, GraphLayout
 from ._checked import checked_table_index
@@ -196,8 +197,9 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 def is_onnx() -> bool:
     """Whether ``torch.onnx.export`` is at work, which knows no ops but torch's own."""
-    traced = torch.compiler.is_exporting() or torch._C._is_tracing()
-    return traced and torch.onnx.is_in_onnx_export()
+    if torch.compiler.is_exporting() or is_traced():
+        return torch.onnx.is_in_onnx_export()
+    return False
 
 
 def is_dense(tensor: Tensor) -> bool:

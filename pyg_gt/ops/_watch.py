@@ -10,11 +10,10 @@ from torch import Tensor
 from .._identity import version_of
 from ..edge_layout import EdgeLayout
 from ._addresses import is_plain
-from ._inputs import Inputs
-from .bias import EdgeBias, EdgeMask
+from .bias import AttentionBias, EdgeBias, EdgeMask
 
 
-def watch_edges(out: Tensor, inputs: Inputs) -> None:
+def watch_edges(out: Tensor, biases: tuple[AttentionBias, ...]) -> None:
     """Makes the backward pass of ``out`` raise ``RuntimeError`` if a caller's edges changed.
 
     A layout owns its numbers, so gradients would be those of the forward pass; but PyG's layers
@@ -24,7 +23,7 @@ def watch_edges(out: Tensor, inputs: Inputs) -> None:
         return
     seen = [
         (weakref.ref(tensor), version_of(tensor))
-        for bias in inputs.biases
+        for bias in biases
         if isinstance(bias, (EdgeBias, EdgeMask)) and isinstance(bias.edges, EdgeLayout)
         for tensor in bias.edges.given
     ]

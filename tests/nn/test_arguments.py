@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch_geometric.nn import GCNConv, MessagePassing, TransformerConv
+from torch_geometric.nn import GCNConv, MeanAggregation, MessagePassing, TransformerConv
 from torch_geometric.nn import GPSConv as PyGGPSConv
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import to_torch_coo_tensor, to_torch_csr_tensor
@@ -193,10 +193,31 @@ def test_activations_and_norms_are_names_or_modules(name, argument):
     refused(name, argument, "no such thing", "Could not resolve")
 
 
-@pytest.mark.parametrize("argument", ["act_kwargs", "norm_kwargs", "attn_kwargs"])
-def test_arguments_of_parts_are_dictionaries(argument):
-    for value in ("dropout", 3, [0.1]):
-        refused("gps", argument, value, f"'{argument}' must be a dictionary")
+KWARGS = ["act_kwargs", "norm_kwargs", "attn_kwargs", "aggr_kwargs"]
+
+
+@pytest.mark.parametrize(("name", "argument"), arguments(KWARGS))
+def test_arguments_of_parts_are_dictionaries(name, argument):
+    for value in ("dropout", 3, [0.1], torch.randn(3)):
+        refused(name, argument, value, f"'{argument}' must be a dictionary")
+
+
+@pytest.mark.parametrize(("name", "argument"), arguments(["aggr"]))
+def test_aggregations_are_names_modules_or_lists_of_them(name, argument):
+    for value in (None, "", 3, [], [3], ["mean", None], torch.randn(2), MeanAggregation):
+        refused(name, argument, value, "'aggr' must be the name of an aggregation")
+    kind, given = CONSTRUCTORS[name]
+    for value in ("mean", MeanAggregation(), ["mean", MeanAggregation()]):
+        kind(**{**given, argument: value})
+
+
+def test_raw_edge_features_have_the_shape_of_keys():
+    conv, x = MaskedTransformerConv(F, 4, H), torch.randn(N, F)
+    for right in ((5, H, 4), (5, 1, 4), (5, H, 1), (5, 1, 1), (1, H, 4)):
+        conv(x, EDGES, torch.randn(right))
+    for wrong in ((5, 4), (5,), (5, 3, 4), (5, H, 3), (5, 1, H, 4)):
+        with pytest.raises(ValueError, match=r"without 'edge_dim'.* shape \[E, 2, 4\]"):
+            conv(x, EDGES, torch.randn(wrong))
 
 
 def test_pairs_of_widths():

@@ -83,6 +83,7 @@ def pretended_gpu(written: dict[str, str]) -> Iterator[None]:
         "torch.cuda.device_count": lambda: 1,
         "torch.cuda.current_device": lambda: 0,
         "torch.cuda.set_device": stop,
+        "torch.cuda.is_current_stream_capturing": lambda: False,
         "torch.cuda.get_device_capability": lambda *device: (9, 0),
         "torch.cuda.get_device_properties": lambda *device: H100,
         "torch.cuda._get_device_properties": lambda *device: H100,
@@ -169,10 +170,10 @@ def lower(dtype: torch.dtype, channels: int, bias: str) -> dict[str, str]:
             blocks, rest = rest[:8], rest[8:]
             *grads, of_captured = flex_attention_backward(
                 q, k, v, out, lse, grad, None, with_arguments(score_mod, 5), joint,
-                (*mask.seq_lengths, *blocks, *mask.BLOCK_SIZE, with_arguments(mask.mask_mod, 4)),
+                (*tuple_of[:2], *blocks, *tuple_of[10:-1], with_arguments(mask.mask_mod, 4)),
                 call["scale"], {**KNOWN, **options}, rest[: len(buffers)], rest[len(buffers) :],
             )  # fmt: skip
-            return *grads, *(x for x in of_captured if x.is_floating_point())
+            return *grads, *(x for x in of_captured if x is not None and x.is_floating_point())
 
         out, lse = torch.empty_like(q), torch.empty(q.shape[:-1], device="cuda")
         inputs = [q, k, v, out, lse, torch.empty_like(out), *map(on_gpu, tuple_of[2:10])]

@@ -17,11 +17,13 @@ from ...layout import GraphLayout
 from ...ops import AttentionBias, EdgeBias, attention
 from .._arguments import (
     as_biases,
+    check_aggr,
     check_backend,
     check_counts,
     check_edge_index,
     check_features,
     check_flags,
+    check_kwargs,
     check_probabilities,
 )
 from ._routes import (
@@ -102,6 +104,8 @@ class FullTransformerConv(ExplainedOnRequest, TransformerConv):
         check_probabilities(dropout=dropout)
         if edge_dim is not None:
             check_counts(lazy=True, edge_dim=edge_dim)
+        check_aggr(aggr)
+        check_kwargs(aggr_kwargs=aggr_kwargs)
         check_backend(backend)
         super().__init__(
             int(in_channels), out_channels, heads, concat, beta, dropout, None, bias, root_weight,

@@ -12,11 +12,13 @@ from ...edge_layout import EdgeLayout
 from ...layout import GraphLayout
 from ...ops import EdgeMask, attention
 from .._arguments import (
+    check_aggr,
     check_backend,
     check_counts,
     check_edge_index,
     check_features,
     check_flags,
+    check_kwargs,
     check_probabilities,
     said,
 )
@@ -94,6 +96,8 @@ class MaskedTransformerConv(TransformerConv):
         check_probabilities(dropout=dropout)
         if edge_dim is not None:
             check_counts(lazy=True, edge_dim=edge_dim)
+        check_aggr(aggr)
+        check_kwargs(aggr_kwargs=aggr_kwargs)
         check_backend(backend)
         super().__init__(
             in_channels, out_channels, heads, concat, beta, dropout, edge_dim, bias, root_weight,
@@ -137,6 +141,8 @@ class MaskedTransformerConv(TransformerConv):
                 f"attention along edges needs no 'batch'"
             )
         raw_features = edge_attr is not None and self.lin_edge is None
+        if edge_attr is not None and raw_features:
+            self._check_raw(edge_attr)
         weights_wanted = return_attention_weights is not None
         if weights_wanted or raw_features or needs_propagate(self, MaskedTransformerConv):
             return super().forward(x, for_pyg(edge_index), edge_attr, return_attention_weights)
@@ -205,6 +211,17 @@ class MaskedTransformerConv(TransformerConv):
             return out  # as PyG's there
         self._alpha = vars(self)["_alpha"].to(dtype)
         return out.to(dtype)
+
+    def _check_raw(self, edge_attr: Tensor) -> None:
+        """Raises ``ValueError`` unless ``edge_attr`` can be added to keys ``[E, H, C]``."""
+        allowed = (1, self.heads), (1, self.out_channels)
+        shape = edge_attr.shape
+        if edge_attr.dim() != 3 or shape[1] not in allowed[0] or shape[2] not in allowed[1]:
+            raise ValueError(
+                f"this layer was made without 'edge_dim' and adds 'edge_attr' to keys and values "
+                f"as it is, which takes the shape [E, {self.heads}, {self.out_channels}] (got "
+                f"{said(edge_attr)}); pass 'edge_dim' to the constructor"
+            )
 
     def _sides(self, x: Any) -> tuple[Tensor, Tensor]:
         """The features of sources and of targets, checked."""

@@ -13,6 +13,7 @@ import pyg_gt
 from .definition import Biases, Sizes, define, kept_edges, kept_pairs
 from .draws import Fault, Random, random_of
 from .problems import Problem, pick, random_layout, random_problem
+from .runner import told
 from .tolerance import UNIT, Scales, tolerance
 
 # a result beyond it is infinite in half precision
@@ -41,8 +42,6 @@ def draw(seed: int, number: int) -> Counter[str]:
         try:
             found = run(problem, call, backend, wave)
         except Exception as error:
-            from .runner import told
-
             wrong.append(f"{backend}: {told(error)}")
             continue
         wrong += [f"{backend}: {line}" for line in differences(found, expected, limits)]

@@ -19,8 +19,8 @@ import torch
 
 from .draws import Fault, Part
 
-# of one draw; what takes longer hangs
-SECONDS_A_DRAW = 30.0
+# of one draw; what takes longer hangs. The first one may compile the C++
+SECONDS_A_DRAW = 120.0
 # beyond what a process holds when it starts: small inputs need little
 MEMORY = 3 * 2**30
 _HERE = Path(__file__).resolve().parent
