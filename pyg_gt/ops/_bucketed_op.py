@@ -38,20 +38,19 @@ class BucketedAttention(torch.autograd.Function):
         batch: Tensor | None,
         graphs: int,
         mask_edges: Tensor | None,
+        edge_sets: list[Tensor],
         scale: float,
         dropout_p: float,
-        *edges: Tensor,
+        *edge_values: Tensor,
     ) -> Tensor:
-        """``[Nq, H, C]``; ``edges`` are all sets and then the values of each."""
-        # a list as an argument would be no tensor to 'torch.jit.trace'
-        edge_sets, edge_values = edges[: len(edges) // 2], edges[len(edges) // 2 :]
+        """``[Nq, H, C]``."""
         out, lse = torch.ops.pyg_gt.bucketed(
             query, key, value, query_batch, query_graphs, batch, graphs, pair_values, edge_sets,
             edge_values, mask_edges, mask_values, seed, scale, dropout_p,
         )  # fmt: skip
         ctx.save_for_backward(
             query, key, value, out, lse, pair_values, mask_values, seed, query_batch, batch,
-            mask_edges, *edges,
+            mask_edges, *edge_sets, *edge_values,
         )  # fmt: skip
         ctx.numbers = query_graphs, graphs, scale, dropout_p
         return out  # type: ignore[no-any-return]
@@ -71,7 +70,7 @@ class BucketedAttention(torch.autograd.Function):
             dq, dk, dv, dpairs, dmask, dedges = torch.ops.pyg_gt.bucketed_backward(
                 grad, query, key, value, out, lse, query_batch, query_graphs, batch, graphs,
                 pair_values, edge_sets, edge_values, mask_edges, mask_values, seed, scale,
-                dropout_p, [needs[3], needs[4], any(needs[13 + count :])],
+                dropout_p, [needs[3], needs[4], any(needs[14:])],
             )  # fmt: skip
         dq, dk, dv, dpairs, dmask, *dedges = differentiable_once(
             "sdpa", "backend='reference' (all pairs) or 'sparse' (along edges)",
@@ -80,8 +79,7 @@ class BucketedAttention(torch.autograd.Function):
         )  # fmt: skip
         return (
             dq, dk, dv, dpairs if needs[3] else None, dmask if needs[4] else None,
-            *(None,) * (8 + count),
-            *(d if n else None for d, n in zip(dedges, needs[13 + count :], strict=True)),
+            *(None,) * 9, *(d if n else None for d, n in zip(dedges, needs[14:], strict=True)),
         )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._identity import is_readable
+from .._identity import is_readable, is_traced
 from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
 from ._bucketed_op import BucketedAttention
@@ -36,6 +36,9 @@ def unsupported(inputs: Inputs) -> str | None:
             return "an edge that stands twice cannot be dropped once in a dense matrix"
     if inputs.score_mods and not is_readable(inputs.query):
         return "a 'ScoreMod' needs the sizes of the graphs, which traced code cannot read"
+    if is_traced() and inputs.requires_grad:
+        if any(isinstance(bias, EdgeBias) for bias in inputs.additive):
+            return "a 'torch.jit.trace' cannot record gradients where edges have a bias"
     if not inputs.score_mods and inputs.is_transformed:
         return "its op has no forward-mode derivative and no rule for 'torch.func'"
     return None
@@ -73,8 +76,8 @@ def forward(inputs: Inputs) -> Tensor:
         return out
     return BucketedAttention.apply(  # type: ignore[no-any-return,no-untyped-call]
         query, key, value, pair_values, mask_values, inputs.seed,
-        query_batch, query_graphs, batch, graphs, mask_edges,
-        inputs.scale, inputs.dropout_p, *edge_sets, *edge_values,
+        query_batch, query_graphs, batch, graphs, mask_edges, edge_sets,
+        inputs.scale, inputs.dropout_p, *edge_values,
     )  # fmt: skip
 
 

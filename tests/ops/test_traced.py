@@ -129,7 +129,9 @@ def test_attention(
     if backend in ("auto", "cpu", "sdpa") and bias != "mod":
         # by 'cpu', edges inside graphs are checked with numbers of nodes that would be constants
         alone = bias == "mask-features" or (backend == "cpu" and bias.startswith("mask"))
-        assert done or (alone and not whole and record is by_jit)
+        # by 'sdpa', an 'autograd.Function' is handed a list
+        listed = backend == "sdpa" and bias == "edge" and grad
+        assert done or (record is by_jit and (listed or (alone and not whole)))
 
 
 class Model(torch.nn.Module):
