@@ -24,7 +24,7 @@ from ._identity import (
     unwrapped,
     version_of,
 )
-from .layout import GraphLayout
+from .layout import GraphLayout, check_count
 
 T = TypeVar("T")
 
@@ -57,7 +57,11 @@ class EdgeLayout:
     num_dst: int
 
     def __init__(self, edge_index: Tensor, num_src: int, num_dst: int) -> None:
+        check_count("num_src", num_src)
+        check_count("num_dst", num_dst)
         source, target = _rows_of(edge_index, "source_to_target", [num_dst, num_src]).rows
+        if not is_readable(source):
+            raise ValueError("'edge_index' holds no values (meta, fake, traced); they are checked")
         self._fill(source, target, num_src, num_dst)
 
     def _fill(self, source: Tensor, target: Tensor, num_src: int, num_dst: int) -> None:
@@ -100,7 +104,9 @@ class EdgeLayout:
             ValueError: if ``edges`` has the wrong type or shape.
             IndexError: if an index is out of range.
         """
+        check_count("num_src", num_src)
         num_dst = num_src if num_dst is None else num_dst
+        check_count("num_dst", num_dst)
         if isinstance(edges, (EdgeLayout, DeferredEdges)):
             if (edges.num_src, edges.num_dst) != (num_src, num_dst):
                 raise ValueError(
@@ -179,6 +185,9 @@ class EdgeLayout:
 
     def check_within_graphs(self, query_layout: GraphLayout, layout: GraphLayout) -> None:
         """Raises ``ValueError`` if an edge joins two graphs; reads the device once."""
+        for name, given in (("query_layout", query_layout), ("layout", layout)):
+            if not isinstance(given, GraphLayout):
+                raise ValueError(f"'{name}' must be a 'GraphLayout' (got {given!r})")
         if layout.num_graphs <= 1:
             return
         key = ("within", weakref.ref(query_layout), weakref.ref(layout))
@@ -314,7 +323,7 @@ def _rows_of(edges: Any, flow: str, shape: list[int]) -> _Given:
             row, col = to_edge_index(edges)[0]
         # the parts of a torch.sparse tensor are made anew at each access; the tensor is not
         return _Given((edges,), (col, row))
-    if not isinstance(edges, Tensor):
+    if not isinstance(edges, Tensor) or edges.is_nested:
         raise ValueError(
             f"edges must be an 'edge_index' tensor, a 'SparseTensor' or a 'torch.sparse' tensor "
             f"(got '{type(edges).__name__}')"

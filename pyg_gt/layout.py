@@ -6,6 +6,7 @@ E edges, P = sum over graphs of n^2 (ordered pairs), F channels, H heads, C chan
 
 from __future__ import annotations
 
+import numbers
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,8 @@ class GraphLayout:
             ValueError: if the fields contradict each other.
         """
         tensors = [_own(name, getattr(self, name)) for name in ("ptr", "batch", "order")]
-        rest = self.num_nodes, self.num_graphs, self.max_nodes, tuple(self.sizes)
+        sizes = tuple(_whole_numbers("sizes", self.sizes))
+        rest = self.num_nodes, self.num_graphs, self.max_nodes, sizes
         _check_contents(tensors, rest)
         vars(self).update(zip(("ptr", "batch", "order"), tensors, strict=True), sizes=rest[3])
         self._register()
@@ -118,10 +120,12 @@ class GraphLayout:
             _check_not_recorded("sizes")
             device = sizes.device if device is None else device
             sizes = sizes.tolist()
-        host = tuple(int(n) for n in sizes)
-        if any(n < 0 for n in host) or any(n != s for n, s in zip(host, sizes, strict=True)):
-            raise ValueError(f"'sizes' must hold integers of at least 0 (got {list(sizes)})")
-        return cls._of_sizes(host, torch.device("cpu" if device is None else device))
+        host = tuple(_whole_numbers("sizes", sizes))
+        if any(n < 0 for n in host):
+            raise ValueError(f"'sizes' must hold integers of at least 0 (got {_shorten(host)})")
+        if sum(host) >= 2**40:
+            raise ValueError(f"'sizes' add up to {sum(host)} nodes (got {_shorten(host)})")
+        return cls._of_sizes(host, _device(device))
 
     @classmethod
     def from_ptr(cls, ptr: Tensor, ptr_host: Sequence[int] | None = None) -> GraphLayout:
@@ -134,7 +138,9 @@ class GraphLayout:
         _check_not_recorded("ptr")
         if ptr.numel() == 0:
             raise ValueError("'ptr' must have shape [num_graphs + 1], so at least one element")
-        host = ptr.tolist() if ptr_host is None else [int(p) for p in ptr_host]
+        if ptr_host is None:
+            _check_values("ptr", ptr)
+        host = ptr.tolist() if ptr_host is None else _whole_numbers("ptr_host", ptr_host)
         if len(host) != ptr.numel():
             raise ValueError(f"'ptr_host' has {len(host)} numbers, 'ptr' has {ptr.numel()}")
         if ptr_host is not None and ptr.is_cpu and ptr.tolist() != host:
@@ -157,6 +163,9 @@ class GraphLayout:
                 number that ``num_graphs`` does not allow.
         """
         _check_integers("batch", batch)
+        _check_values("batch", batch)
+        if num_graphs is not None:
+            check_count("num_graphs", num_graphs)
         check_not_mapped("batch", batch, "the sizes of graphs, by which tensors are shaped")
         # copied: a layout owns its numbers, and training cannot save an inference tensor
         own = unwrapped(batch).to(torch.int64, copy=True)
@@ -177,7 +186,8 @@ class GraphLayout:
         if num_graphs > max(_MANY_GRAPHS, 16 * host.size):
             raise ValueError(
                 f"{host.size} nodes in {num_graphs} graphs (the largest number in 'batch' is "
-                f"{high}): graphs are numbered from 0 without gaps, and each takes memory. "
+                f"{high}, or 'num_graphs' says so): graphs are numbered from 0 without gaps, and "
+                f"each takes memory. "
                 f"Number them anew with 'batch.unique(return_inverse=True)[1]'"
             )
         sizes = np.bincount(host, minlength=num_graphs)
@@ -269,7 +279,7 @@ class GraphLayout:
             known = None if batch.num_graphs < 0 else batch.num_graphs
             return GraphLayout.of(batch.batch, num_nodes, known, device)
         if batch is None:
-            device = torch.device("cpu" if device is None else device)
+            device = _device(device)
             if torch.compiler.is_compiling() or not is_readable(torch.empty(0, device=device)):
                 return DeferredLayout(None, num_nodes, 1)
             return _single(num_nodes, device)
@@ -389,6 +399,8 @@ def layout_of(
         num_graphs: ``B``, where it is known.
         by_value: compare numbers on an accelerator too, which waits for it.
     """
+    if num_graphs is not None:
+        check_count("num_graphs", num_graphs)
     own = _BY_OWN_BATCH.get_unedited(batch)
     made = None if own is None else own()
     if made is not None and num_graphs in (None, made.num_graphs):
@@ -455,6 +467,9 @@ def _own(name: str, tensor: Any) -> Tensor | None:
 def _check_contents(tensors: Sequence[Tensor | None], rest: tuple[Any, ...]) -> None:
     ptr, batch, order = tensors
     num_nodes, num_graphs, max_nodes, sizes = rest
+    for name, tensor in zip(("ptr", "batch", "order"), tensors, strict=True):
+        if tensor is not None:
+            _check_values(name, tensor)
     assert ptr is not None and batch is not None
     host = GraphLayout.from_sizes(sizes)
     counts = {
@@ -498,9 +513,48 @@ def _device_of(data: Data) -> torch.device:
     return torch.device("cpu")
 
 
+def check_count(name: str, number: object) -> None:
+    """Raises ``ValueError`` unless ``number`` is a whole number of at least 0."""
+    if type(number) is int and number >= 0:
+        return
+    # traced code has whole numbers of a type of its own, whose values nobody may ask for
+    if isinstance(number, torch.SymInt):
+        return
+    whole = isinstance(number, numbers.Integral) and not isinstance(number, bool)
+    if not whole or number < 0:  # type: ignore[operator]
+        raise ValueError(f"'{name}' must be a whole number of at least 0 (got {number!r})")
+
+
+def _whole_numbers(name: str, given: Any) -> list[int]:
+    try:
+        whole = [int(n) for n in given]
+        fits = all(n == g for n, g in zip(whole, given, strict=True))
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        fits = False
+    if not fits:
+        shown = list(given) if isinstance(given, (list, tuple)) else given
+        raise ValueError(f"'{name}' must hold integers of at least 0 (got {shown!r})")
+    return whole
+
+
+def _device(device: Any) -> torch.device:
+    try:
+        return torch.device("cpu" if device is None else device)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"'device' must name a device (got {device!r})") from error
+
+
+def _check_values(name: str, tensor: Tensor) -> None:
+    if tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor):
+        raise ValueError(f"'{name}' holds no values (it is meta or fake), and they are needed")
+
+
 def _check_integers(name: str, tensor: object) -> None:
     if not isinstance(tensor, Tensor):
         raise ValueError(f"'{name}' must be a tensor (got '{type(tensor).__name__}')")
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        kind = "nested" if tensor.is_nested else str(tensor.layout)
+        raise ValueError(f"'{name}' must be a dense tensor of integers (got one that is {kind})")
     if tensor.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
         raise ValueError(
             f"'{name}' must hold integers (got {tensor.dtype}); convert it with '.long()'"
@@ -527,5 +581,5 @@ def check_num_nodes(described: int, num_nodes: int, name: str) -> None:
         )
 
 
-def _shorten(numbers: list[int]) -> str:
-    return str(numbers) if len(numbers) <= 10 else f"{numbers[:9]} and more"
+def _shorten(numbers: Sequence[int]) -> str:
+    return str(list(numbers)) if len(numbers) <= 10 else f"{list(numbers[:9])} and more"

@@ -230,6 +230,9 @@ def _to_dense(
     fill: float,
 ) -> Tensor:
     query_layout = layout if query_layout is None else query_layout
+    for name, given in (("layout", layout), ("query_layout", query_layout)):
+        if not isinstance(given, GraphLayout):
+            raise ValueError(f"'{name}' must be a 'GraphLayout' (got {given!r})")
     flat = bias.pair_values(query_layout, layout)  # [P, H]
     if flat.size(0) != num_pairs(query_layout, layout):
         raise ValueError(

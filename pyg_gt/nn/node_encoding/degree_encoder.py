@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding
 
+from ..._identity import is_readable
 from .._arguments import check_counts, check_flags, said
 
 
@@ -78,6 +79,10 @@ class DegreeEncoder(torch.nn.Module):
                 f"{list(degree.shape)}); for undirected graphs use '{cure}'"
             )
         degree = degree.long().clamp(max=self.max_degree)
+        if is_readable(degree) and degree.is_cpu and degree.numel():  # else the device says so
+            least = int(degree.min())
+            if least < 0:
+                raise IndexError(f"a degree cannot be negative (got {least} in 'degree')")
         if self.out_degree is None:
             out: Tensor = self.in_degree(degree)
         else:
