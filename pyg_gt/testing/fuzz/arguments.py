@@ -105,7 +105,7 @@ def _what_is_wrong(error: Exception, argument: str) -> str | None:
     last = Path(frame.filename)
     own = last.is_relative_to(_PACKAGE) and not last.is_relative_to(_HERE)
     own = own and (frame.line or "").startswith("raise")  # not what Python says of an operand
-    names = re.search(rf"\b({_SAID.get(argument, re.escape(argument))})", str(error))
+    names = re.search(rf"\b({re.escape(argument)}|{_SAID.get(argument, argument)})", str(error))
     if isinstance(error, MemoryError) or "allocate" in str(error):
         return "memory "
     if not own:
