@@ -97,7 +97,7 @@ class GraphLayout:
         tensors = self.ptr, self.batch, self.order
         return tuple(version_of(x) for x in tensors if x is not None)
 
-    def check_unedited(self) -> None:
+    def _check_unedited(self) -> None:
         """Raises ``ValueError`` if somebody wrote to the tensors of this layout."""
         if vars(self).get("_versions", ()) not in ((), self._current_versions()):
             raise ValueError(
@@ -272,7 +272,7 @@ class GraphLayout:
             check_num_nodes(batch.num_nodes, num_nodes, "layout")
             if not is_readable(batch.batch):
                 return DeferredLayout(batch.batch, num_nodes, batch.num_graphs)
-            batch.check_unedited()
+            batch._check_unedited()
             return batch
         if isinstance(batch, DeferredLayout):  # made in traced code that runs by now, or does not
             check_num_nodes(batch.num_nodes, num_nodes, "layout")
@@ -409,7 +409,7 @@ def layout_of(
         batch, num_graphs, lambda known: same_numbers(known.batch, batch), by_value=by_value
     )
     if found is not None:
-        found.check_unedited()
+        found._check_unedited()
         return found
     made = GraphLayout.from_batch(batch, num_graphs)
     for kind in {num_graphs, made.num_graphs}:

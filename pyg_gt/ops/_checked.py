@@ -191,4 +191,4 @@ def _checked_edges(
 
 @torch.library.register_fake("pyg_gt::checked_edges", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _checked_edges_fake(edge_index: Tensor, *rest: object) -> Tensor:
-    return torch.empty_like(edge_index, dtype=torch.int64)
+    return edge_index.new_empty(edge_index.shape, dtype=torch.int64)

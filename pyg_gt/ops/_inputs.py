@@ -29,8 +29,6 @@ from .bias import (
 Layout = GraphLayout | DeferredLayout
 
 _TYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
-# scores are computed in float32 at least
-_LARGEST = float(torch.finfo(torch.float32).max)
 # what functions of scores give back was looked at once
 _TRIED: weakref.WeakSet[CodeType] = weakref.WeakSet()
 
@@ -242,7 +240,9 @@ def checked_dropout(dropout_p: object) -> float:
 def _number(name: str, x: object) -> float:
     if type(x) is not float:
         x = _as_float(name, x)
-    if not -_LARGEST <= x <= _LARGEST:
+    # The largest float32, in which scores are computed at least; a literal, since Dynamo makes an
+    # input of a number that it finds in a module, and then traces twice.
+    if not -3.4028234663852886e38 <= x <= 3.4028234663852886e38:
         raise ValueError(f"'{name}' must be a finite number (got {x})")
     return x
 

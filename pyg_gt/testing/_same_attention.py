@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from ..layout import GraphLayout
-from ..ops import AttentionBias, attention
+from ..ops import AttentionBias, attention, explain_choice
 
 _TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
@@ -19,7 +20,7 @@ def assert_same_attention(
     key: Tensor,
     value: Tensor,
     layout: GraphLayout,
-    biases: Sequence[AttentionBias] = (),
+    biases: AttentionBias | Sequence[AttentionBias] = (),
     *,
     query_layout: GraphLayout | None = None,
     scale: float | None = None,
@@ -37,7 +38,7 @@ def assert_same_attention(
         key: ``[Nk, H, C]``.
         value: ``[Nk, H, C]``.
         layout: how the keys are split into graphs.
-        biases: what is added to scores.
+        biases: what is added to scores, one or a tuple.
         query_layout: how the queries are split; None: as the keys.
         scale: factor of the scores.
         captured: tensors that a ``ScoreMod`` reads.
@@ -45,10 +46,19 @@ def assert_same_attention(
             that is more); None: by the type of ``query``.
 
     Raises:
+        ValueError: for wrong arguments.
         AssertionError: naming what differs, and by how much.
         NotImplementedError: if the backend cannot run these inputs.
     """
-    tolerance = _TOLERANCE[query.dtype] if tolerance is None else tolerance
+    # which refuses what cannot be compared, in words
+    explain_choice(query, key, value, layout, biases, query_layout=query_layout, scale=scale)
+    biases = (biases,) if isinstance(biases, AttentionBias) else tuple(biases)
+    if tolerance is None:
+        tolerance = _TOLERANCE[query.dtype]
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not tolerance >= 0:
+        raise ValueError(f"'tolerance' must be a number of at least 0 (got {tolerance!r})")
+    if not isinstance(captured, (list, tuple)) or not all(isinstance(x, Tensor) for x in captured):
+        raise ValueError(f"'captured' must hold tensors (got {captured!r})")
     named = {"query": query, "key": key, "value": value}
     for i, bias in enumerate(biases):
         fields = vars(bias).items()

@@ -10,7 +10,7 @@ OPS = torch.ops.pyg_gt
 NAMES = [
     *("bucketed", "bucketed_backward", "checked_edges", "checked_table_index"),
     *("cpu_full", "cpu_full_backward", "cpu_edges", "cpu_edges_backward"),
-    *("component_pairs", "path_rows"),
+    *("component_pairs", "path_rows", "graph_sizes"),
     *("triton_full", "triton_full_backward"),  # in triton_cases.py, by its interpreter
     *("triton_edges", "triton_edges_backward"),  # in triton_edge_cases.py, likewise
     *("varlen", "varlen_backward"),  # in test_varlen.py
@@ -185,6 +185,7 @@ def test_checked_table_index(index: Tensor) -> None:
         (torch.tensor([[0, 3], [1, 2]]), 6, 6, BATCH, -1, BATCH, -1),
         (torch.tensor([[0, 3], [0, 2]]), 6, 4, QUERY_BATCH, 4, BATCH, 4),
         (torch.zeros(2, 0, dtype=torch.int64), 6, 6, BATCH, -1, BATCH, -1),
+        (EDGES.t().contiguous().t(), 6, 6, None, -1, None, -1),
     ],
 )
 def test_checked_edges(call: tuple) -> None:
@@ -192,6 +193,12 @@ def test_checked_edges(call: tuple) -> None:
     copy = OPS.checked_edges(*call)
     assert torch.equal(copy, call[0].long())
     assert copy.dtype == torch.int64 and copy is not call[0]
+
+
+@pytest.mark.parametrize("batch", [BATCH, SHUFFLED, BATCH.int(), BATCH[:0]])
+def test_graph_sizes(batch: Tensor) -> None:
+    torch.library.opcheck(OPS.graph_sizes, (batch,))
+    assert torch.equal(OPS.graph_sizes(batch), batch.long().bincount())
 
 
 def test_ops_read_their_inputs_when_they_run() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layout import GraphLayout
+from ...layout import layout_of
 
 
 def normalize(norm: Any, x: Tensor, batch: Tensor | None) -> Tensor:
@@ -32,10 +32,8 @@ def normalize(norm: Any, x: Tensor, batch: Tensor | None) -> Tensor:
 )
 def graph_sizes(batch: Tensor) -> Tensor:
     """``[B]``, the number of nodes of each graph, as far as ``batch [N]`` names graphs."""
-    layout = GraphLayout.of(batch, batch.size(0))
-    if not isinstance(layout, GraphLayout):
-        raise NotImplementedError("tensors without values (meta, fake) do not tell the graphs")
-    return layout.ptr.diff()
+    # compiled code may hand over the same tensor with other numbers
+    return layout_of(batch, by_value=True).ptr.diff()
 
 
 @graph_sizes.register_fake
