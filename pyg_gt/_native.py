@@ -239,9 +239,13 @@ def _room(folder: Path, name: str) -> Iterator[Path]:
                 f"'{folder}' cannot be written to ({error.strerror}); set {CACHE} to a folder "
                 f"that can"
             ) from error
-        handle = os.open(room, os.O_RDONLY)
+        # before it is locked somebody may take it for abandoned
+        try:
+            handle = os.open(room, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         _locked(handle, wait=True)
-        if room.exists():  # else somebody took it for abandoned before it was locked
+        if room.exists():
             break
         os.close(handle)
     try:
