@@ -78,7 +78,10 @@ class EdgeLayout:
             if ends.is_cpu:  # another thread may have written since the check
                 _check_range(ends[0], num_src, "source")
                 _check_range(ends[1], num_dst, "target")
-        vars(self).update(ends=ends, num_src=num_src, num_dst=num_dst, _made={}, _given=())
+        vars(self).update(
+            ends=ends, num_src=num_src, num_dst=num_dst, _made={}, _given=(),
+            _version=version_of(ends),
+        )  # fmt: skip
 
     @staticmethod
     def of(
@@ -114,10 +117,20 @@ class EdgeLayout:
                     f"but there are {num_src} and {num_dst}"
                 )
             if isinstance(edges, EdgeLayout) and is_readable(edges.ends):
+                edges.check_unedited()
                 return edges
             # of traced code that runs by now, or does not
             edges, flow = edges.edge_index, "source_to_target"
         return edges_of(edges, num_src, num_dst, flow)
+
+    def check_unedited(self) -> None:
+        """Raises ``ValueError`` if somebody wrote to :attr:`ends`."""
+        if version_of(self.ends) != vars(self)["_version"]:
+            raise ValueError(
+                "the 'ends' of this 'EdgeLayout' were edited in place, but a layout is frozen: "
+                "the orders that backends made of them would not follow. Make a new one with "
+                "'EdgeLayout.of'"
+            )
 
     @property
     def edge_index(self) -> Tensor:

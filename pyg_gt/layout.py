@@ -97,8 +97,10 @@ class GraphLayout:
         tensors = self.ptr, self.batch, self.order
         return tuple(version_of(x) for x in tensors if x is not None)
 
-    def _check_unedited(self) -> None:
+    def check_unedited(self) -> None:
         """Raises ``ValueError`` if somebody wrote to the tensors of this layout."""
+        if torch.compiler.is_compiling():
+            return
         if vars(self).get("_versions", ()) not in ((), self._current_versions()):
             raise ValueError(
                 "the tensors of this 'GraphLayout' were edited in place, but a layout is frozen: "
@@ -123,8 +125,6 @@ class GraphLayout:
         host = tuple(_whole_numbers("sizes", sizes))
         if any(n < 0 for n in host):
             raise ValueError(f"'sizes' must hold integers of at least 0 (got {_shorten(host)})")
-        if sum(host) >= 2**40:
-            raise ValueError(f"'sizes' add up to {sum(host)} nodes (got {_shorten(host)})")
         return cls._of_sizes(host, _device(device))
 
     @classmethod
@@ -272,7 +272,7 @@ class GraphLayout:
             check_num_nodes(batch.num_nodes, num_nodes, "layout")
             if not is_readable(batch.batch):
                 return DeferredLayout(batch.batch, num_nodes, batch.num_graphs)
-            batch._check_unedited()
+            batch.check_unedited()
             return batch
         if isinstance(batch, DeferredLayout):  # made in traced code that runs by now, or does not
             check_num_nodes(batch.num_nodes, num_nodes, "layout")
@@ -350,6 +350,11 @@ class GraphLayout:
         host = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(sizes, out=host[1:])
         num_nodes = int(host[-1])
+        if not 0 <= num_nodes < 2**40:  # or 'batch' alone would take eight terabytes
+            raise ValueError(
+                f"the sizes of these graphs add up to more nodes than a machine can hold (the "
+                f"largest has {max(int(n) for n in sizes)})"
+            )
         ptr = torch.from_numpy(host).to(device, non_blocking=True)
         if batch is None:
             batch = torch.repeat_interleave(ptr.diff(), output_size=num_nodes)
@@ -409,7 +414,7 @@ def layout_of(
         batch, num_graphs, lambda known: same_numbers(known.batch, batch), by_value=by_value
     )
     if found is not None:
-        found._check_unedited()
+        found.check_unedited()
         return found
     made = GraphLayout.from_batch(batch, num_graphs)
     for kind in {num_graphs, made.num_graphs}:
@@ -528,7 +533,7 @@ def check_count(name: str, number: object) -> None:
 def _whole_numbers(name: str, given: Any) -> list[int]:
     try:
         whole = [int(n) for n in given]
-        fits = all(n == g for n, g in zip(whole, given, strict=True))
+        fits = all(n == g and abs(n) < 2**62 for n, g in zip(whole, given, strict=True))
     except (TypeError, ValueError, OverflowError, RuntimeError):
         fits = False
     if not fits:

@@ -349,7 +349,19 @@ def test_a_layout_whose_own_tensors_were_edited_is_refused() -> None:
         layout = GraphLayout.from_batch(BATCH.flip(0))
         getattr(layout, name).zero_()
         with pytest.raises(ValueError, match="edited in place.*frozen"):
-            attention(q, q, q, GraphLayout.of(layout, N))
+            attention(q, q, q, layout)
+        with pytest.raises(ValueError, match="edited in place.*frozen"):
+            GraphLayout.of(layout, N)
+
+
+def test_edges_whose_own_tensor_was_edited_are_refused() -> None:
+    q, one = torch.randn(N, 2, 4), GraphLayout.of(None, N)
+    layout = EdgeLayout.of(edges_of(0), N)
+    assert isinstance(layout, EdgeLayout)
+    attention(q, q, q, one, EdgeMask(layout))
+    layout.ends[0, 0] = 10**6
+    with pytest.raises(ValueError, match="edited in place.*frozen"):
+        attention(q, q, q, one, EdgeMask(layout))
 
 
 PTR = torch.tensor([0, 3, 7])

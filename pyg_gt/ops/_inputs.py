@@ -144,6 +144,8 @@ def checked(
                 f"'{type(lay).__name__}'); make one with 'GraphLayout.of(batch, num_nodes)' "
                 f"(of None: one graph)"
             )
+        if isinstance(lay, GraphLayout):
+            lay.check_unedited()
         if lay.num_nodes != tensor.size(0):
             raise ValueError(
                 f"'{name}' has {tensor.size(0)} nodes, but its layout describes {lay.num_nodes}"
