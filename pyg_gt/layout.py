@@ -27,6 +27,7 @@ from ._identity import (
     in_numpy,
     is_readable,
     is_recorded,
+    is_traced,
     remember,
     same_numbers,
     unwrapped,
@@ -522,8 +523,8 @@ def check_count(name: str, number: object) -> None:
     """Raises ``ValueError`` unless ``number`` is a whole number of at least 0."""
     if type(number) is int and number >= 0:
         return
-    # traced code has whole numbers of a type of its own, whose values nobody may ask for
-    if isinstance(number, torch.SymInt):
+    # traced code has whole numbers of types of its own, whose values nobody may ask for
+    if isinstance(number, torch.SymInt) or (isinstance(number, Tensor) and is_traced()):
         return
     whole = isinstance(number, numbers.Integral) and not isinstance(number, bool)
     if not whole or number < 0:  # type: ignore[operator]
