@@ -120,6 +120,7 @@ class GraphLayout:
         """
         if isinstance(sizes, Tensor):
             _check_integers("sizes", sizes)
+            _check_values("sizes", sizes)
             _check_not_recorded("sizes")
             device = sizes.device if device is None else device
             sizes = sizes.tolist()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from .calls import Call, calls
@@ -88,7 +92,8 @@ def draw(seed: int, number: int) -> Counter[str]:
     arguments[argument] = value
     where = f"{call.name}({argument}={label})"
     try:
-        call.run(arguments)
+        with _in_a_folder_of_its_own():
+            call.run(arguments)
     except Exception as error:
         if (wrong := _what_is_wrong(error, argument)) is not None:
             # what is right by its type may be refused by its value, but in words too
@@ -98,6 +103,18 @@ def draw(seed: int, number: int) -> Counter[str]:
     if (argument, label) in call.fine or is_right(label, value, valid, annotation, argument):
         return Counter(["taken"])
     raise Fault(f"silent  {where}: taken in silence (annotated '{annotation}')")
+
+
+@contextmanager
+def _in_a_folder_of_its_own() -> Iterator[None]:
+    """Where a path such as "x" is a right one, and files are written."""
+    before = Path.cwd()
+    with TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
 
 
 def _what_is_wrong(error: Exception, argument: str) -> str | None:
