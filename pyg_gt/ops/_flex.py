@@ -12,6 +12,7 @@ from torch import Tensor
 from .._identity import IdentityCache, is_readable, same_numbers
 from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
+from ._addresses import in_memory
 from ._checked import resolved
 from ._flex_compiled import Function, run
 from ._flex_edges import Joined, edge_mask, objection
@@ -174,7 +175,8 @@ def _score_mod(inputs: Inputs, table: Packed, joined: Joined | None) -> Function
         if isinstance(bias, TableBias):
             # a tensor that is read at two places has no gradient in flex, but its copy has
             twice = any(bias.table is other for other, _ in tables)
-            tables.append((bias.table.clone() if twice else bias.table, _int32(bias.index)))
+            values = bias.table.clone() if twice else in_memory(bias.table)
+            tables.append((values, _int32(bias.index)))
     mods = [mod.fn for mod in inputs.score_mods]
     on_edges = None
     if joined is not None and inputs.mask is not None:

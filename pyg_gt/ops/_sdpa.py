@@ -102,7 +102,12 @@ def _with_score_mods(inputs: Inputs) -> Tensor:
     # zeros that autograd can follow where no bucket is
     out = query.masked_fill(query.new_ones((), dtype=torch.bool), 0.0)
     row_nodes, col_nodes = _padded_nodes(query_layout), _padded_nodes(layout)
-    for bucket in plan_of(query_layout, layout).buckets:
+    buckets = plan_of(query_layout, layout).buckets
+    if not buckets:
+        for x in (key, value, bias, mask):
+            if x is not None:
+                out = out + x.masked_fill(x.new_ones((), dtype=torch.bool), 0.0).sum()
+    for bucket in buckets:
         tile = Tile(bucket, slice(0, bucket.num), slice(0, bucket.rows))
         pairs, there = tile.pairs()
         rows = row_nodes[bucket.graphs, : bucket.rows]

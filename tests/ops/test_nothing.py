@@ -3,18 +3,23 @@
 import pytest
 import torch
 
-from pyg_gt import EdgeMask, GraphLayout, PairBias, attention
+from pyg_gt import EdgeMask, GraphLayout, PairBias, ScoreMod, attention
 
 from .cases import CPU
 
 
 @pytest.mark.parametrize("backend", ["reference", "sdpa", "sparse", CPU])
+@pytest.mark.parametrize("function", [False, True])
 @pytest.mark.parametrize("needs", ["query", "key", "value", "bias"])
 @pytest.mark.parametrize(
     ("queries", "keys"), [((0, 0), (0, 0)), ((2, 0), (0, 3)), ((0, 0), (2, 1))]
 )
 def test_a_loss_has_gradients(
-    queries: tuple[int, ...], keys: tuple[int, ...], needs: str, backend: str
+    queries: tuple[int, ...],
+    keys: tuple[int, ...],
+    needs: str,
+    backend: str,
+    function: bool,
 ) -> None:
     query_layout, layout = GraphLayout.from_sizes(queries), GraphLayout.from_sizes(keys)
     along_edges = backend == "sparse"
@@ -26,7 +31,11 @@ def test_a_loss_has_gradients(
     }
     leaf = tensors[needs].requires_grad_()
     none = torch.empty(2, 0, dtype=torch.int64)
-    bias = EdgeMask(none, tensors["bias"]) if along_edges else PairBias(tensors["bias"])
+    bias: tuple = (EdgeMask(none, tensors["bias"]) if along_edges else PairBias(tensors["bias"]),)
+    if function:
+        if along_edges or backend == "cpu":
+            pytest.skip("no function of scores there")
+        bias = (*bias, ScoreMod(lambda score, graph, head, query, key: 2 * score))
     out = attention(
         tensors["query"], tensors["key"], tensors["value"], layout, bias,
         query_layout=query_layout, backend=backend,
