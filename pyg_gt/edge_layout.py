@@ -27,6 +27,7 @@ from ._identity import (
 from .layout import GraphLayout, check_count
 
 T = TypeVar("T")
+Tensors = TypeVar("Tensors", bound=tuple[Tensor, ...])
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -80,7 +81,7 @@ class EdgeLayout:
                 _check_range(ends[1], num_dst, "target")
         vars(self).update(
             ends=ends, num_src=num_src, num_dst=num_dst, _made={}, _given=(),
-            _version=version_of(ends),
+            _handed_out=[(ends, version_of(ends))],
         )  # fmt: skip
 
     @staticmethod
@@ -124,25 +125,37 @@ class EdgeLayout:
         return edges_of(edges, num_src, num_dst, flow)
 
     def check_unedited(self) -> None:
-        """Raises ``ValueError`` if somebody wrote to :attr:`ends`."""
-        if version_of(self.ends) != vars(self)["_version"]:
+        """Raises ``ValueError`` if somebody wrote to the tensors of this layout."""
+        if self.is_edited():
             raise ValueError(
-                "the 'ends' of this 'EdgeLayout' were edited in place, but a layout is frozen: "
+                "the tensors of this 'EdgeLayout' were edited in place, but a layout is frozen: "
                 "the orders that backends made of them would not follow. Make a new one with "
                 "'EdgeLayout.of'"
             )
+
+    def is_edited(self) -> bool:
+        """Whether somebody wrote to the tensors of this layout."""
+        return any(version_of(x) != version for x, version in vars(self)["_handed_out"])
+
+    def _made_and_watched(self, key: str, make: Callable[[], Tensors]) -> Tensors:
+        def watched() -> Tensors:
+            made = make()
+            vars(self)["_handed_out"].extend((x, version_of(x)) for x in made)
+            return made
+
+        return self.once(key, watched)
 
     @property
     def edge_index(self) -> Tensor:
         """``[2, E]`` int64, key nodes above query nodes; made when first asked for, and kept."""
         if not is_readable(self.ends):
             return self.ends.long()
-        return self.once("edge_index", self._widened)
+        return self._made_and_watched("edge_index", self._widened)[0]
 
-    def _widened(self) -> Tensor:
+    def _widened(self) -> tuple[Tensor]:
         wide = self.ends.long()
         _BY_OWN_EDGES.put(wide, weakref.ref(self))  # for an op that is handed it
-        return wide
+        return (wide,)
 
     @property
     def source(self) -> Tensor:
@@ -178,12 +191,12 @@ class EdgeLayout:
     @property
     def by_target(self) -> tuple[Tensor, Tensor]:
         """CSR: ``ptr [num_dst + 1]`` and the edge numbers ``[E]``, target by target."""
-        return self.once("by_target", lambda: _csr(self.ends[1].long(), self.num_dst))
+        return self._made_and_watched("by_target", lambda: _csr(self.ends[1].long(), self.num_dst))
 
     @property
     def by_source(self) -> tuple[Tensor, Tensor]:
         """The transposed CSR: ``ptr [num_src + 1]`` and the edge numbers ``[E]``."""
-        return self.once("by_source", lambda: _csr(self.ends[0].long(), self.num_src))
+        return self._made_and_watched("by_source", lambda: _csr(self.ends[0].long(), self.num_src))
 
     @property
     def has_repeats(self) -> bool:
@@ -289,7 +302,7 @@ def edges_of(
 
     kind = num_src, num_dst, flow, *((id(other), version_of(other)) for other in others)
     found = _BY_EDGES.get(key, kind, is_same, by_value=by_value)
-    if found is not None:
+    if found is not None and not found.is_edited():
         return found
     layout = object.__new__(EdgeLayout)
     layout._fill(source, target, num_src, num_dst)

@@ -81,6 +81,9 @@ class GraphLayout:
     @classmethod
     def _from_own(cls, tensors: Sequence[Tensor | None], rest: tuple[Any, ...]) -> GraphLayout:
         """From parts that nobody else holds and that are known to fit."""
+        if any(x is not None and x.is_inference() for x in tensors):
+            with torch.inference_mode(False):  # training could not save them
+                tensors = [None if x is None else x.clone() for x in tensors]
         layout = object.__new__(cls)
         vars(layout).update(zip(_FIELDS, (*tensors, *rest), strict=True), _made={})
         layout._register()
@@ -88,21 +91,23 @@ class GraphLayout:
 
     def _register(self) -> None:
         """Lets an op that is handed :attr:`batch` find this layout again."""
+        vars(self)["_handed_out"] = []
         if is_readable(self.batch):
-            vars(self)["_versions"] = self._current_versions()
+            tensors = self.ptr, self.batch, self.order
+            vars(self)["_handed_out"] = [(x, version_of(x)) for x in tensors if x is not None]
             owner = _BY_OWN_BATCH.get_unedited(self.batch)
             if owner is None or owner() is None:  # a shallow copy leaves it to the original
                 _BY_OWN_BATCH.put(self.batch, weakref.ref(self))
 
-    def _current_versions(self) -> tuple[int, ...]:
-        tensors = self.ptr, self.batch, self.order
-        return tuple(version_of(x) for x in tensors if x is not None)
+    def is_edited(self) -> bool:
+        """Whether somebody wrote to the tensors of this layout."""
+        if torch.compiler.is_compiling():
+            return False
+        return any(version_of(x) != version for x, version in vars(self)["_handed_out"])
 
     def check_unedited(self) -> None:
         """Raises ``ValueError`` if somebody wrote to the tensors of this layout."""
-        if torch.compiler.is_compiling():
-            return
-        if vars(self).get("_versions", ()) not in ((), self._current_versions()):
+        if self.is_edited():
             raise ValueError(
                 "the tensors of this 'GraphLayout' were edited in place, but a layout is frozen: "
                 "its sizes and the tables of backends would not follow. Make a new one, for "
@@ -284,7 +289,11 @@ class GraphLayout:
             device = _device(device)
             if torch.compiler.is_compiling() or not is_readable(torch.empty(0, device=device)):
                 return DeferredLayout(None, num_nodes, 1)
-            return _single(num_nodes, device)
+            layout = _single(num_nodes, device)
+            if layout.is_edited():  # which must not be everybody else's
+                _single.cache_clear()
+                layout = _single(num_nodes, device)
+            return layout
         _check_integers("batch", batch)
         check_num_nodes(batch.size(0), num_nodes, "batch")
         if not is_readable(batch):
@@ -304,7 +313,12 @@ class GraphLayout:
         """``[N]`` int64, the place of each node in its graph; made when first asked for."""
         if torch.compiler.is_compiling():  # which can trace neither 'once' nor 'unwrapped'
             return self._places()
-        return self.once("pos", lambda: unwrapped(self._places()))
+        return self.once("pos", self._places_handed_out)
+
+    def _places_handed_out(self) -> Tensor:
+        places = unwrapped(self._places())
+        vars(self)["_handed_out"].append((places, version_of(places)))
+        return places
 
     def _places(self) -> Tensor:
         places = torch.arange(self.num_nodes, device=self.device)
@@ -415,8 +429,7 @@ def layout_of(
     found = _BY_BATCH.get(
         batch, num_graphs, lambda known: same_numbers(known.batch, batch), by_value=by_value
     )
-    if found is not None:
-        found.check_unedited()
+    if found is not None and not found.is_edited():
         return found
     made = GraphLayout.from_batch(batch, num_graphs)
     for kind in {num_graphs, made.num_graphs}:

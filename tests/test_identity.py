@@ -6,8 +6,10 @@ tensors that nobody has ever seen: a wrong layout would be silent.
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -362,6 +364,45 @@ def test_edges_whose_own_tensor_was_edited_are_refused() -> None:
     layout.ends[0, 0] = 10**6
     with pytest.raises(ValueError, match="edited in place.*frozen"):
         attention(q, q, q, one, EdgeMask(layout))
+    for edit in (
+        lambda layout: layout.source.zero_(),
+        lambda layout: layout.edge_index.add_(1),
+        lambda layout: layout.by_target[0].zero_(),
+        lambda layout: layout.by_source[1].zero_(),
+    ):
+        layout = EdgeLayout(edges_of(0), N, N)
+        edit(layout)
+        with pytest.raises(ValueError, match="edited in place.*frozen"):
+            attention(q, q, q, one, EdgeMask(layout), backend="sdpa")
+
+
+def test_what_everybody_shares_is_made_anew_after_an_edit() -> None:
+    """One graph of N nodes, and what was found by a caller's tensor: nobody else pays for it."""
+    q = torch.randn(N, 2, 4)
+    want = attention(q, q, q, GraphLayout.from_sizes([N]))
+    GraphLayout.of(None, N).batch.fill_(3)
+    assert torch.equal(attention(q, q, q, GraphLayout.of(None, N)), want)
+    GraphLayout.of(None, N).pos.zero_()
+    assert torch.equal(attention(q, q, q, GraphLayout.of(None, N)), want)
+    batch, edges = BATCH.clone(), edges_of(0)
+    GraphLayout.of(batch, N).ptr.zero_()
+    assert GraphLayout.of(batch, N).sizes == (3, 4)
+    EdgeLayout.of(edges, N).edge_index.zero_()
+    assert torch.equal(EdgeLayout.of(edges, N).edge_index, edges)
+
+
+@pytest.mark.parametrize("how", ["to", "pickle", "deepcopy"])
+def test_a_layout_copied_during_an_evaluation_can_be_trained_with(how: str) -> None:
+    layout = GraphLayout.from_batch(BATCH.flip(0))
+    with torch.inference_mode():
+        other = {
+            "to": lambda: layout.to("cpu", copy=True),
+            "pickle": lambda: pickle.loads(pickle.dumps(layout)),
+            "deepcopy": lambda: copy.deepcopy(layout),
+        }[how]()
+    for backend in ("sdpa", "reference"):
+        q = torch.randn(N, 2, 4, requires_grad=True)
+        attention(q, q, q, other, backend=backend).sum().backward()
 
 
 PTR = torch.tensor([0, 3, 7])

@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.nn.aggr import Aggregation
@@ -46,7 +47,7 @@ def check_probabilities(**values: Any) -> None:
 def check_flags(**values: Any) -> None:
     """Raises ``ValueError`` unless each value is True or False (or 0 or 1)."""
     for name, value in values.items():
-        if not isinstance(value, (bool, numbers.Integral)) or value not in (0, 1):
+        if not isinstance(value, (bool, np.bool_, numbers.Integral)) or value not in (0, 1):
             raise ValueError(f"'{name}' must be True or False (got {value!r})")
 
 
@@ -81,7 +82,12 @@ def check_resolvable(name: str, value: Any) -> None:
 
 
 def check_aggr(aggr: Any) -> None:
-    """Raises ``ValueError`` unless ``aggr`` is an aggregation, or several of them."""
+    """Raises ``ValueError`` unless ``aggr`` is an aggregation, several of them, or None.
+
+    With None, as in PyG, a subclass brings an ``aggregate`` of its own.
+    """
+    if aggr is None:
+        return
     several = list(aggr) if isinstance(aggr, (list, tuple)) else [aggr]
     named = [isinstance(a, Aggregation) or (isinstance(a, str) and a) for a in several]
     if not several or not all(named):
@@ -97,7 +103,9 @@ def check_kwargs(**values: Any) -> None:
             raise ValueError(f"'{name}' must be a dictionary of arguments (got {value!r})")
 
 
-def check_features(name: str, x: Any, channels: int, rows: str = "N") -> None:
+def check_features(
+    name: str, x: Any, channels: int, rows: str = "N", *, sparse: bool = False
+) -> None:
     """Raises ``ValueError`` unless ``x`` is dense, floating-point and ``[N, channels]``.
 
     Args:
@@ -105,10 +113,11 @@ def check_features(name: str, x: Any, channels: int, rows: str = "N") -> None:
         x: what came.
         channels: its width; -1: any.
         rows: what its length is called.
+        sparse: take sparse matrices too, which linear maps can read.
     """
     if (
         isinstance(x, Tensor)
-        and x.layout is torch.strided
+        and (x.layout is torch.strided or (sparse and not x.is_nested))
         and not x.is_nested
         and x.dim() == 2
         and x.is_floating_point()

@@ -61,7 +61,11 @@ def watched_attention(
         compute: another way to compute attention; None: the fused one.
     """
     made = GraphLayout.of(layout, x.size(0), device=x.device)
-    assert isinstance(made, GraphLayout)
+    if not isinstance(made, GraphLayout):
+        raise RuntimeError(
+            "hooks on attention see a padded batch, whose size a trace or an export would keep as "
+            "a constant: remove them before 'torch.jit.trace' or 'torch.export'"
+        )
 
     def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return multihead_attention(attn, query, key, value, made, biases, backend)

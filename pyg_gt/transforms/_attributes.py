@@ -27,7 +27,7 @@ class Attribute(NamedTuple):
         name: what it is called on a `Data`; None appends it to ``x``.
         values: its rows, graph by graph; of an edge index ``[2, rows]`` in the numbering of the
             :class:`Graphs`. Floats are stored as float32, all else as it is.
-        ptr: ``[B + 1]``, where the rows of each graph begin.
+        ptr: ``[B + 1]``, where the rows of each graph begin; of nodes ``graphs.ptr`` itself.
         is_edge_index: whether PyG renumbers it when it batches graphs.
     """
 
@@ -64,10 +64,8 @@ def _as_given(attribute: Attribute, graphs: Graphs) -> NDArray[Any]:
 
 
 def _is_per_node(attribute: Attribute, node_ptr: Ints) -> bool:
-    """Whether there is a row a node; of graphs of one node the name tells pairs from nodes."""
-    if attribute.is_edge_index or (attribute.name or "").startswith("pair_"):
-        return False
-    return np.array_equal(attribute.ptr, node_ptr)
+    """Whether there is a row a node, which neither its name nor the numbers of rows can tell."""
+    return attribute.ptr is node_ptr and not attribute.is_edge_index
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +85,12 @@ class Column:
     ptr: Ints
     dim: int
     per_node: bool
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Reads also what was pickled when values were tensors."""
+        if isinstance(state["values"], Tensor):
+            state = {**state, "values": state["values"].numpy()}
+        vars(self).update(state)
 
     def part(self, graph: int) -> Tensor:
         """What the graph of that number gets."""

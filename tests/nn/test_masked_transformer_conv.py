@@ -10,7 +10,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn import TransformerConv
 from torch_geometric.utils import to_torch_coo_tensor
 
-from pyg_gt.nn import MaskedTransformerConv
+from pyg_gt.nn import FullTransformerConv, MaskedTransformerConv
 
 N, F, C, D = 9, 6, 4, 3
 
@@ -379,3 +379,17 @@ def test_a_coo_matrix_is_not_marked_as_coalesced_by_pygs_route(route):
     given = torch.sparse_coo_tensor(EDGES.flip(0), torch.ones(EDGES.size(1)), (N, N))
     conv(nodes(), given, None, True if route == "weights" else None)
     assert not given.is_coalesced()
+
+
+@pytest.mark.parametrize("form", ["coo", "csr"])
+def test_sparse_node_features_are_taken_as_pyg_takes_them(form: str) -> None:
+    """A bag of words, say: linear maps read it."""
+    torch.manual_seed(0)
+    x = torch.randn(5, 8) * (torch.rand(5, 8) < 0.4)
+    given = x.to_sparse() if form == "coo" else x.to_sparse_csr()
+    edges = torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 0, 4, 3, 2]])
+    ours, pyg = MaskedTransformerConv(8, 4, 2), TransformerConv(8, 4, 2)
+    pyg.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(given, edges), pyg(x, edges))
+    full = FullTransformerConv(8, 4, 2)
+    torch.testing.assert_close(full(given), full(x))

@@ -506,3 +506,18 @@ def test_a_graph_without_values_is_refused() -> None:
         with pytest.raises(ValueError, match="data.edge_weight lies on the device 'meta'"):
             weight = torch.ones(3, device="meta")
             encoding(Data(edge_index=edges, edge_weight=weight, num_nodes=3))
+
+
+@pytest.mark.parametrize("name", ["pair_rw", "rw", "edge_rw"])
+def test_an_encoding_of_nodes_may_have_any_name(name: str) -> None:
+    """Also where nodes of a batch stand in any order, and a graph has as many edges as nodes."""
+    ring = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+    path = torch.tensor([[0, 1, 1], [1, 2, 0]])
+    walk = AddRandomWalkPE(3, attr_name=name)
+    alone = [walk(Data(edge_index=e, num_nodes=n))[name] for e, n in ((ring, 4), (path, 3))]
+    batch = torch.tensor([1, 0, 0, 1, 0, 1, 0])
+    order = batch.argsort(stable=True)
+    edges = torch.cat([order[:4][ring], order[4:][path]], 1)
+    found = walk(Data(edge_index=edges, batch=batch, num_nodes=7))[name]
+    for graph, want in enumerate(alone):
+        assert torch.equal(found[batch == graph], want)

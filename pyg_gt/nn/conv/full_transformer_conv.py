@@ -157,7 +157,8 @@ class FullTransformerConv(ExplainedOnRequest, TransformerConv):
                 or given in vain.
         """
         width = self.in_channels
-        check_features("x", x, width if width >= 0 else getattr(self.lin_query, "in_channels", -1))
+        width = width if width >= 0 else getattr(self.lin_query, "in_channels", -1)
+        check_features("x", x, width, sparse=True)
         check_edge_index(edge_index, read_here=True)
         if isinstance(batch, bool):
             raise ValueError(

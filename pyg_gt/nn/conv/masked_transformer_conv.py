@@ -227,13 +227,13 @@ class MaskedTransformerConv(TransformerConv):
         """The features of sources and of targets, checked."""
         widths = self.in_channels
         if isinstance(x, Tensor) and isinstance(widths, int) and widths >= 0:
-            check_features("x", x, widths)
+            check_features("x", x, widths, sparse=True)
             return x, x
         # of lazy layers, once they are initialised
         widths = [getattr(lin, "in_channels", -1) for lin in (self.lin_key, self.lin_query)]
         if isinstance(x, Tensor):
             for width in widths:
-                check_features("x", x, width)
+                check_features("x", x, width, sparse=True)
             return x, x
         if not isinstance(x, (tuple, list)) or len(x) != 2:
             raise ValueError(
@@ -241,5 +241,5 @@ class MaskedTransformerConv(TransformerConv):
                 f"(got {said(x)})"
             )
         for name, side, width in zip(("x[0]", "x[1]"), x, widths, strict=True):
-            check_features(name, side, width)
+            check_features(name, side, width, sparse=True)
         return x[0], x[1]

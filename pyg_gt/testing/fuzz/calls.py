@@ -62,7 +62,7 @@ _LEFT_OUT = {
     "BlockDensity", "ReorderReport", "OGBTask", "PrecomputedDataset", "AttentionBias",
     "once", "pair_values", "apply", "edge_update", "message", "aggregate", "reset_parameters",
     "encode", "get", "len", "get_idx_split", "pin_memory", "report", "check", "explain_message",
-    "check_unedited",
+    "check_unedited", "is_edited",
 }  # fmt: skip
 
 _ONE_GRAPH = {"None"}
