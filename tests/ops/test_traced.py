@@ -229,3 +229,16 @@ def test_layouts_from_numbers_that_would_be_constants(
     numbers = torch.tensor([0, 3, 6] if make == GraphLayout.from_ptr else [3, 3])
     with pytest.raises(RuntimeError, match="trace.*constants"):
         record(lambda x, p: attention(x, x, x, make(p)), (torch.randn(6, 2, 4), numbers))
+
+
+@pytest.mark.parametrize("kind", ["gps", "block"])
+def test_hooks_on_attention_are_refused_in_a_trace(kind: str) -> None:
+    """They are shown a padded batch, whose size would be a constant of the trace."""
+    layer = GPSConv(8, None, heads=2, norm=None) if kind == "gps" else TransformerBlock(8, 2)
+    layer.eval().attn.register_forward_hook(lambda *args: None)
+    x, batch = torch.randn(6, 8), torch.tensor([0, 0, 0, 1, 1, 1])
+    none = torch.empty(2, 0, dtype=torch.int64)
+    args = (x, none, batch) if kind == "gps" else (x, batch)
+    layer(*args)
+    with pytest.raises(RuntimeError, match="hooks on attention.*trace"):
+        torch.jit.trace(layer, args, check_trace=False)
