@@ -74,19 +74,30 @@ def same_numbers(own: Tensor, given: Tensor) -> bool:
         wide = torch.promote_types(own.dtype, given.dtype)
         return torch.equal(own.to(wide), given.to(wide))
     mine, theirs = in_numpy(own), in_numpy(given)
-    if mine.size <= _BLOCK or not (mine.flags.c_contiguous and theirs.flags.c_contiguous):
+    if mine.size <= _BLOCK:
         return bool((mine == theirs).all())
-    mine, theirs = mine.reshape(-1), theirs.reshape(-1)
-    if theirs.dtype == np.int64 and mine.dtype in (np.int32, np.int64) and not _COMPARE.why_not():
-        same = _COMPARE.get().same_numbers
-        return bool(same(mine.ctypes.data, mine.itemsize, theirs.ctypes.data, mine.size))
+    if mine.flags.c_contiguous and theirs.flags.c_contiguous:
+        mine, theirs = mine.reshape(-1), theirs.reshape(-1)
+    elif mine.ndim == 2 and len(mine) == 2:  # the transpose of pairs
+        return all(_same_row(row, other) for row, other in zip(mine, theirs, strict=True))
+    else:
+        return bool((mine == theirs).all())
+    return _same_row(mine, theirs)
+
+
+def _same_row(mine: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> bool:
+    wide = theirs.dtype == np.int64 and mine.dtype in (np.int32, np.int64)
+    if wide and mine.flags.c_contiguous and not _COMPARE.why_not():
+        same, stride = _COMPARE.get().same_numbers, theirs.strides[0] // theirs.itemsize
+        at = mine.ctypes.data, mine.itemsize, theirs.ctypes.data
+        return bool(same(*at, stride, mine.size))
     blocks = range(0, mine.size, _BLOCK)
     return all((mine[i : i + _BLOCK] == theirs[i : i + _BLOCK]).all() for i in blocks)
 
 
 def _declare(library: ctypes.CDLL) -> None:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    library.same_numbers.argtypes = [pointer, number, pointer, number]
+    library.same_numbers.argtypes = [pointer, number, pointer, number, number]
     library.same_numbers.restype = number
 
 
@@ -96,9 +107,10 @@ def _self_test(library: ctypes.CDLL) -> str | None:
         for place in (None, 0, 4096, 4999):
             if place is not None:
                 own[place] += 1
-            same = library.same_numbers(own.ctypes.data, own.itemsize, given.ctypes.data, 5000)
-            if bool(same) != (place is None):
-                return f"compares wrongly at place {place}"
+            for stride, array in ((1, given), (2, given.repeat(2)[::2])):
+                at = own.ctypes.data, own.itemsize, array.ctypes.data
+                if bool(library.same_numbers(*at, stride, 5000)) != (place is None):
+                    return f"compares wrongly at place {place}, numbers {stride} apart"
     return None
 
 

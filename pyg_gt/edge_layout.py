@@ -284,8 +284,24 @@ def edges_of(
     if isinstance(edges, Tensor) and edges.layout == torch.strided and is_readable(edges):
         own = _BY_OWN_EDGES.get_unedited(edges)
         made = None if own is None or flow != "source_to_target" else own()
-        if made is not None and (made.num_src, made.num_dst) == (num_src, num_dst):
+        if (
+            made is not None
+            and (made.num_src, made.num_dst) == (num_src, num_dst)
+            and (not edges.is_cpu or same_numbers(made.ends, edges))
+        ):
             return made
+    if isinstance(edges, Tensor) and edges.layout == torch.sparse_csr and is_readable(edges):
+        # without spelling out its rows, which takes a quarter of a layer's evaluation
+        matrix = edges
+
+        def is_same_matrix(known: EdgeLayout) -> bool:
+            columns = same_numbers(known.ends[0], matrix.col_indices())
+            return columns and same_numbers(known.by_target[0], matrix.crow_indices())
+
+        kind: tuple[Any, ...] = (num_src, num_dst, flow)
+        found = _BY_EDGES.get(matrix, kind, is_same_matrix, by_value=by_value)
+        if found is not None and not found.is_edited():
+            return found
     given = _rows_of(edges, flow, [num_dst, num_src])
     source, target = given.rows
     if not is_readable(source):

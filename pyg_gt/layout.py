@@ -226,9 +226,7 @@ class GraphLayout:
         num_nodes = int(data.num_nodes or 0)
         if batch is not None:
             _check_integers("batch", batch)
-            rows = (x.size(0) for x in (data.get("x"), data.get("pos")) if isinstance(x, Tensor))
-            for count in (num_nodes, *rows):
-                check_num_nodes(batch.numel(), count, "data.batch")
+            check_num_nodes(batch.numel(), num_nodes, "data.batch")
             if not is_readable(batch):
                 raise ValueError(
                     "the graphs of 'data.batch' are needed, and a tensor without values (meta, "
@@ -424,7 +422,7 @@ def layout_of(
         check_count("num_graphs", num_graphs)
     own = _BY_OWN_BATCH.get_unedited(batch)
     made = None if own is None else own()
-    if made is not None and num_graphs in (None, made.num_graphs):
+    if made is not None and num_graphs in (None, made.num_graphs) and _is_intact(made):
         return made
     found = _BY_BATCH.get(
         batch, num_graphs, lambda known: same_numbers(known.batch, batch), by_value=by_value
@@ -435,6 +433,16 @@ def layout_of(
     for kind in {num_graphs, made.num_graphs}:
         _BY_BATCH.put(batch, made, kind)
     return made
+
+
+def _is_intact(layout: GraphLayout) -> bool:
+    """Whether the ``batch`` that a layout handed out still says what its sizes say."""
+    if not layout.batch.is_cpu:
+        return True
+    graph = in_numpy(layout.batch)
+    if layout.order is not None:
+        graph = graph[in_numpy(layout.order)]
+    return bool((graph == np.repeat(np.arange(layout.num_graphs), layout.sizes)).all())
 
 
 # whole-graph training has one size all along, bipartite layers two, sampled ones some

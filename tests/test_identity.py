@@ -467,6 +467,38 @@ def test_no_form_of_edges_is_written_to(form: str) -> None:
     assert torch.equal(dense, given.to_dense() if form != "EdgeIndex" else given.as_tensor())
 
 
+@pytest.mark.parametrize("part", ["crow", "col"])
+def test_a_csr_matrix_edited_in_its_parts_is_seen(part: str) -> None:
+    from torch_geometric.utils import to_torch_csr_tensor
+
+    # row pointers 0 2 3 4, and 0 1 3 4
+    adj = to_torch_csr_tensor(torch.tensor([[0, 0, 1, 2], [0, 1, 1, 2]]), size=(3, 3))
+    layout = EdgeLayout.of(adj, 3)
+    assert EdgeLayout.of(adj, 3) is layout
+    if part == "crow":
+        adj.crow_indices().numpy()[1] = 1
+    else:
+        adj.col_indices().numpy()[0] = 2
+    new = EdgeLayout.of(adj, 3)
+    assert isinstance(new, EdgeLayout) and new is not layout
+    want = [[0, 1, 1, 2], [0, 1, 1, 2]] if part == "crow" else [[2, 1, 1, 2], [0, 0, 1, 2]]
+    assert new.edge_index.tolist() == want
+
+
+def test_what_a_layout_handed_out_is_compared_too() -> None:
+    x, conv, full = torch.randn(N, 8), MaskedTransformerConv(8, 4), FullTransformerConv(8, 4)
+    for numbers in (BATCH, BATCH.flip(0)):
+        batch = GraphLayout.from_batch(numbers).batch
+        full(x, batch=batch)
+        batch.numpy()[:] = OTHER_BATCH.numpy()
+        torch.testing.assert_close(full(x, batch=batch), full(x, batch=OTHER_BATCH))
+    layout = EdgeLayout.of(edges_of(0), N)
+    edges = layout.edge_index
+    conv(x, edges)
+    edges.numpy()[:] = edges_of(1).numpy()
+    torch.testing.assert_close(conv(x, edges), conv(x, edges_of(1)))
+
+
 # the comparison itself
 
 
@@ -485,6 +517,17 @@ def test_numbers_are_compared_to_the_last(
         assert not same_numbers(own, other)
         assert same_numbers(own.view(-1, 1), given.view(-1, 1))
         assert not same_numbers(own.view(1, -1), other.view(1, -1))
+
+
+@pytest.mark.parametrize("count", [10, 100_000])
+def test_the_transpose_of_pairs_is_compared_where_it_lies(count: int) -> None:
+    pairs = torch.randint(200, (count, 2))
+    own = pairs.t().int().contiguous()
+    assert same_numbers(own, pairs.t())
+    for place in ((0, 0), (count - 1, 1), (count // 2, 1)):
+        other = pairs.clone()
+        other[place] += 1
+        assert not same_numbers(own, other.t())
 
 
 def test_a_number_that_wraps_around_is_another() -> None:

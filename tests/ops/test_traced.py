@@ -235,7 +235,10 @@ def test_layouts_from_numbers_that_would_be_constants(
 def test_hooks_on_attention_are_refused_in_a_trace(kind: str) -> None:
     """They are shown a padded batch, whose size would be a constant of the trace."""
     layer = GPSConv(8, None, heads=2, norm=None) if kind == "gps" else TransformerBlock(8, 2)
-    layer.eval().attn.register_forward_hook(lambda *args: None)
+    (hooked_one,) = (
+        m for m in layer.eval().modules() if isinstance(m, torch.nn.MultiheadAttention)
+    )
+    hooked_one.register_forward_hook(lambda *args: None)
     x, batch = torch.randn(6, 8), torch.tensor([0, 0, 0, 1, 1, 1])
     none = torch.empty(2, 0, dtype=torch.int64)
     args = (x, none, batch) if kind == "gps" else (x, batch)
