@@ -204,10 +204,11 @@ def test_arguments_of_parts_are_dictionaries(name, argument):
 
 @pytest.mark.parametrize(("name", "argument"), arguments(["aggr"]))
 def test_aggregations_are_names_modules_or_lists_of_them(name, argument):
-    for value in (None, "", 3, [], [3], ["mean", None], torch.randn(2), MeanAggregation):
+    for value in ("", 3, [], [3], ["mean", None], torch.randn(2), MeanAggregation):
         refused(name, argument, value, "'aggr' must be the name of an aggregation")
     kind, given = CONSTRUCTORS[name]
-    for value in ("mean", MeanAggregation(), ["mean", MeanAggregation()]):
+    # with None a subclass brings its own, as in PyG
+    for value in (None, "mean", MeanAggregation(), ["mean", MeanAggregation()]):
         kind(**{**given, argument: value})
 
 
@@ -297,6 +298,9 @@ WRONG_X = {
 @pytest.mark.parametrize("name", layers())
 def test_features_that_no_layer_takes_are_named(name, wrong):
     make, words = WRONG_X[wrong]
+    if wrong in ("coo", "csr") and name.split()[0] in ("full", "masked"):
+        layers()[name](make())  # linear maps read them, as in PyG's layer
+        return
     with pytest.raises(ValueError, match=rf"'x.*' must be .*\[N, (8|F)\].*(got.*)?{words}"):
         layers()[name](make())
 
