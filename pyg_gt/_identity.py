@@ -75,6 +75,8 @@ def same_numbers(own: Tensor, given: Tensor) -> bool:
     if own.device.type != "cpu":
         wide = torch.promote_types(own.dtype, given.dtype)
         return torch.equal(own.to(wide), given.to(wide))
+    if own.numel() > _FEW and given.dtype == torch.int64 and (same := _same_in_c(own, given)):
+        return same > 0
     mine, theirs = in_numpy(own), in_numpy(given)
     if mine.size <= _FEW:
         return bool((mine == theirs).all())
@@ -85,6 +87,19 @@ def same_numbers(own: Tensor, given: Tensor) -> bool:
     else:
         return bool((mine == theirs).all())
     return _same_row(mine, theirs)
+
+
+def _same_in_c(own: Tensor, given: Tensor) -> int:
+    """1 where contiguous tensors are equal, -1 where they differ, 0 where numpy has to tell."""
+    if not (own.is_contiguous() and given.is_contiguous()) or _COMPARE.why_not():
+        return 0
+    if own.dtype not in (torch.int32, torch.int64):
+        return 0
+    # wrappers of 'torch.func' have no memory, nor have torch's lazy zeros
+    if torch._C._functorch.peek_interpreter_stack() is not None or given._is_zerotensor():
+        return 0
+    at = own.data_ptr(), own.itemsize, given.data_ptr()
+    return 1 if _COMPARE.get().same_numbers(*at, 1, own.numel()) else -1
 
 
 def _same_row(mine: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> bool:

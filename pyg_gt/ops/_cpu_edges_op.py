@@ -29,8 +29,10 @@ def forward(
 ) -> Tensor:
     """``[Nq, H, C]``; see :class:`~pyg_gt.ops._cpu_edges.Problem` for the arguments."""
     known: EdgeLayout | DeferredEdges | Tensor
-    if is_plain(query):
-        known = EdgeLayout.of(edges, key.size(0), query.size(0))
+    if is_plain(query):  # what traced code has deferred is made now
+        known = edges
+        if not isinstance(edges, EdgeLayout):
+            known = EdgeLayout.of(edges, key.size(0), query.size(0))
     else:  # an op takes tensors alone
         known = edges if isinstance(edges, Tensor) else edges.edge_index
     out: Tensor

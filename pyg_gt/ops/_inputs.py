@@ -137,7 +137,10 @@ def checked(
         IndexError: for an edge or table index out of range.
     """
     check_tensors(query, key, value)
-    for name, tensor, lay in (("query", query, query_layout), ("key", key, layout)):
+    sides = [("query", query, query_layout), ("key", key, layout)]
+    if query_layout is layout and query.size(0) == key.size(0):
+        del sides[1]
+    for name, tensor, lay in sides:
         if not isinstance(lay, (GraphLayout, DeferredLayout)):
             raise ValueError(
                 f"'layout' and 'query_layout' must be a 'GraphLayout' or a 'batch' tensor (got "
@@ -153,7 +156,7 @@ def checked(
         if lay.batch is not None:
             _check_device(f"layout of {name}", lay.batch, query)
     graphs = query_layout.num_graphs, layout.num_graphs
-    if min(graphs) >= 0 and graphs[0] != graphs[1]:
+    if graphs[0] != graphs[1] and min(graphs) >= 0:
         raise ValueError(
             f"'query_layout' has {graphs[0]} graphs and 'layout' {graphs[1]}; give both the same "
             f"number ('num_graphs=' counts empty ones)"
