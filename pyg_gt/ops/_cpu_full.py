@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._identity import unwrapped
-from .._native import Library
+from ..native import Library
 from ..edge_layout import EdgeLayout
 from ..layout import GraphLayout
 from ._addresses import HOST, check, empty_like, in_memory, with_dense_channels

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._native import Library
+from ..native import Library
 
 
 def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
