@@ -8,12 +8,12 @@ import warnings
 import numpy as np
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_count, check_edge_index_name, check_memory
-from ._attributes import Attribute
-from ._encoding import GraphEncoding
-from ._expanders import expander_edges
-from ._graphs import Graphs, offsets
-from ._random_numbers import keys_of
+from .expanders.random_numbers import keys_of
+from .expanders.spectral_gap import expander_edges
+from .graph_encoding import GraphEncoding
+from .graphs.arguments import check_count, check_edge_index_name, check_memory
+from .graphs.attributes import Attribute
+from .graphs.graphs import Graphs, offsets
 
 
 @functional_transform("pyg_gt_add_expander_edges")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_columns, check_count, check_memory, check_pair_name
-from ._attributes import Attribute
-from ._encoding import GraphEncoding
-from ._graphs import Graphs
-from ._hops import hops
-from ._pairs import check_pairs
-from ._path_edges import path_edges
+from .graph_encoding import GraphEncoding
+from .graphs.arguments import check_columns, check_count, check_memory, check_pair_name
+from .graphs.attributes import Attribute
+from .graphs.graphs import Graphs
+from .graphs.pairs import check_pairs
+from .paths.hop_distances import hops
+from .paths.path_edges import path_edges
 
 
 @functional_transform("pyg_gt_add_shortest_path_distance")

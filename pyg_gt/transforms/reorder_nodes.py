@@ -12,12 +12,12 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
-from ._arguments import check_count, check_names
-from ._attributes import device_of
-from ._block_density import BlockDensity, block_density
-from ._graphs import Graphs, Ints, held_by, read_graphs
-from ._node_attributes import ORDER, as_given, permute
-from ._node_orders import node_order
+from .graphs.arguments import check_count, check_names
+from .graphs.attributes import device_of
+from .graphs.graphs import Graphs, Ints, held_by, read_graphs
+from .ordering.block_density import BlockDensity, block_density
+from .ordering.node_order import node_order
+from .ordering.permutation import ORDER, as_given, permute
 
 
 class ReorderReport(NamedTuple):

@@ -1,0 +1,1 @@
+"""Compiled code: our C++ and BLAS."""

@@ -1,0 +1,1 @@
+"""Random regular graphs with a large spectral gap."""

@@ -1,0 +1,1 @@
+"""Graphs as encodings read them, and how attributes are written to them."""

@@ -1,0 +1,1 @@
+"""Encodings of whole datasets: in bulk, by worker processes, on disk."""

@@ -1,0 +1,1 @@
+"""Eigenvectors of Laplacians and functions of them."""
