@@ -31,7 +31,7 @@ from pyg_gt.transforms import (
 from pyg_gt.transforms.graph_encoding import GraphEncoding
 from pyg_gt.transforms.graphs.attributes import Attribute
 from pyg_gt.transforms.graphs.graphs import Graphs, offsets
-from pyg_gt.transforms.precomputing import bulk, store
+from pyg_gt.transforms.precomputing import bulk, files, store
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
