@@ -13,8 +13,8 @@ from .graph_encoding import GraphEncoding
 from .graphs.arguments import Normalization, check_attr_name, check_normalization, is_real
 from .graphs.attributes import Attribute
 from .graphs.graphs import Graphs
-from .spectra.eigenvectors import SpectrumUse, laplacian_kind
 from .spectra.heat_kernel import heat_kernel_diagonals
+from .spectra.spectrum import SpectrumUse, laplacian_kind
 
 
 @functional_transform("pyg_gt_add_heat_kernel_se")

@@ -21,7 +21,8 @@ from .graphs.arguments import (
 from .graphs.attributes import Attribute
 from .graphs.components import is_symmetric
 from .graphs.graphs import Graphs
-from .spectra.eigenvectors import SpectrumUse, laplacian_eigenpairs, laplacian_kind
+from .spectra.eigenvectors import laplacian_eigenpairs
+from .spectra.spectrum import SpectrumUse, laplacian_kind
 
 
 @functional_transform("pyg_gt_add_laplacian_eigenvector_pe")

@@ -16,7 +16,7 @@ from .graphs.arguments import (
 )
 from .graphs.attributes import Attribute
 from .graphs.graphs import Graphs
-from .spectra.eigenvectors import SpectrumUse
+from .spectra.spectrum import SpectrumUse
 from .walks.estimates import estimated_return_probabilities
 from .walks.return_probabilities import return_probabilities
 

@@ -18,7 +18,7 @@ from torch_geometric.utils import from_networkx, is_undirected
 
 from pyg_gt.transforms import AddExpanderEdges, precompute
 from pyg_gt.transforms.expanders import spectral_gap
-from pyg_gt.transforms.expanders.random_numbers import numbers
+from pyg_gt.transforms.expanders.random_numbers import split_mix
 from pyg_gt.transforms.expanders.random_regular import random_regular_edges
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,7 +175,7 @@ def test_large_graphs(degree: int) -> None:
 
 def test_eigenvalues_of_dense_and_sparse_matrices_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     size = np.array([0, 1, 2, 12, 40, 40, 41, 100])
-    key = numbers(np.zeros(8, np.uint64), np.arange(8))
+    key = split_mix(np.zeros(8, np.uint64), np.arange(8))
     edges = random_regular_edges(size, 3, key)
     dense = spectral_gap.spectral_norms(size, *edges)
     monkeypatch.setattr(spectral_gap, "_DENSE_LIMIT", 10)
@@ -222,7 +222,7 @@ def test_most_draws_pass() -> None:
     for degree in (3, 4, 5, 8):
         for n in (6, 7, 12, 25, 26, 60):
             size = np.full(200, n)
-            key = numbers(np.zeros(200, np.uint64), np.arange(200))
+            key = split_mix(np.zeros(200, np.uint64), np.arange(200))
             norm = spectral_gap.spectral_norms(size, *random_regular_edges(size, degree, key))
             assert (norm <= 2 * np.sqrt(degree - 1) + 0.1).mean() > 0.8
 
@@ -230,7 +230,7 @@ def test_most_draws_pass() -> None:
 @pytest.mark.parametrize("degree", [3, 4, 5, 7, 10, 20])
 def test_random_graphs_of_all_densities_are_simple(degree: int) -> None:
     size = np.tile(np.arange(41), 20)
-    key = numbers(np.zeros(size.size, np.uint64), np.arange(size.size))
+    key = split_mix(np.zeros(size.size, np.uint64), np.arange(size.size))
     row, col = random_regular_edges(size, degree, key)
     assert (row != col).all()
     assert (np.diff(row * size.sum() + col) > 0).all()
@@ -246,7 +246,7 @@ def test_random_graphs_of_all_densities_are_simple(degree: int) -> None:
 
 def draw(n: int, degree: int, draws: int) -> np.ndarray:
     """``[draws, n * degree, 2]``, edges both ways."""
-    key = numbers(np.zeros(draws, np.uint64), np.arange(draws))
+    key = split_mix(np.zeros(draws, np.uint64), np.arange(draws))
     edges = np.stack(random_regular_edges(np.full(draws, n), degree, key), axis=-1)
     return edges.reshape(draws, n * degree, 2) % n
 

@@ -1,1 +1,1 @@
-"""Compiled code: our C++ and BLAS."""
+"""Compiled code: ``library`` calls our C++ (``csrc``), ``blas`` sets the threads of BLAS."""

@@ -1,4 +1,4 @@
-"""Linear algebra of small matrices on one thread."""
+"""The threads of BLAS: one for small matrices."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ from typing import Any
 import scipy.linalg  # noqa: F401  loads its library, which is another one than NumPy's
 from threadpoolctl import ThreadpoolController
 
-from ..graphs.graphs import Graphs
 from .library import COMPILED
 
-# Number of nodes up to which threads have nothing to share.
-_SMALL_GRAPH = 512
+# Number of rows up to which threads have nothing to share.
+_SMALL = 512
 
 
-def threads_for(graphs: Graphs) -> AbstractContextManager[Any]:
-    """Holds BLAS to one thread for graphs that are all small.
+def threads_for(max_nodes: int) -> AbstractContextManager[Any]:
+    """Holds BLAS to one thread where all matrices have few rows, at most ``max_nodes``.
 
     For a matrix of a molecule, handing work to another thread takes longer than the work, and on
     a busy machine ten times as long, since threads wait for each other. Many graphs are spread
     over processes instead.
     """
-    sizes = graphs.ptr[1:] - graphs.ptr[:-1]
-    return _blas().limit(limits=1) if sizes.max(initial=0) <= _SMALL_GRAPH else nullcontext()
+    return _blas().limit(limits=1) if max_nodes <= _SMALL else nullcontext()
 
 
 def load_libraries() -> None:
-    """Loads what one process at least would load sooner or later."""
+    """Loads BLAS and our compiled code, which a process needs sooner or later."""
     _blas()
     COMPILED.why_not()
 

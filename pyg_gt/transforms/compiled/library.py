@@ -1,4 +1,4 @@
-"""The compiled part of the transforms."""
+"""Our compiled code: eigenpairs of small matrices and diagonals of powers of walks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a key and a place only, for many keys at once."""
+"""Counter-based random numbers: they depend on a key and a counter only."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ Keys = NDArray[np.uint64]
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
-def numbers(key: Keys, place: Keys | Ints | int) -> Keys:
-    """Number ``place`` (from zero on) of the stream that ``key`` begins, in ``[0, 2^64)``.
+def split_mix(key: Keys, counter: Keys | Ints | int) -> Keys:
+    """Number ``counter`` (from zero on) of the stream of ``key``, in ``[0, 2^64)``.
 
     It is SplitMix64 of `Steele, Lea and Flood 2014 <https://doi.org/10.1145/2660193.2660195>`_.
     """
-    x: Keys = key + (np.atleast_1d(place).astype(np.uint64) + np.uint64(1)) * _STEP
+    x: Keys = key + (np.atleast_1d(counter).astype(np.uint64) + np.uint64(1)) * _STEP
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     x = x ^ (x >> np.uint64(31))
     return x
 
 
-def keys_of(graphs: Graphs, seed: int) -> Keys:
-    """``[B]``: one key a graph, of ``seed``, its number of nodes and its edges in any order."""
-    size = np.diff(graphs.ptr)
+def graph_keys(graphs: Graphs, seed: int) -> Keys:
+    """``[B]``: one key a graph, made of ``seed``, its number of nodes and its edges in any order."""
+    size = graphs.sizes
     graph = np.repeat(np.arange(size.size), size)[graphs.row]
     source, target = graphs.row - graphs.ptr[graph], graphs.col - graphs.ptr[graph]
     total = np.zeros(size.size, dtype=np.uint64)
-    np.add.at(total, graph, numbers(numbers(np.zeros_like(total[:1]), source), target))
+    np.add.at(total, graph, split_mix(split_mix(np.zeros_like(total[:1]), source), target))
     key = np.full(size.size, seed % 2**64, dtype=np.uint64)
-    return numbers(numbers(key, size) + total, 0)
+    return split_mix(split_mix(key, size) + total, 0)

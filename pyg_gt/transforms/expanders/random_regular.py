@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graphs.graphs import Ints, offsets
-from .random_numbers import Keys, numbers
+from .random_numbers import Keys, split_mix
 
 
 def random_regular_edges(size: Ints, degree: int, key: Keys) -> tuple[Ints, Ints]:
@@ -31,7 +31,7 @@ def random_regular_edges(size: Ints, degree: int, key: Keys) -> tuple[Ints, Ints
     degrees = np.minimum(degree, np.maximum(size - 1, 0))
     wanted = np.repeat(degrees, size)
     odd = np.flatnonzero(degrees * size % 2)
-    wanted[ptr[odd] + _below(numbers(key[odd], 0), size[odd])] += 1
+    wanted[ptr[odd] + _below(split_mix(key[odd], 0), size[odd])] += 1
     # Of a graph with more than half of all edges, those it has not are drawn.
     filled = 2 * degrees >= size
     wanted = np.where(np.repeat(filled, size), np.repeat(size - 1, size) - wanted, wanted)
@@ -58,7 +58,7 @@ def _random_pairs(wanted: Ints, graph: Ints, key: Keys) -> tuple[Ints, Ints]:
     end = np.repeat(np.arange(wanted.size), wanted)
     owner = graph[end]
     place = np.arange(end.size) - offsets(np.bincount(owner, minlength=key.size))[owner]
-    number = numbers(numbers(key, 1)[owner], place)
+    number = split_mix(split_mix(key, 1)[owner], place)
     # Sorted by graph and, in a graph, at random: a sort of one key is faster than one of two.
     order = (owner.astype(np.uint64) << np.uint64(40)) | (number >> np.uint64(24))
     end = end[np.argsort(order, kind="stable")]
@@ -82,7 +82,7 @@ def _make_simple(a: Ints, b: Ints, graph_of: Ints, key: Keys) -> None:
         left = left[unfinished[graph[left]]]
         g = graph[bad]
         place = bad - first[g]
-        number = numbers(numbers(key, turn)[g], place)
+        number = split_mix(split_mix(key, turn)[g], place)
         other = first[g] + (place + 1 + _below(number, count[g] - 1)) % count[g]
         # Of switches that share an edge only the first is made, so that none undoes another.
         rank = np.arange(bad.size)

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from ..graphs.components import dense_stack
 from ..graphs.graphs import Floats, Ints, offsets
 from ..spectra.lanczos import SEED
-from .random_numbers import Keys, numbers
+from .random_numbers import Keys, split_mix
 from .random_regular import random_regular_edges
 
 # Up to so many nodes all eigenvalues are computed, of so many entries of matrices at once.
@@ -39,7 +39,7 @@ def expander_edges(
     owner = np.repeat(np.arange(size.size), size)
     left = np.argsort(size, kind="stable")
     for attempt in range(max_tries):
-        edges = np.stack(random_regular_edges(size[left], degree, numbers(key[left], attempt)))
+        edges = np.stack(random_regular_edges(size[left], degree, split_mix(key[left], attempt)))
         norm = spectral_norms(size[left], *edges)
         better = norm < best[left]
         best[left[better]] = norm[better]

@@ -1,4 +1,4 @@
-"""The components of graphs as matrices, equally large ones stacked."""
+"""The weakly connected components of graphs as matrices: stacked, or block-diagonal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scipy.sparse.csgraph import connected_components
 
 from .graphs import Floats, Graphs, Ints, offsets
 
-# Entries of the largest stack of dense matrices made at once: 4 MiB, what a cache can hold.
+# Entries of the largest stack of dense matrices made at once: 4 MiB, which a cache can hold.
 _STACK_ENTRIES = 2**19
 
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """Weakly connected components of one size ``n``, or, from :func:`runs`, of several.
+    """Weakly connected components: of one size ``n``, or, in :func:`component_blocks`, of several.
 
     Attributes:
         nodes: ``[R]``, their nodes, one component after the other, each one's ascending.
@@ -45,7 +45,11 @@ class Components:
 
     def each(self) -> Iterator[Components]:
         """The components one by one."""
-        return (_cut(self, i, i + 1) for i in range(self.num_components))
+        return (_slice(self, i, i + 1) for i in range(self.num_components))
+
+    def local_nodes(self) -> Ints:
+        """``[R]``, the number of each node in its component."""
+        return np.arange(self.nodes.size) - np.repeat(self.ptr[:-1], np.diff(self.ptr))
 
     def stacked_nodes(self) -> Ints:
         """``[G, n]``, of components of one size."""
@@ -64,8 +68,8 @@ class Components:
         return matrix
 
 
-def components(graphs: Graphs) -> Iterator[Components]:
-    """The weakly connected components, smallest first, stacks of equally large ones together."""
+def component_stacks(graphs: Graphs) -> Iterator[Components]:
+    """The weakly connected components, smallest first, equally large ones in one stack."""
     whole = _sorted_by_size(graphs)
     size = np.diff(whole.ptr)
     first = 0
@@ -73,15 +77,15 @@ def components(graphs: Graphs) -> Iterator[Components]:
         n = int(size[first])
         equal = int(np.searchsorted(size, n, side="right"))
         last = min(equal, first + max(1, _STACK_ENTRIES // n**2))
-        yield _cut(whole, first, last)
+        yield _slice(whole, first, last)
         first = last
 
 
-def runs(graphs: Graphs, larger_than: int, entries: int) -> Iterator[Components]:
+def component_blocks(graphs: Graphs, larger_than: int, entries: int = 1) -> Iterator[Components]:
     """The components of more than ``larger_than`` nodes, several at a time, smallest first.
 
-    Each run has at most ``entries`` of (nodes of the run) x (nodes of its largest component), or
-    is one component.
+    Each yields a block-diagonal matrix. It has at most ``entries`` of (its nodes) x (nodes of its
+    largest component), or is one component.
     """
     whole = _sorted_by_size(graphs)
     size = np.diff(whole.ptr)
@@ -92,7 +96,7 @@ def runs(graphs: Graphs, larger_than: int, entries: int) -> Iterator[Components]
             last < len(size) and (whole.ptr[last + 1] - whole.ptr[first]) * size[last] <= entries
         ):
             last += 1
-        yield _cut(whole, first, last)
+        yield _slice(whole, first, last)
         first = last
 
 
@@ -114,7 +118,7 @@ def is_symmetric(graphs: Graphs) -> bool:
 
 def _sorted_by_size(graphs: Graphs) -> Components:
     """All components, smallest first."""
-    return graphs.once("components", lambda: _sort_by_size(graphs))
+    return graphs.cached("components", lambda: _sort_by_size(graphs))
 
 
 def _sort_by_size(graphs: Graphs) -> Components:
@@ -134,8 +138,8 @@ def _sort_by_size(graphs: Graphs) -> Components:
     return Components(nodes, ptr, row[by_row], col[by_row], graphs.weight[by_row])
 
 
-def _cut(whole: Components, first: int, last: int) -> Components:
-    """Components ``first`` to ``last`` alone."""
+def _slice(whole: Components, first: int, last: int) -> Components:
+    """Components ``first`` to ``last - 1``."""
     start, stop = whole.ptr[first], whole.ptr[last]
     a, b = np.searchsorted(whole.row, [start, stop])
     return Components(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..graphs.arguments import is_whole
-from ..graphs.graphs import check_has_values, is_whole_type
+from ..graphs.data import check_has_values, holds_integers
 
 
 class BlockDensity(NamedTuple):
@@ -49,7 +49,7 @@ def block_density(edge_index: Tensor, num_nodes: int, block_size: int = 128) -> 
         shape = [*edge_index.shape] if isinstance(edge_index, Tensor) else type(edge_index)
         raise ValueError(f"block_density expected edge_index as a tensor [2, E], got {shape}")
     check_has_values("edge_index", edge_index)
-    if not is_whole_type(edge_index):
+    if not holds_integers(edge_index):
         raise ValueError(
             f"block_density expected edge_index of whole numbers, got {edge_index.dtype}; convert "
             "it with .long()"

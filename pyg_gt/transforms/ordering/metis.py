@@ -1,4 +1,4 @@
-"""METIS, as `torch_sparse` or `pyg_lib` brings it along."""
+"""METIS, by `torch_sparse` or `pyg_lib`."""
 
 from __future__ import annotations
 

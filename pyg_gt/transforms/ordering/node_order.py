@@ -20,15 +20,15 @@ def node_order(graphs: Graphs, method: str, block_size: int) -> Ints:
     ends = np.cumsum(np.bincount(graph, minlength=graphs.num_graphs))
     orders = [np.empty(0, dtype=np.int64)]
     edges = np.split(by_graph, ends[:-1]) if graphs.num_graphs else []
-    for start, n, here in zip(graphs.ptr[:-1], np.diff(graphs.ptr), edges, strict=True):
-        adjacency = neighbours(graphs.row[here] - start, graphs.col[here] - start, int(n))
+    for start, n, own in zip(graphs.ptr[:-1], graphs.sizes, edges, strict=True):
+        adjacency = neighbours(graphs.row[own] - start, graphs.col[own] - start, int(n))
         order = by_parts(adjacency, block_size) if method == "metis" else by_bandwidth(adjacency)
         orders.append(order + start)
     return np.concatenate(orders)
 
 
 def neighbours(row: Ints, col: Ints, n: int) -> csr_array:
-    """``[n, n]``, who is joined to whom: symmetric, without loops, sorted, each pair once."""
+    """``[n, n]``, which nodes are joined: symmetric, without loops, sorted, each pair once."""
     apart = row != col
     row, col = row[apart], col[apart]
     # int32 as long as it goes: half the memory

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch_geometric import EdgeIndex, Index
 from torch_geometric.data import Batch, Data
 
-from ..graphs.graphs import Graphs, Ints, held_by
+from ..graphs.data import attributes_of
+from ..graphs.graphs import Graphs, Ints
 
 #: The old number of each node. PyG counts on in names with ``index`` when it batches graphs.
 ORDER = "node_order_index"
@@ -42,7 +43,7 @@ def permute(data: Data, graphs: Graphs, order: Ints, node_attrs: frozenset[str] 
         ValueError: for an attribute of which it cannot be told what to do.
         IndexError: if a node is not there that one speaks of.
     """
-    held = held_by(data)
+    held = attributes_of(data)
     for name in sorted((node_attrs or frozenset()) - held.keys()):
         raise ValueError(f"node_attrs names {name!r}, which data does not have")
     permutation = _Permutation(data, graphs, order, node_attrs)
@@ -64,7 +65,7 @@ class _Permutation:
         # columns that other attributes may belong to
         self.edge_sets = {
             name: self._starts(name, value.shape[-1])
-            for name, value in held_by(data).items()
+            for name, value in attributes_of(data).items()
             if ("index" in name or name == "face")
             and isinstance(value, Tensor)
             and value.dim() > 1
@@ -79,7 +80,7 @@ class _Permutation:
         if isinstance(value, _PLAIN) or name == "batch":  # graphs keep their places
             return value
         if name == "ptr" or name.endswith("_ptr"):
-            if self.batched or (name == "ptr" and "batch" in held_by(self.data)):
+            if self.batched or (name == "ptr" and "batch" in attributes_of(self.data)):
                 return value
             raise self._refusal(name, "tells graphs apart, but data is no Batch; make it one")
         if isinstance(value, (list, tuple)):

@@ -1,8 +1,8 @@
-"""How many edges lie between any two nodes of a graph: breadth-first from all nodes at once.
+"""Hops between all pairs of nodes: a breadth-first search from all nodes at once.
 
-The nodes that node ``i`` reaches with ``t`` edges at most are a row of bits: its own bit and the
+The nodes that node ``i`` reaches with at most ``t`` edges are a row of bits: its own bit and the
 bits of what its neighbours reach with ``t - 1``. So a step takes one machine word for 64 targets
-of an edge, and the graphs of a run need no padding but that to whole words.
+of an edge, and the graphs of a block need no padding but that to whole words.
 """
 
 from __future__ import annotations
@@ -10,53 +10,60 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graphs.components import Components, runs
+from ..graphs.components import Components, component_blocks
 from ..graphs.graphs import Graphs
-from ..graphs.pairs import local_numbers, put
+from ..graphs.pairs import write_pairs
 
 # (nodes) x (nodes of the largest component) of components followed together, and words that one
 # step takes from the neighbours: both fit a cache.
-_RUN_ENTRIES, _WORDS = 2**17, 2**18
+_BLOCK_ENTRIES, _WORDS = 2**17, 2**18
 
 
-def hops(graphs: Graphs, most: int) -> NDArray[np.uint8]:
-    """``[P]``: edges of a shortest path from ``i`` to ``j``; ``most + 1`` for more, or no path.
+def hop_distances(graphs: Graphs, max_distance: int) -> NDArray[np.uint8]:
+    """``[P]``: edges of a shortest path from ``i`` to ``j``.
 
-    ``most`` is at most 254.
+    It is ``max_distance + 1`` for longer ones and where there is no path. ``max_distance`` is at
+    most 254.
     """
-    result = np.full(graphs.pair_ptr[-1], most + 1, dtype=np.uint8)
-    for run in runs(graphs, 0, _RUN_ENTRIES):
-        words = max(1, _WORDS // (run.nodes.size + run.row.size))
-        for first in range(0, run.width, 64 * words):
-            last = min(run.width, first + 64 * words)
-            put(result, graphs, run, first, _hops_to(run, first, last, most))
+    result = np.full(graphs.pair_ptr[-1], max_distance + 1, dtype=np.uint8)
+    for block in component_blocks(graphs, 0, _BLOCK_ENTRIES):
+        words = max(1, _WORDS // (block.nodes.size + block.row.size))
+        for first in range(0, block.width, 64 * words):
+            last = min(block.width, first + 64 * words)
+            distances = _distances_to(block, first, last, max_distance)
+            write_pairs(result, graphs, block, first, distances)
     return result
 
 
-def _hops_to(run: Components, first: int, last: int, most: int) -> NDArray[np.uint8]:
+def _distances_to(
+    block: Components, first: int, last: int, max_distance: int
+) -> NDArray[np.uint8]:
     """``[R, m]``, ``m >= last - first``: hops to nodes ``first`` to ``last`` of the component."""
-    own = local_numbers(run)[:, None] == np.arange(first, first + -(-(last - first) // 64) * 64)
-    reached = np.packbits(own, axis=1, bitorder="little").view(np.uint64)  # [R, words]
-    begin = np.searchsorted(run.row, np.arange(len(reached)))
-    col = np.insert(run.col, begin, np.arange(len(reached)))  # each node itself, then its targets
+    stop = first + -(-(last - first) // 64) * 64
+    itself = block.local_nodes()[:, None] == np.arange(first, stop)
+    reached = np.packbits(itself, axis=1, bitorder="little").view(np.uint64)  # [R, words]
+    begin = np.searchsorted(block.row, np.arange(len(reached)))
+    # each node itself, then its targets
+    col = np.insert(block.col, begin, np.arange(len(reached)))
     begin += np.arange(len(reached))
     # Bit b of the number of hops, for all pairs.
-    digits = np.zeros(((most + 1).bit_length(), *reached.shape), dtype=np.uint64)
-    for step in range(1, most + 1):
+    digits = np.zeros(((max_distance + 1).bit_length(), *reached.shape), dtype=np.uint64)
+    for step in range(1, max_distance + 1):
         further = np.bitwise_or.reduceat(reached.take(col, axis=0), begin, axis=0)
         new = further ^ reached
         if not new.any():
             break
         _write_number(digits, step, new)
         reached = further
-    _write_number(digits, most + 1, ~reached)
-    result = np.zeros((len(reached), own.shape[1]), dtype=np.uint8)
+    _write_number(digits, max_distance + 1, ~reached)
+    result = np.zeros((len(reached), stop - first), dtype=np.uint8)
     for place, digit in enumerate(digits):
         result |= np.unpackbits(digit.view(np.uint8), axis=1, bitorder="little") << place
     return result
 
 
 def _write_number(digits: NDArray[np.uint64], number: int, where: NDArray[np.uint64]) -> None:
+    """Sets the bits of ``number`` in ``digits`` for the pairs ``where``."""
     for place in range(len(digits)):
         if number >> place & 1:
             digits[place] |= where

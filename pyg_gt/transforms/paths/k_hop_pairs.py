@@ -1,4 +1,4 @@
-"""The pairs of nodes a few edges apart, in large sparse graphs too."""
+"""The pairs of nodes at most k hops apart, in large sparse graphs too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..graphs.graphs import Graphs, Ints
 _ROWS = 2**13
 
 
-class NearPairs(NamedTuple):
+class KHopPairs(NamedTuple):
     """Ordered pairs ``(i, j)``, ``i != j``, ascending.
 
     Attributes:
@@ -26,8 +26,8 @@ class NearPairs(NamedTuple):
     hops: NDArray[np.uint8]
 
 
-def near_pairs(graphs: Graphs, k: int) -> NearPairs:
-    """Those with a path of at most ``k`` edges; ``k`` is at most 254."""
+def k_hop_pairs(graphs: Graphs, k: int) -> KHopPairs:
+    """The pairs with a path of at most ``k`` edges; ``k`` is at most 254."""
     N = graphs.num_nodes
     # A step goes along an edge, or stays.
     row = np.concatenate([graphs.row, np.arange(N)])
@@ -46,4 +46,4 @@ def near_pairs(graphs: Graphs, k: int) -> NearPairs:
         apart = source != within.indices
         index.append(np.stack([source, within.indices])[:, apart])
         hops.append(k + 1 - within.data[apart])
-    return NearPairs(np.concatenate(index, axis=1), np.concatenate(hops))
+    return KHopPairs(np.concatenate(index, axis=1), np.concatenate(hops))

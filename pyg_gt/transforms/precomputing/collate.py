@@ -9,8 +9,8 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from ..graphs.arguments import check_names
-from ..graphs.attributes import attach
-from .bulk import encode, encodings_of
+from .columns import attach
+from .encode import encode, encodings_of
 
 
 class EncodeAndCollate:

@@ -1,4 +1,4 @@
-"""A dataset whose graphs get encodings as they are read."""
+"""A dataset whose graphs receive their encodings as they are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset, OnDiskDa
 from torch_geometric.data.dataset import IndexType
 
 from ..graph_encoding import GraphEncoding
-from ..graphs.attributes import Column, device_of, gathered, put, shallow_copy
+from ..graphs.attributes import device_of, put
+from .columns import Column, gather, shallow_copy
 
 
 class PrecomputedDataset(Dataset):
@@ -27,7 +28,7 @@ class PrecomputedDataset(Dataset):
     Args:
         dataset: the graphs.
         encodings: what was computed.
-        pieces: which graphs each shard is of.
+        chunks: the numbers of the graphs of each shard.
         shards: the attributes of each.
     """
 
@@ -35,13 +36,13 @@ class PrecomputedDataset(Dataset):
         self,
         dataset: Dataset,
         encodings: Sequence[GraphEncoding],
-        pieces: Sequence[range],
+        chunks: Sequence[range],
         shards: Sequence[Sequence[Column]],
     ) -> None:
         super().__init__()
         self.dataset = dataset
         self.encodings = encodings
-        self._starts = [piece.start for piece in pieces]
+        self._starts = [chunk.start for chunk in chunks]
         self._shards = shards
 
     def len(self) -> int:
@@ -98,7 +99,7 @@ class PrecomputedDataset(Dataset):
         places = [self._place(each) for each in indices]
         opened = [self._shards[shard] for shard, _ in places]
         columns = [
-            gathered(one_attribute, [place for _, place in places])
+            gather(one_attribute, [place for _, place in places])
             for one_attribute in zip(*opened, strict=True)
         ]
         copied = copy.copy(self)

@@ -6,24 +6,17 @@ import gc
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader
 from torch_geometric.data import Data, Dataset
-from tqdm import tqdm
 
-from ..compiled.blas import load_libraries
-from ..graph_encoding import GraphEncoding
 from ..graphs.arguments import check_count, check_flag
-from ..graphs.attributes import Column, attach
-from .bulk import chunks, encode, encodings_of
+from .chunks import chunks
+from .columns import Column, attach
 from .dataset import PrecomputedDataset
-from .shared_memory import hand_over, taken_over
-from .store import Shards, Store, bar
-from .worker_exit import LeaveWithParent
+from .encode import encodings_of
+from .store import Shards, Store
+from .workers import Work, run
 
 
 def precompute(
@@ -90,25 +83,23 @@ def precompute(
     rebuild = check_flag("precompute", "rebuild", rebuild)
     _check_cache_dir(cache_dir)
     shards: Iterable[Sequence[Column]]
-    with _no_collection():
+    with _no_garbage_collection():
         if cache_dir is not None:
             store = Store.open(cache_dir, data, encodings, rebuild=rebuild, progress=progress)
-            missing = store.missing(progress)
-            work = _Work(data, encodings, store.pieces, store)
-            for _ in _run(work, missing, num_workers, progress):
+            work = Work(data, encodings, store.chunks, store)
+            for _ in run(work, store.missing(progress), num_workers, progress):
                 pass
             store.finish()
-            pieces, shards = store.pieces, Shards(store)
+            shards = Shards(store)
         else:
-            pieces = chunks(data)
-            work = _Work(data, encodings, pieces, None)
-            shards = _run(work, list(range(len(pieces))), num_workers, progress)
+            work = Work(data, encodings, chunks(data), None)
+            shards = run(work, list(range(len(work.chunks))), num_workers, progress)
         if isinstance(data, Dataset):
             kept = shards if isinstance(shards, Shards) else list(shards)
-            return PrecomputedDataset(data, encodings, pieces, kept)
+            return PrecomputedDataset(data, encodings, work.chunks, kept)
         encoded = []
-        for piece, columns in zip(pieces, shards, strict=True):
-            encoded += attach([data[i] for i in piece], columns, piece.start)
+        for chunk, columns in zip(work.chunks, shards, strict=True):
+            encoded += attach([data[i] for i in chunk], columns, chunk.start)
         return encoded
 
 
@@ -126,7 +117,7 @@ _FEW_FROZEN = 2000
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def _no_garbage_collection() -> Iterator[None]:
     """Without garbage collection, which would look at all graphs time and again for nothing.
 
     Nor at once when it begins again: what is there counts as old, like what has been looked at
@@ -143,81 +134,3 @@ def _no_collection() -> Iterator[None]:
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
-
-
-_NOTHING = np.empty(0)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What there is to compute, chunk by chunk: given back, or written to a store."""
-
-    data: Any
-    encodings: Sequence[GraphEncoding]
-    pieces: Sequence[range]
-    store: Store | None
-
-    def __getitem__(self, number: int) -> list[Column]:
-        piece = self.pieces[number]
-        graphs, columns = encode([self.data[i] for i in piece], self.encodings, piece.start)
-        if self.store is None:
-            return columns
-        self.store.write(number, graphs, columns)
-        return []
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """The same in a process that sends its results."""
-
-    work: _Work
-
-    def __getitem__(self, number: int) -> tuple[int, Any, list[Column]]:
-        columns = self.work[number]
-        arrays = [each.values for each in columns]
-        return number, hand_over(arrays), [replace(each, values=_NOTHING) for each in columns]
-
-
-def _run(
-    work: _Work, numbers: Sequence[int], num_workers: int, progress: bool
-) -> Iterator[list[Column]]:
-    """The results of ``numbers``, in their order."""
-    total = sum(len(work.pieces[number]) for number in numbers)
-    with tqdm(total=total, desc="encoding", **bar(progress)) as shown:
-        for number, columns in zip(numbers, _results(work, numbers, num_workers), strict=True):
-            yield columns
-            shown.update(len(work.pieces[number]))
-
-
-def _results(work: _Work, numbers: Sequence[int], num_workers: int) -> Iterator[list[Column]]:
-    if num_workers == 0 or not numbers:
-        yield from (work[number] for number in numbers)
-        return
-    if any(encoding.spectra for encoding in work.encodings):
-        load_libraries()  # here, so that processes need not do it again, each of them
-    loader: DataLoader[Any] = DataLoader(
-        _Sent(work),  # type: ignore[arg-type]
-        batch_size=None,
-        sampler=numbers,
-        num_workers=min(num_workers, len(numbers)),
-        collate_fn=_as_it_is,
-        worker_init_fn=LeaveWithParent(),
-        in_order=False,  # the next one goes to whoever has the least to do
-    )
-    with torch.device("cpu"):  # where it draws a seed
-        found = iter(loader)
-    early: dict[int, list[Column]] = {}
-    expected = iter(numbers)
-    following = next(expected)
-    for number, sent, columns in found:
-        early[number] = [
-            replace(each, values=array)
-            for array, each in zip(taken_over(sent), columns, strict=True)
-        ]
-        while following in early:
-            yield early.pop(following)
-            following = next(expected, -1)
-
-
-def _as_it_is(sent: Any) -> Any:
-    return sent

@@ -1,4 +1,4 @@
-"""Arrays handed from one process to another."""
+"""Arrays sent from one process to another through memory that both map."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 _ALIGNMENT = 64
 
 
-class _Memory(NamedTuple):
-    """A file without a name, in memory, and what lies where in it."""
+class _MemoryFile(NamedTuple):
+    """A file in memory without a name: its descriptor, its size, and each array's place in it."""
 
     file: Any
     size: int
     places: list[tuple[int, tuple[int, ...], np.dtype[Any]]]
 
 
-def hand_over(arrays: Sequence[NDArray[Any]]) -> Any:
-    """What to send to the process that calls :func:`taken_over`, once.
+def send_arrays(arrays: Sequence[NDArray[Any]]) -> Any:
+    """The message to the process that calls :func:`receive_arrays`, which may do so once.
 
     A pipe would copy them six times. Memory with a name (`torch.multiprocessing`) is small in many
     containers, and tensors in it hold a file open for as long as they live.
@@ -39,16 +39,16 @@ def hand_over(arrays: Sequence[NDArray[Any]]) -> Any:
             places.append((file.tell(), array.shape, array.dtype))
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         file.flush()
-        return _Memory(DupFd(number), file.tell(), places)
+        return _MemoryFile(DupFd(number), file.tell(), places)
 
 
-def taken_over(sent: Any) -> list[NDArray[Any]]:
-    """The arrays.
+def receive_arrays(sent: Any) -> list[NDArray[Any]]:
+    """The arrays of a message of :func:`send_arrays`.
 
     Raises:
-        RuntimeError: if the process that handed them over is no longer there.
+        RuntimeError: if the process that sent them is no longer there.
     """
-    if not isinstance(sent, _Memory):
+    if not isinstance(sent, _MemoryFile):
         arrays: list[NDArray[Any]] = sent
         return arrays
     try:

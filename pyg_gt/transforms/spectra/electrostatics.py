@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..graphs.components import Components, components, runs
+from ..graphs.components import Components, component_blocks, component_stacks
 from ..graphs.graphs import Floats, Graphs
-from .eigenvectors import symmetrized
+from .dense_laplacian import symmetrized
 from .green_functions import green_columns, green_functions
 from .sparse_laplacian import sparse_laplacian
 
@@ -25,13 +25,13 @@ def electrostatic_statistics(graphs: Graphs, *, dense_limit: int) -> Floats:
     """
     result = np.zeros((graphs.num_nodes, NUM_STATISTICS))
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        for group in components(graphs):
-            if group.width == 1:
+        for stack in component_stacks(graphs):
+            if stack.width == 1:
                 continue
-            if group.width > dense_limit:
+            if stack.width > dense_limit:
                 break
-            result[group.stacked_nodes()] = _of_stack(symmetrized(group)[0])
-        for component in runs(graphs, max(1, dense_limit), 1):
+            result[stack.stacked_nodes()] = _of_stack(symmetrized(stack)[0])
+        for component in component_blocks(graphs, max(1, dense_limit)):
             result[component.nodes] = _of_large(component)
     if not (np.abs(result) <= np.finfo(np.float32).max).all():
         raise ValueError(

@@ -9,10 +9,10 @@ from scipy.sparse import csr_array, eye_array
 from scipy.special import ive
 
 from ..graphs.arguments import Normalization
-from ..graphs.components import components, runs
+from ..graphs.components import component_blocks, component_stacks
 from ..graphs.graphs import Floats, Graphs
-from .eigenvectors import full_spectrum
 from .sparse_laplacian import sparse_laplacian
+from .spectrum import full_spectrum
 
 # The error that is allowed for each coefficient that is left out.
 _TOLERANCE = 1e-13
@@ -27,15 +27,15 @@ def heat_kernel_diagonals(
 ) -> Floats:
     """``[N, T]``: the sums of ``exp(-t lambda) u_i^2`` over the non-trivial eigenpairs."""
     result = np.zeros((graphs.num_nodes, len(times)))
-    for group in components(graphs):
-        if group.width == 1:
+    for stack in component_stacks(graphs):
+        if stack.width == 1:
             continue
-        if group.width > dense_limit:
+        if stack.width > dense_limit:
             break
-        spectrum = full_spectrum(graphs, group, normalization)
+        spectrum = full_spectrum(graphs, stack, normalization)
         decay = np.exp(-spectrum.values[:, :, None] * np.array(times))  # [G, n - 1, T]
-        result[group.stacked_nodes()] = spectrum.vectors**2 @ decay
-    for component in runs(graphs, max(1, dense_limit), 1):
+        result[stack.stacked_nodes()] = spectrum.vectors**2 @ decay
+    for component in component_blocks(graphs, max(1, dense_limit)):
         laplacian = sparse_laplacian(component, normalization)
         weights = _chebyshev_coefficients(np.array(times), laplacian.bound)  # [K, T]
         found = _chebyshev_moments(laplacian.matrix, laplacian.bound, len(weights)) @ weights

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array
 
-from ..graphs.components import runs
+from ..graphs.components import component_blocks
 from ..graphs.graphs import Floats, Graphs
-from .return_probabilities import run_diagonals, walk_matrix
+from .return_probabilities import exact_diagonals
+from .transition_matrix import sparse_walk_matrix
 
 # Entries of the random vectors that are followed at once: 32 MiB.
 _ENTRIES = 2**22
@@ -25,13 +26,13 @@ def estimated_return_probabilities(
     """
     mean = np.zeros((graphs.num_nodes, walk_length))
     error = np.zeros((graphs.num_nodes, walk_length))
-    for run in runs(graphs, 0, 1):
-        if run.width <= exact_up_to:
-            mean[run.nodes] = run_diagonals(run, walk_length, exact_up_to)
+    for block in component_blocks(graphs, 0):
+        if block.width <= exact_up_to:
+            mean[block.nodes] = exact_diagonals(block, walk_length, exact_up_to)
             continue
-        walk, reversible = walk_matrix(run.sparse())
+        walk, reversible = sparse_walk_matrix(block.sparse())
         found = _estimate(walk, reversible, walk_length, num_samples, seed)
-        mean[run.nodes], error[run.nodes] = found
+        mean[block.nodes], error[block.nodes] = found
     return np.clip(mean, 0, 1, out=mean), error
 
 

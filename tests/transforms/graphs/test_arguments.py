@@ -30,7 +30,7 @@ from pyg_gt.transforms import (
     precompute,
 )
 from pyg_gt.transforms.graphs import arguments
-from pyg_gt.transforms.precomputing import bulk
+from pyg_gt.transforms.precomputing import chunks
 
 NEEDED: dict[str, dict[str, Any]] = {
     "AddExpanderEdges": {"degree": 3},
@@ -237,7 +237,7 @@ def bad_graphs() -> dict[str, tuple[Any, Any, type[Exception], str]]:
 def test_the_graph_that_is_wrong_has_its_number(
     how: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK_NODES", 10)
+    monkeypatch.setattr(chunks, "_CHUNK_NODES", 10)
     bad, encoding, kind, message = bad_graphs()[what]
     graphs = [ring(3) for _ in range(9)]
     for graph in graphs:

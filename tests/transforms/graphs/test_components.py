@@ -36,7 +36,7 @@ def check(n: int, edges: list[tuple[int, int, float]], larger_than: int = 0) -> 
     skeleton = nx.from_numpy_array(matrix + matrix.T)
     expected = [tuple(sorted(component)) for component in nx.connected_components(skeleton)]
     seen: list[tuple[int, ...]] = []
-    for group in components.components(graph_of(n, edges)):
+    for group in components.component_stacks(graph_of(n, edges)):
         nodes, stack = group.stacked_nodes(), group.dense()
         assert stack.shape == (*nodes.shape, group.width) and stack.dtype == np.float64
         assert nodes.shape == (group.num_components, group.width)
@@ -51,13 +51,13 @@ def check(n: int, edges: list[tuple[int, int, float]], larger_than: int = 0) -> 
 
     for entries in (1, 20, 10**6):
         seen = []
-        for run in components.runs(graph_of(n, edges), larger_than, entries):
-            assert run.num_components == 1 or run.nodes.size * run.width <= entries
+        for block in components.component_blocks(graph_of(n, edges), larger_than, entries):
+            assert block.num_components == 1 or block.nodes.size * block.width <= entries
             np.testing.assert_allclose(
-                run.sparse().toarray(), matrix[np.ix_(run.nodes, run.nodes)], rtol=1e-15
+                block.sparse().toarray(), matrix[np.ix_(block.nodes, block.nodes)], rtol=1e-15
             )
-            ends = zip(run.ptr[:-1], run.ptr[1:], strict=True)
-            seen += [tuple(run.nodes[a:b].tolist()) for a, b in ends]
+            ends = zip(block.ptr[:-1], block.ptr[1:], strict=True)
+            seen += [tuple(block.nodes[a:b].tolist()) for a, b in ends]
         assert sorted(seen) == sorted(nodes for nodes in expected if len(nodes) > larger_than)
 
 
@@ -96,10 +96,10 @@ def test_large_stacks_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(components, "_STACK_ENTRIES", 20)
     edges = [(3 * i, 3 * i + j, 1.0) for i in range(7) for j in (1, 2)]
     check(25, edges, 2)
-    shapes = [a.dense().shape for a in components.components(graph_of(25, edges))]
+    shapes = [a.dense().shape for a in components.component_stacks(graph_of(25, edges))]
     assert shapes == [(4, 1, 1)] + [(2, 3, 3)] * 3 + [(1, 3, 3)]
 
 
 def test_no_nodes() -> None:
-    assert list(components.components(graph_of(0, []))) == []
-    assert list(components.runs(graph_of(0, []), 0, 10)) == []
+    assert list(components.component_stacks(graph_of(0, []))) == []
+    assert list(components.component_blocks(graph_of(0, []), 0, 10)) == []

@@ -29,7 +29,7 @@ from pyg_gt.transforms import (
     precompute,
 )
 from pyg_gt.transforms.graph_encoding import GraphEncoding
-from pyg_gt.transforms.graphs.graphs import read_graphs
+from pyg_gt.transforms.graphs.read import read_graphs
 
 ENCODINGS: list[GraphEncoding] = [
     AddDegree(),

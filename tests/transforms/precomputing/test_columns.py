@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from pyg_gt.transforms.graphs.attributes import shallow_copy
+from pyg_gt.transforms.precomputing.columns import shallow_copy
 
 
 class Molecule(Data):

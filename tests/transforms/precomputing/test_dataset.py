@@ -25,7 +25,7 @@ from pyg_gt.transforms import (
     PrecomputedDataset,
     precompute,
 )
-from pyg_gt.transforms.precomputing import bulk
+from pyg_gt.transforms.precomputing import chunks
 
 ENCODE = [AddRandomWalkPE(4), AddKHopEdges(2), AddShortestPathDistance(5)]
 COUNT = 30
@@ -61,7 +61,7 @@ def made(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> PrecomputedDataset:
     """In several shards."""
-    monkeypatch.setattr(bulk, "_CHUNK_NODES", 100)
+    monkeypatch.setattr(chunks, "_CHUNK_NODES", 100)
     where = tmp_path / "cache" if request.param == "cached" else None
     found = precompute(LongRange(COUNT, (6, 24)), ENCODE, progress=False, cache_dir=where)
     assert isinstance(found, PrecomputedDataset) and len(found._shards) > 2

@@ -27,8 +27,8 @@ from pyg_gt.transforms import (
 from pyg_gt.transforms.graph_encoding import GraphEncoding
 from pyg_gt.transforms.graphs.attributes import Attribute
 from pyg_gt.transforms.graphs.graphs import Graphs
-from pyg_gt.transforms.precomputing import bulk
-from pyg_gt.transforms.spectra import eigenvectors, symmetric
+from pyg_gt.transforms.precomputing import chunks
+from pyg_gt.transforms.spectra import spectrum, symmetric
 from pyg_gt.transforms.walks import return_probabilities
 
 BOTH = [AddLaplacianEigenvectorPE(5), AddRandomWalkPE(7)]
@@ -80,7 +80,7 @@ def assert_same_subspaces(got: Data, expected: Data, key: str) -> None:
 @pytest.mark.parametrize("limit", [1, 100, 2**15])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_bulk_is_one_by_one(num_workers: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK_NODES", limit)
+    monkeypatch.setattr(chunks, "_CHUNK_NODES", limit)
     graphs = zoo()
     before = copy.deepcopy(graphs)
     got = precompute(graphs, BOTH, num_workers=num_workers, progress=False)
@@ -125,13 +125,13 @@ def test_lapack_gives_what_compiled_code_gives(monkeypatch: pytest.MonkeyPatch) 
 
 def test_one_decomposition_serves_all(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[tuple[int, ...]] = []
-    solve = eigenvectors.symmetric_eigenpairs
+    solve = spectrum.symmetric_eigenpairs
 
     def counted(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         shapes.append(matrices.shape)
         return solve(matrices)
 
-    monkeypatch.setattr(eigenvectors, "symmetric_eigenpairs", counted)
+    monkeypatch.setattr(spectrum, "symmetric_eigenpairs", counted)
     graphs = [as_data(nx.cycle_graph(n)) for n in (9, 12, 9, 12, 9)]
     encode = [
         AddRandomWalkPE(7),
@@ -182,7 +182,7 @@ class OnDisk(Dataset):
 def test_dataset_in_dataset_out(
     cached: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK_NODES", 50)
+    monkeypatch.setattr(chunks, "_CHUNK_NODES", 50)
     graphs = zoo()
     where = tmp_path if cached else None
     out = precompute(OnDisk(graphs), BOTH, progress=False, cache_dir=where)
@@ -252,7 +252,7 @@ def test_a_slow_chunk_keeps_no_other_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More chunks than are handed out ahead; the results come in the order of the graphs."""
-    monkeypatch.setattr(bulk, "_CHUNK_NODES", 1)
+    monkeypatch.setattr(chunks, "_CHUNK_NODES", 1)
     sizes = [2, *[3] * 12, 4]
     graphs = [as_data(nx.path_graph(n)) for n in sizes]
     out = precompute(graphs, SlowFirst(tmp_path), num_workers=2, progress=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyg_gt.transforms.precomputing.shared_memory import hand_over, taken_over
+from pyg_gt.transforms.precomputing.shared_memory import receive_arrays, send_arrays
 
 ARRAYS = [
     np.arange(12, dtype=np.float32).reshape(4, 3),
@@ -27,7 +27,7 @@ def check(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
 
 
 def send(queue: Any, done: Any) -> None:
-    queue.put(hand_over(ARRAYS))
+    queue.put(send_arrays(ARRAYS))
     done.wait(60)
 
 
@@ -37,7 +37,7 @@ def test_another_process_gets_them(method: str) -> None:
     queue, done = context.Queue(), context.Event()
     process = context.Process(target=send, args=(queue, done))
     process.start()
-    check(taken_over(queue.get(timeout=600)), ARRAYS)
+    check(receive_arrays(queue.get(timeout=600)), ARRAYS)
     done.set()
     process.join(60)
     assert process.exitcode == 0
@@ -47,15 +47,15 @@ def test_another_process_gets_them(method: str) -> None:
 def test_without_files_in_memory(
     arrays: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check(taken_over(hand_over(arrays)), arrays)
+    check(receive_arrays(send_arrays(arrays)), arrays)
     monkeypatch.delattr(os, "memfd_create", raising=False)
-    sent = hand_over(arrays)
+    sent = send_arrays(arrays)
     assert isinstance(sent, list)
-    assert all(a is b for a, b in zip(taken_over(sent), arrays, strict=True))
+    assert all(a is b for a, b in zip(receive_arrays(sent), arrays, strict=True))
 
 
 def test_no_file_stays_open() -> None:
     before = len(os.listdir("/proc/self/fd"))
-    kept = [taken_over(hand_over(ARRAYS)) for _ in range(50)]
+    kept = [receive_arrays(send_arrays(ARRAYS)) for _ in range(50)]
     assert len(os.listdir("/proc/self/fd")) < before + 10
     assert len(kept) == 50

@@ -31,7 +31,7 @@ from pyg_gt.transforms import (
 from pyg_gt.transforms.graph_encoding import GraphEncoding
 from pyg_gt.transforms.graphs.attributes import Attribute
 from pyg_gt.transforms.graphs.graphs import Graphs, offsets
-from pyg_gt.transforms.precomputing import bulk, files, store
+from pyg_gt.transforms.precomputing import chunks, files, manifest, store
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
@@ -100,7 +100,7 @@ class OnDisk(Dataset):
 
 @pytest.fixture(autouse=True)
 def small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK_NODES", 30)
+    monkeypatch.setattr(chunks, "_CHUNK_NODES", 30)
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
@@ -262,7 +262,7 @@ def test_another_version_or_limit_is_something_else(
     tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached(tmp_path)
-    monkeypatch.setattr(store, "__version__", "99.0")
+    monkeypatch.setattr(manifest, "__version__", "99.0")
     cached(tmp_path)
     assert len(folders(tmp_path)) == 2 and len(computed) == 10
     monkeypatch.setattr(AddRandomWalkPE, "DENSE_LIMIT", 5)
@@ -526,7 +526,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Data]]:
     """A cache, and what is in it."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bulk, "_CHUNK_NODES", 30)
+        patch.setattr(chunks, "_CHUNK_NODES", 30)
         cached(folder, transform=ONE)
     return folder, precompute(some_graphs(), ONE, progress=False)
 
@@ -620,7 +620,7 @@ def test_planted_code_is_not_run(
     # Someone who plants files can also make the manifest fit.
     arrays = json.loads((shard / "manifest.json").read_text())["arrays"]
     arrays[0]["checksums"] = [files.checksum(file) for file in pair]
-    digest = store._digest_of_json([shard.parent.name, 1, arrays])
+    digest = manifest.digest_of_json([shard.parent.name, 1, arrays])
     (shard / "manifest.json").write_text(json.dumps({"arrays": arrays, "digest": digest}))
     with pytest.raises(ValueError, match="rebuild=True") as error:
         cached(cache, transform=ONE)
@@ -869,8 +869,8 @@ def own_memory() -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_memory_stays_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK_NODES", 10**9)
-    monkeypatch.setattr(bulk, "_CHUNK_PAIRS", 2**16)
+    monkeypatch.setattr(chunks, "_CHUNK_NODES", 10**9)
+    monkeypatch.setattr(chunks, "_CHUNK_PAIRS", 2**16)
     path = from_networkx(nx.path_graph(128)).edge_index
 
     def run() -> None:

@@ -19,7 +19,7 @@ from pyg_gt.transforms import AddRandomWalkPE, precompute
 from pyg_gt.transforms.graph_encoding import GraphEncoding
 from pyg_gt.transforms.graphs.attributes import Attribute
 from pyg_gt.transforms.graphs.graphs import Graphs
-from pyg_gt.transforms.precomputing import bulk, worker_exit
+from pyg_gt.transforms.precomputing import chunks, worker_exit
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
@@ -106,7 +106,7 @@ def assert_all_end(
 
 @pytest.fixture(autouse=True)
 def many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK_NODES", 1500)
+    monkeypatch.setattr(chunks, "_CHUNK_NODES", 1500)
 
 
 @pytest.mark.parametrize("by_kernel", [True, False])
@@ -115,7 +115,7 @@ def test_workers_end_whose_results_nobody_reads(
 ) -> None:
     """The thread that writes them waits for a pipe whose other end the worker itself holds."""
     if not by_kernel:
-        monkeypatch.setattr(worker_exit, "_die_with_parent", lambda: None)
+        monkeypatch.setattr(worker_exit, "_ask_kernel", lambda: None)
     assert_all_end(Long(), 1.0, stopped=True)
 
 
@@ -132,7 +132,7 @@ def test_workers_end_in_the_middle_of_compiled_code() -> None:
 
 def test_a_worker_that_starts_when_its_parent_is_gone() -> None:
     def orphan() -> None:
-        worker_exit.LeaveWithParent(parent=os.getppid() + 1)(0)
+        worker_exit.ExitWithParent(parent=os.getppid() + 1)(0)
         time.sleep(60)
 
     process = multiprocessing.get_context("fork").Process(target=orphan)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pyg_gt.transforms.compiled.library import COMPILED, call
-from pyg_gt.transforms.graphs.components import runs
+from pyg_gt.transforms.graphs.components import component_blocks
 from pyg_gt.transforms.graphs.graphs import Graphs
 from pyg_gt.transforms.walks import return_probabilities as walks
 
@@ -48,11 +48,11 @@ def test_compiled_walks_are_powers(
     graphs, transition = graphs_of(GRAPHS[name], loops)
     powers = [np.linalg.matrix_power(transition, t + 1) for t in range(walk_length)]
     expected = np.stack([np.diag(power) for power in powers], axis=1)
-    for run in runs(graphs, 0, 10**6):
-        found = walks.run_diagonals(run, walk_length, 2048)
-        np.testing.assert_allclose(found, expected[run.nodes], atol=3e-7)
+    for block in component_blocks(graphs, 0, 10**6):
+        found = walks.exact_diagonals(block, walk_length, 2048)
+        np.testing.assert_allclose(found, expected[block.nodes], atol=3e-7)
         monkeypatch.setattr(walks, "COMPILED", Without)
-        without = walks.run_diagonals(run, walk_length, 2048)
+        without = walks.exact_diagonals(block, walk_length, 2048)
         np.testing.assert_allclose(found, without, atol=3e-7)
         monkeypatch.undo()
 
@@ -61,12 +61,12 @@ def test_companions_do_not_matter() -> None:
     graphs, _ = graphs_of(
         nx.disjoint_union_all([GRAPHS["path"], GRAPHS["grid"], nx.star_graph(60)])
     )
-    (together,) = runs(graphs, 0, 10**6)
+    (together,) = component_blocks(graphs, 0, 10**6)
     found = np.empty((graphs.num_nodes, 16))
-    found[together.nodes] = walks.run_diagonals(together, 16, 2048)
-    for run in runs(graphs, 0, 1):
-        if 16 * run.row.size < run.width**2 and walks.COMPILED.why_not() is None:
-            assert (walks.run_diagonals(run, 16, 2048) == found[run.nodes]).all()
+    found[together.nodes] = walks.exact_diagonals(together, 16, 2048)
+    for block in component_blocks(graphs, 0, 1):
+        if 16 * block.row.size < block.width**2 and walks.COMPILED.why_not() is None:
+            assert (walks.exact_diagonals(block, 16, 2048) == found[block.nodes]).all()
 
 
 @pytest.mark.compiled
