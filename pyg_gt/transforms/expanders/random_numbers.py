@@ -25,7 +25,7 @@ def split_mix(key: Keys, counter: Keys | Ints | int) -> Keys:
 
 
 def graph_keys(graphs: Graphs, seed: int) -> Keys:
-    """``[B]``: one key a graph, made of ``seed``, its number of nodes and its edges in any order."""
+    """``[B]``: a key of each graph, from ``seed``, its number of nodes and its set of edges."""
     size = graphs.sizes
     graph = np.repeat(np.arange(size.size), size)[graphs.row]
     source, target = graphs.row - graphs.ptr[graph], graphs.col - graphs.ptr[graph]
