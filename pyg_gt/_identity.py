@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from ._native import Library
+from .native import Library
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .._native import Library
+from ..native import Library
 
 
 class Rows(ctypes.Structure):

@@ -18,9 +18,9 @@ from pyg_gt import (
     GraphLayout,
     PairBias,
     TableBias,
-    _native,
     attention,
     explain_choice,
+    native,
 )
 from pyg_gt.nn import GPSConv, MaskedTransformerConv
 from pyg_gt.ops import _cpu_full, _philox
@@ -437,9 +437,9 @@ def test_a_failing_compiler_is_an_objection(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_switch_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     case = make_case("mask", dtype=torch.float32)
-    monkeypatch.setenv(_native.SWITCH, "0")
+    monkeypatch.setenv(native.SWITCH, "0")
     assert "switched off" in str(unsupported(case, "cpu"))
-    monkeypatch.setenv(_native.SWITCH, "1")
+    monkeypatch.setenv(native.SWITCH, "1")
     assert unsupported(case, "cpu") is None
 
 
