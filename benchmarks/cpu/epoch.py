@@ -1,4 +1,4 @@
-"""An epoch of ogbg-molhiv: ``python benchmarks/epoch.py --root DIR``.
+"""An epoch of ogbg-molhiv: ``python -m benchmarks.cpu.epoch --root DIR``.
 
 GPS of 10 layers and 64 channels, GINE, attention dropout 0.5, Adam: a model of PyG's layers and
 the same model after ``swap``, trained batch by batch in turn on two threads. The outputs of both
@@ -7,21 +7,22 @@ are checked equal without dropout first. Each time includes collating the batch.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import statistics
-import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch_geometric.nn as pyg
-from timing import environment, write
 from torch import Tensor
 from torch_geometric.data import Batch
 from torch_geometric.nn import global_mean_pool
 
 import pyg_gt
+from benchmarks.record import RESULTS, environment, parser, write
+from benchmarks.timing import interleaved, ratio
 from pyg_gt.datasets import load_ogb
 
 CHANNELS, HEADS, LAYERS, DROPOUT = 64, 4, 10, 0.5
@@ -56,19 +57,17 @@ class Model(torch.nn.Module):
         return self.head(global_mean_pool(x, batch.batch, batch.num_graphs))
 
 
-def step(model: Model, optimizer: torch.optim.Optimizer, graphs: list[Any]) -> float:
-    """Seconds of one training step, from the list of graphs on."""
-    start = time.perf_counter()
-    batch = Batch.from_data_list(graphs)
+def step(model: Model, optimizer: torch.optim.Optimizer, batches: Iterator[list[Any]]) -> None:
+    """One training step on the next batch, from its list of graphs on."""
+    batch = Batch.from_data_list(next(batches))
     optimizer.zero_grad()
     logits = model(batch)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.y.float())
     loss.backward()
     optimizer.step()
-    return time.perf_counter() - start
 
 
-def checked(models: dict[str, Model], graphs: list[Any]) -> None:
+def check_same(models: dict[str, Model], graphs: list[Any]) -> None:
     """Raises unless all give the same logits without dropout.
 
     In train mode: with the running statistics of a new BatchNorm, numbers double at every layer.
@@ -89,39 +88,35 @@ def epoch(data: Any, batch_size: int, every: int) -> dict[str, Any]:
     torch.manual_seed(0)
     models = {"pyg": Model()}
     models["pyg_gt"] = pyg_gt.swap(copy.deepcopy(models["pyg"]))
-    batches = torch.randperm(len(data)).split(batch_size)[::every]
-    checked(models, [data[i] for i in batches[0].tolist()])
-    optimizers = {name: torch.optim.Adam(m.parameters(), lr=1e-4) for name, m in models.items()}
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for number, indices in enumerate(batches):
-        graphs = [data[i] for i in indices.tolist()]
-        if number == 0:  # nobody's first step counts
-            for name, model in models.items():
-                step(model, optimizers[name], graphs)
-        for name, model in models.items():
-            times[name].append(step(model, optimizers[name], graphs))
-    scale = len(data) / sum(len(indices) for indices in batches)
-    ratios = [p / o for p, o in zip(times["pyg"], times["pyg_gt"], strict=True)]
+    chosen = torch.randperm(len(data)).split(batch_size)[::every]
+    batches = [[data[i] for i in indices.tolist()] for indices in chosen]
+    check_same(models, batches[0])
+    calls = {}
+    for name, model in models.items():
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+        # the first batch once more, since a first step warms up
+        calls[name] = partial(step, model, optimizer, chain(batches[:1], batches))
+    times = interleaved(calls, rounds=len(batches), warmup=1)
+    scale = len(data) / sum(map(len, batches))
     return {
         "batch_size": batch_size,
         "batches": len(batches),
         "share_of_the_epoch": round(1 / scale, 3),
         "epoch_seconds": {name: round(scale * sum(x), 1) for name, x in times.items()},
         "ratio_of_sums": round(sum(times["pyg"]) / sum(times["pyg_gt"]), 2),
-        "median_ratio": round(statistics.median(ratios), 2),
+        "median_ratio": round(ratio(times, "pyg", "pyg_gt"), 2),
     }
 
 
 def main() -> None:
     """Runs both batch sizes, prints them, writes JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds ogbg_molhiv")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 256])
-    parser.add_argument("--every", type=int, default=1, help="of so many batches, train on one")
-    results = Path(__file__).parent / "results"
-    parser.add_argument("--out", type=Path, default=results / "epoch_cpu.json")
-    args = parser.parse_args()
+    arguments = parser(__doc__, RESULTS / "epoch_cpu.json", threads=2)
+    arguments.add_argument(
+        "--root", type=Path, required=True, help="folder that holds ogbg_molhiv"
+    )
+    arguments.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 256])
+    arguments.add_argument("--every", type=int, default=1, help="of so many batches, train on one")
+    args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     dataset, split, _ = load_ogb("ogbg-molhiv", args.root)
     data = dataset[split["train"]]

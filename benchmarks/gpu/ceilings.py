@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from cuda_section import Section
-from timing import batched
+
+from benchmarks.gpu.section import Section
+from benchmarks.timing import batched
 
 # device, tiny -> value, unit, how
 Measure = Callable[[str, bool], tuple[float, str, str]]
@@ -68,7 +69,7 @@ def exp(device: str, tiny: bool) -> tuple[float, str, str]:
     if device == "cpu":
         x = torch.rand(2**16)
         return x.numel() / _seconds(lambda: x.exp()), "exp/s", "torch.exp of 2^16 numbers"
-    from cuda_exp_kernel import repeated_exp2
+    from benchmarks.gpu.ceiling_kernels import repeated_exp2
 
     block, rounds, programs = 1024, 512, 132 * 64
     x = torch.rand(programs * block, device=device)
@@ -87,7 +88,7 @@ def launch(device: str, tiny: bool) -> tuple[float, str, str]:
 
 def triton_launch(device: str, tiny: bool) -> tuple[float, str, str]:
     """What an empty kernel of Triton costs, its Python included."""
-    from cuda_exp_kernel import nothing
+    from benchmarks.gpu.ceiling_kernels import nothing
 
     x = torch.zeros(1, device=device)
     return _seconds(lambda: nothing[(1,)](x)) * 1e6, "us", "an empty kernel"

@@ -1,8 +1,7 @@
-"""Candidates of one computation: checked against the reference, then timed side by side."""
+"""Candidates of one computation: compared with the reference, then timed side by side."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,9 +9,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from cuda_section import ONE_THREAD, Row, Section, said
-from timing import batched, in_one_thread, kernel_us, peak_mib, ratio
 from torch import Tensor
+
+from benchmarks.gpu.section import ONE_THREAD, Row, Section, one_line
+from benchmarks.timing import batched, in_one_thread, kernel_us, median_ms, peak_mib, ratio
 
 # largest difference, relative to the largest number of a tensor
 TOLERANCE = {torch.float32: 5e-4, torch.bfloat16: 5e-2}
@@ -38,16 +38,16 @@ class Problem:
     rows: Tensor | None = None
     dropout_p: float = 0.0
     exact: tuple[str, ...] = ()
-    _right: dict[float, list[Tensor]] = field(default_factory=dict)
+    _expected: dict[float, list[Tensor]] = field(default_factory=dict)
 
     def results(self, run: Run, p: float, rows: Tensor | None) -> list[Tensor]:
         """The output, and a gradient of each leaf."""
         torch.manual_seed(11)
         out = run(p)
         out = out if rows is None else out[rows]
-        wave = torch.arange(out.numel(), device=out.device).view(out.shape).cos().to(out.dtype)
+        grad = torch.arange(out.numel(), device=out.device).view(out.shape).cos().to(out.dtype)
         leaves = list(self.leaves.values())
-        gradients = torch.autograd.grad(out, leaves, wave) if leaves else ()
+        gradients = torch.autograd.grad(out, leaves, grad) if leaves else ()
         return [out.detach(), *gradients]
 
     def difference(self, name: str, run: Run) -> float:
@@ -59,25 +59,41 @@ class Problem:
         worst = 0.0
         probabilities = {0.0, self.dropout_p} if name in self.exact else {0.0}
         for p in sorted(probabilities):
-            if p not in self._right:
-                self._right[p] = self.results(self.want, p, None)
+            if p not in self._expected:
+                self._expected[p] = self.results(self.want, p, None)
             got = self.results(run, p, self.rows)
             allowed = TOLERANCE[got[0].dtype]  # the features' type is also their gradients' worth
             names = ["the output", *(f"the gradient of {leaf}" for leaf in self.leaves)]
-            for what, a, b in zip(names, got, self._right[p], strict=True):
+            for what, a, b in zip(names, got, self._expected[p], strict=True):
                 if a.shape != b.shape:
                     raise AssertionError(f"{what} is {list(a.shape)}, expected {list(b.shape)}")
                 if b.numel() == 0:
                     continue
                 size = max(float(b.abs().max()), 1e-6)
-                away = float((a.float() - b.float()).abs().max()) / size
-                if not away <= allowed:  # also where it is NaN
+                error = float((a.float() - b.float()).abs().max()) / size
+                if not error <= allowed:  # also where it is NaN
                     raise AssertionError(
-                        f"{what} differs from the reference by {away:.3g} of its largest number "
+                        f"{what} differs from the reference by {error:.3g} of its largest number "
                         f"(allowed: {allowed:.3g}) with dropout {p}"
                     )
-                worst = max(worst, away)
+                worst = max(worst, error)
         return worst
+
+
+def backends(
+    lines: Mapping[str, str], run_of: Callable[[str], Run]
+) -> tuple[dict[str, Run], dict[str, str]]:
+    """The backends that can run by ``explain_choice``'s lines, and what the others object."""
+    runs: dict[str, Run] = {}
+    objections: dict[str, str] = {}
+    for name, text in lines.items():
+        if name == "reference":
+            continue
+        if text == "chosen" or text.startswith("could run"):
+            runs[name] = run_of(name)
+        else:
+            objections[name] = text
+    return runs, objections
 
 
 def compared(
@@ -141,8 +157,8 @@ def side_by_side(
 ) -> dict[str, float]:
     """Notes medians in ``found``; returns the median over rounds of the peer's time over each."""
     times = batched(calls, seconds)
-    for name, values in times.items():
-        found[name][f"{mode}_ms"] = round(1e3 * statistics.median(values), 5)
+    for name, ms in median_ms(times, 5).items():
+        found[name][f"{mode}_ms"] = ms
     if peer not in times:
         return {}
     return {name: round(ratio(times, peer, name), 3) for name in times if name != peer}
@@ -155,10 +171,10 @@ def call_of(problem: Problem, run: Run, mode: str) -> Callable[[], Any]:
         return torch.no_grad()(partial(run, p))
     leaves = list(problem.leaves.values())
     with torch.no_grad():
-        wave = torch.ones_like(run(p))
+        grad = torch.ones_like(run(p))
 
     def train() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(run(p), leaves, wave)
+        return torch.autograd.grad(run(p), leaves, grad)
 
     return in_one_thread(train) if mode == ONE_THREAD else train
 
@@ -169,9 +185,9 @@ def _noted(found: Row, key: str, device: str) -> Iterator[None]:
     try:
         yield
     except AssertionError as error:
-        found["wrong"] = said(error)
+        found["wrong"] = one_line(error)
     except Exception as error:
-        found[key] = said(error)
+        found[key] = one_line(error)
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Batches of molecules inside CUDA graphs: what is left when no launch costs time."""
+"""Batches of molecules inside CUDA graphs: the time without the host's launches."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from cuda_compare import call_of, side_by_side
-from cuda_operators import Case, configs
-from cuda_section import Row, Section, said
+
+from benchmarks.gpu.compare import call_of, side_by_side
+from benchmarks.gpu.operators import Case, configs
+from benchmarks.gpu.section import Row, Section, one_line
 
 
 def run(section: Section) -> None:
@@ -17,9 +18,9 @@ def run(section: Section) -> None:
     for config in sorted(configs(section.tiny), key=lambda c: c.channels):
         if not config.shape.startswith("molecules") or config.variant != "plain":
             continue
-        if not section.has_time(config.said):
+        if not section.has_time(config.label):
             continue
-        with section.guarded(config.said):
+        with section.guarded(config.label):
             case = Case(config, section.device, section.tiny)
             runs, objections = case.candidates(("flex",))
             # PyG's path reads sizes on the host, which a graph cannot: it runs as it is
@@ -39,9 +40,9 @@ def run(section: Section) -> None:
                             found[name]["difference"] = problem.difference(name, candidate)
                             calls[name] = captured(call_of(problem, candidate, mode))
                         except AssertionError as error:
-                            found[name]["wrong"] = said(error)
+                            found[name]["wrong"] = one_line(error)
                         except Exception as error:
-                            found[name][f"{mode}_not_captured"] = said(error)
+                            found[name][f"{mode}_not_captured"] = one_line(error)
                             # where the device answers no more, the part ends
                             torch.zeros(1, device=section.device).add_(1).item()
                     ratios[mode] = side_by_side(calls, found, mode, "pyg padded", 0.3)

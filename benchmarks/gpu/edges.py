@@ -6,14 +6,13 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from cuda_compare import Problem, Run, compared
-from cuda_peers import AlongEdges
-from cuda_section import ONE_THREAD, Row, Section
-from layer import SHAPES, batch_of
 from torch import Tensor
 
+from benchmarks.batches import SHAPES, batch_of
+from benchmarks.gpu.compare import Problem, Run, backends, compared
+from benchmarks.gpu.peers import AlongEdges
+from benchmarks.gpu.section import ONE_THREAD, Row, Section
 from pyg_gt import EdgeLayout, EdgeMask, GraphLayout, attention, explain_choice
-from pyg_gt.ops._dispatch import BACKENDS
 
 HEADS = 4
 # these drop the weights that the reference drops, bit for bit
@@ -82,10 +81,8 @@ class Case:
         self.edges = edges
         sizes = (num_nodes, HEADS, shape.channels)
         # three tensors, as the layer's three linear maps give
-        self.parts = {
-            name: torch.randn(sizes, device=device).to(dtype)
-            for name in ("query", "key", "value")
-        }
+        names = ("query", "key", "value")
+        self.parts = {name: torch.randn(sizes, device=device).to(dtype) for name in names}
         for part in self.parts.values():
             part.requires_grad_("train" in shape.modes)
         self.sample = torch.randperm(num_nodes, device=device)[:SAMPLE].sort().values
@@ -106,11 +103,11 @@ class Case:
             mask = (EdgeMask(self.edges),)
             every = attention(query, key, value, self.layout, mask, dropout_p=p, backend="sparse")
             return every[self.sample]
-        place = torch.full((self.layout.num_nodes,), -1, device=query.device)
-        place[self.sample] = torch.arange(self.sample.numel(), device=query.device)
+        slot = torch.full((self.layout.num_nodes,), -1, device=query.device)
+        slot[self.sample] = torch.arange(self.sample.numel(), device=query.device)
         source, target = self.edges.edge_index
-        chosen = (place[target] >= 0).nonzero().squeeze(1)
-        edge_index = torch.stack([source[chosen], place[target[chosen]]])
+        chosen = (slot[target] >= 0).nonzero().squeeze(1)
+        edge_index = torch.stack([source[chosen], slot[target[chosen]]])
         queries = GraphLayout.from_sizes([self.sample.numel()], query.device)
         return attention(
             query[self.sample], key, value, self.layout, (EdgeMask(edge_index),),
@@ -123,19 +120,12 @@ class Case:
         return Problem(leaves, self.reference, self.sample, self.dropout_p, EXACT)
 
     def candidates(self) -> tuple[dict[str, Run], dict[str, str]]:
-        """What can run, and what the other backends say."""
+        """The backends that can run, the peer, and what other backends object."""
         lines = explain_choice(
             *self.parts.values(), self.layout, (EdgeMask(self.edges),),
             dropout_p=self.dropout_p,
         )  # fmt: skip
-        runs: dict[str, Run] = {}
-        objections = {}
-        for name in BACKENDS:
-            if lines[name] == "chosen" or lines[name].startswith("could run"):
-                runs[name] = partial(self.ours, name)
-            else:
-                objections[name] = lines[name]
-        del runs["reference"]
+        runs, objections = backends(lines, lambda name: partial(self.ours, name))
         if "sdpa" in runs and self.layout.num_pairs > MAX_PAIRS:
             del runs["sdpa"]
             objections["sdpa"] = f"not tried: it fills all {self.layout.num_pairs:,} pairs"
@@ -154,14 +144,14 @@ class Case:
         queries, queries and gradients of outputs for those of keys and values.
         """
         n, e = self.layout.num_nodes, self.edges.num_edges
-        wide = HEADS * self.shape.channels * self.dtype.itemsize
-        forward = e * (2 * wide + 4) + 2 * n * wide
+        row = HEADS * self.shape.channels * self.dtype.itemsize
+        forward = e * (2 * row + 4) + 2 * n * row
         return {
             "shape": self.shape.name, "nodes": n, "edges": e, "heads": HEADS,
             "channels": self.shape.channels,
             "dtype": str(self.dtype).removeprefix("torch."), "dropout": self.dropout_p,
             "bias": "EdgeMask", "density": round(e / n**2, 8), "sample": self.sample.numel(),
-            "bytes": {"forward": forward, "train": forward + e * (4 * wide + 8) + 6 * n * wide},
+            "bytes": {"forward": forward, "train": forward + e * (4 * row + 8) + 6 * n * row},
         }  # fmt: skip
 
 

@@ -1,11 +1,11 @@
-"""The goals on a GPU, and what of the card's ceilings is reached; read from the rows."""
+"""The goals on a GPU and the shares of the card's ceilings, read from the rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cuda_order import PEERS
-from cuda_section import ONE_THREAD, Row
+from benchmarks.gpu.peers import PEERS
+from benchmarks.gpu.section import ONE_THREAD, Row
 
 
 def _ceiling(parts: Row, name: str) -> float | None:

@@ -1,22 +1,28 @@
-"""Layers as they are trained: PyG's and ours with the same weights; how often they compile."""
+"""Whole layers, PyG's and ours with the same weights; how often compiled ones recompile."""
 
 from __future__ import annotations
 
 import copy
-import statistics
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-import torch_geometric.nn as pyg
-from cuda_graphs import captured
-from cuda_section import Row, Section, said
-from layer import MODES, SHAPES, batch_of, checked, layers, step, train_step
-from timing import batched, in_one_thread, peak_mib, ratio
 from torch import Tensor
 
 import pyg_gt
+from benchmarks.batches import SHAPES, batch_of
+from benchmarks.gpu.cuda_graphs import captured
+from benchmarks.gpu.section import Row, Section, one_line
+from benchmarks.layers import (
+    ALONG_EDGES,
+    GPS,
+    MODES,
+    checked_calls,
+    edge_layers,
+    gps_layers,
+)
+from benchmarks.timing import batched, in_one_thread, median_ms, peak_mib, ratio
 
 CHANNELS, HEADS = 64, 4
 ONE_THREAD = ("pyg, one thread", "pyg_gt, one thread")
@@ -44,29 +50,15 @@ def run(section: Section) -> None:
                 transformer(section, shape, nodes, count)
 
 
-def checked_on(device: str, models: dict[str, Any], inputs: tuple[Any, ...]) -> None:
-    """Raises unless all give the first one's outputs and input gradients."""
-    (peer, theirs), *others = models.items()
-    for name, ours in others:
-        with torch.device(device):  # where the check makes a tensor of its own
-            checked({peer: theirs, name: ours}, inputs)
-
-
 def gps(section: Section, shape: str, mode: str, batch: Tensor, edge_index: Tensor) -> None:
-    """As ``layer.py`` does it: checked without dropout, then timed in its mode."""
-    device, dropout, train = section.device, 0.5 if "0.5" in mode else 0.0, "train" in mode
-    models: dict[str, Any] = {n: m.to(device) for n, m in layers(CHANNELS, HEADS, dropout).items()}
-    x = torch.randn(batch.numel(), CHANNELS, device=device)
+    """Compared without dropout, then timed in its mode."""
+    device, train = section.device, "train" in mode
+    models = gps_layers(GPS, CHANNELS, HEADS, mode)
     for model in models.values():
-        model.train(mode == "train")
-    checked_on(device, models, (x, edge_index, batch))
-    for model in models.values():
-        model.train(train)
-    inputs = (x.requires_grad_(train), edge_index, batch)
-    calls: dict[str, Callable[[], Any]] = {
-        name: step(model, inputs, train) for name, model in models.items()
-    }
-    if train:  # where Python is all there is to wait for
+        model.to(device)
+    inputs = (torch.randn(batch.numel(), CHANNELS, device=device), edge_index, batch)
+    calls = checked_calls(models, inputs, mode)
+    if train:  # host time, which these layers are bound by, depends on the thread
         calls |= {f"{name}, one thread": in_one_thread(call) for name, call in calls.items()}
     row: Row = {"layer": "GPSConv", "shape": shape, "nodes": batch.numel(), "mode": mode}
     if train and device == "cuda":
@@ -77,7 +69,7 @@ def gps(section: Section, shape: str, mode: str, batch: Tensor, edge_index: Tens
             call = partial(gradients, models["pyg_gt"], (*inputs[:2], layout))
             calls["pyg_gt in a CUDA graph"] = captured(call)
         except Exception as error:
-            row["not_captured"] = said(error)
+            row["not_captured"] = one_line(error)
     section.add(row | timed(section, calls))
 
 
@@ -91,21 +83,15 @@ def transformer(section: Section, shape: str, nodes: int, count: int) -> None:
     """``TransformerConv`` and ``MaskedTransformerConv``; the edges stay the same."""
     torch.manual_seed(0)
     device = section.device
-    sizes = (CHANNELS, CHANNELS // HEADS, HEADS)
-    theirs = pyg.TransformerConv(*sizes).to(device)
-    ours = pyg_gt.nn.MaskedTransformerConv(*sizes).to(device)
-    ours.load_state_dict(theirs.state_dict())
-    models = {"pyg": theirs, "pyg_gt": ours}
-    x = torch.randn(nodes, CHANNELS, device=device, requires_grad=True)
-    edge_index = torch.randint(nodes, (2, count), device=device)
-    checked_on(device, models, (x.detach(), edge_index))
+    models = edge_layers(ALONG_EDGES, CHANNELS, HEADS)
+    for model in models.values():
+        model.to(device)
+    inputs = (
+        torch.randn(nodes, CHANNELS, device=device),
+        torch.randint(nodes, (2, count), device=device),
+    )
     for mode in ("train", "eval forward"):
-        calls: dict[str, Callable[[], Any]] = {}
-        for name, model in models.items():
-            if mode == "train":
-                calls[name] = lambda model=model: train_step(model, x, edge_index)
-            else:
-                calls[name] = torch.no_grad()(lambda model=model: model(x, edge_index))
+        calls = checked_calls(models, inputs, mode)
         row = {"layer": "TransformerConv", "shape": shape, "nodes": nodes, "mode": mode}
         section.add(row | {"edges": count} | timed(section, calls))
 
@@ -123,7 +109,7 @@ def timed(section: Section, calls: dict[str, Callable[[], Any]]) -> Row:
     alone = [name for name in times if name != "pyg" and name not in ONE_THREAD]
     return more | {
         "channels": CHANNELS, "heads": HEADS, "dtype": "float32", "checked": True,
-        "ms": {name: round(1e3 * statistics.median(t), 4) for name, t in times.items()},
+        "ms": median_ms(times, 4),
         "peak_mib": memory,
         "pyg_over": {name: round(ratio(times, "pyg", name), 3) for name in alone},
     }  # fmt: skip
@@ -178,7 +164,8 @@ class _Stack(torch.nn.ModuleList):
 
 
 def _gps(section: Section) -> Callable[[Tensor, Tensor], None]:
-    model = _Stack(layers(CHANNELS, HEADS, 0.0)["pyg_gt"] for _ in range(2)).to(section.device)
+    pairs = (gps_layers(GPS, CHANNELS, HEADS, "train") for _ in range(2))
+    model = _Stack(pair["pyg_gt"] for pair in pairs).to(section.device)
     twin = copy.deepcopy(model)
     compiled = torch.compile(
         model, backend="inductor" if section.device == "cuda" else "aot_eager"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 import torch
-from cuda_compare import Problem, Run, call_of
-from cuda_peers import Padded
-from cuda_section import Row, Section, said
-from timing import peak_mib
 from torch import Tensor
 
+from benchmarks.gpu.compare import Problem, Run, backends, call_of
+from benchmarks.gpu.peers import peers_of
+from benchmarks.gpu.section import Row, Section, one_line
+from benchmarks.timing import peak_mib, timed_call
 from pyg_gt import GraphLayout, explain_choice, qkv_attention
-from pyg_gt.ops._dispatch import BACKENDS
 
 HEADS, CHANNELS = 4, 16
 NODES = (2_000, 10_000, 50_000, 100_000, 200_000)
@@ -55,16 +53,12 @@ def run(section: Section) -> None:
                 own = Problem({"joined": joined}, problem.want)
                 call = call_of(own, candidate, "train")
                 row["peak_mib"] = peak_mib(call, section.device)
-                start = time.perf_counter()
-                call()
-                if section.device == "cuda":
-                    torch.cuda.synchronize()
-                row["train_ms"] = round(1e3 * (time.perf_counter() - start), 3)
+                row["train_ms"] = round(1e3 * timed_call(call)[1], 3)
                 before = row
             except AssertionError as error:
-                failed, row["wrong"] = True, said(error)
+                failed, row["wrong"] = True, one_line(error)
             except Exception as error:
-                failed, row["error"] = True, said(error)
+                failed, row["error"] = True, one_line(error)
             section.add(row)
             if section.device == "cuda":
                 torch.cuda.empty_cache()
@@ -83,15 +77,8 @@ def ours(name: str, joined: Tensor, layout: GraphLayout, p: float = 0.0) -> Tens
 
 
 def candidates(joined: Tensor, layout: GraphLayout) -> tuple[dict[str, Run], dict[str, str]]:
-    """Every backend that can, and PyG's padded path."""
+    """Every backend that can, PyG's padded path, and torch's FlashAttention on packed graphs."""
     lines = explain_choice(*joined.unbind(1), layout)
-    runs: dict[str, Run] = {}
-    objections = {}
-    for name in BACKENDS:
-        if name == "reference":
-            continue
-        if lines[name] == "chosen" or lines[name].startswith("could run"):
-            runs[name] = partial(ours, name, joined, layout)
-        else:
-            objections[name] = lines[name]
-    return runs | {"pyg padded": partial(Padded(layout, joined.dtype), joined)}, objections
+    runs, objections = backends(lines, lambda name: partial(ours, name, joined, layout))
+    peers, peer_objections = peers_of(joined, layout, names=("pyg padded", "varlen"))
+    return runs | peers, objections | peer_objections

@@ -7,12 +7,12 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from cuda_compare import Problem, Run, compared
-from cuda_peers import MAX_DENSE_NODES, DenseMask, Efficient, Padded
-from cuda_section import ONE_THREAD, Row, Section
-from layer import SHAPES, batch_of
 from torch import Tensor
 
+from benchmarks.batches import SHAPES, batch_of
+from benchmarks.gpu.compare import Problem, Run, backends, compared
+from benchmarks.gpu.peers import peers_of
+from benchmarks.gpu.section import ONE_THREAD, Row, Section
 from pyg_gt import (
     GraphLayout,
     PairBias,
@@ -22,10 +22,8 @@ from pyg_gt import (
     qkv_attention,
 )
 from pyg_gt.ops import AttentionBias
-from pyg_gt.ops._dispatch import BACKENDS
 
 HEADS = 4
-PEERS = ("pyg padded", "sdpa dense mask", "efficient ragged")
 # these drop the weights that the reference drops, bit for bit
 EXACT = ("triton", "cpu")
 TABLE_ROWS = 20
@@ -42,8 +40,8 @@ class Config(NamedTuple):
     variant: str
 
     @property
-    def said(self) -> str:
-        """In one line."""
+    def label(self) -> str:
+        """One line."""
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{self.shape}, C={self.channels}, {dtype}, {self.variant}"
 
@@ -60,7 +58,7 @@ def shapes(tiny: bool) -> dict[str, tuple[int, tuple[float, ...], tuple[int, ...
 
 
 def configs(tiny: bool) -> Iterator[Config]:
-    """All rows, those that goals are about first."""
+    """All rows; first those that goals are set for."""
     for variant in VARIANTS:
         for shape in shapes(tiny):
             for channels in (16, 64):
@@ -101,42 +99,18 @@ class Case:
         parts = self.leaves["joined"].float().unbind(1)
         return attention(*parts, self.layout, self.biases, dropout_p=p, backend="reference")
 
-    def peers(self) -> tuple[dict[str, Run], dict[str, str]]:
-        """Other ways to the same result, and why some are not tried."""
-        joined, (bias,) = self.leaves["joined"], self.biases or (None,)
-        runs: dict[str, Run] = {
-            "pyg padded": partial(Padded(self.layout, joined.dtype, bias), joined)
-        }
-        objections = {}
-        n = self.layout.num_nodes
-        if bias is not None:
-            objections = dict.fromkeys(PEERS[1:], "not tried with a bias")
-            return runs, objections
-        if n <= MAX_DENSE_NODES:
-            runs["sdpa dense mask"] = partial(DenseMask(self.layout), joined)
-        else:
-            objections["sdpa dense mask"] = f"not tried: {n:,} nodes fill {n * n:,} pairs"
-        if self.device == "cuda":
-            runs["efficient ragged"] = partial(Efficient(self.layout), joined)
-        else:
-            objections["efficient ragged"] = "it needs a CUDA device"
-        return runs, objections
-
     def candidates(self, without: tuple[str, ...] = ()) -> tuple[dict[str, Run], dict[str, str]]:
-        """What can run, and what the other backends say."""
-        parts = self.leaves["joined"].unbind(1)
-        lines = explain_choice(*parts, self.layout, self.biases, dropout_p=self.dropout_p)
-        runs, objections = self.peers()
-        for name in BACKENDS:
-            if name == "reference":
-                continue
-            if name in without:
+        """The backends and peers that can run, and what the others object."""
+        joined, (bias,) = self.leaves["joined"], self.biases or (None,)
+        lines = explain_choice(
+            *joined.unbind(1), self.layout, self.biases, dropout_p=self.dropout_p
+        )
+        runs, objections = backends(lines, lambda name: partial(self.ours, name))
+        for name in without:
+            if runs.pop(name, None) is not None:
                 objections[name] = f"measured in the part '{name}'"
-            elif lines[name] == "chosen" or lines[name].startswith("could run"):
-                runs[name] = partial(self.ours, name)
-            else:
-                objections[name] = lines[name]
-        return runs, objections
+        peers, peer_objections = peers_of(joined, self.layout, bias, self.dropout_p)
+        return runs | peers, objections | peer_objections
 
     def problem(self) -> Problem:
         """For the comparison."""
@@ -171,13 +145,13 @@ def _all(section: Section, chosen: list[Config], without: tuple[str, ...]) -> No
     seconds = 0.02 if section.tiny else 0.3
     for config in chosen:
         # what has to be compiled cannot be broken off
-        if not section.has_time(config.said, section.longest):
+        if not section.has_time(config.label, section.longest):
             continue
-        with section.guarded(config.said):
+        with section.guarded(config.label):
             case = Case(config, section.device, section.tiny)
             runs, objections = case.candidates(without)
             modes: tuple[str, ...] = ("forward", "train")
-            # small batches wait for Python, and so for the thread that it runs in
+            # small batches are bound by host time, which depends on the thread of the backward
             if (config.shape[:9], config.channels, config.variant) == ("molecules", 16, "plain"):
                 modes += (ONE_THREAD,)
             compared(

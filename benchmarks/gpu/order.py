@@ -1,13 +1,12 @@
-"""What the order of backends is to be decided by: who is fastest, and by how much others lose."""
+"""The order of the backends: which is fastest, and how much slower the others are."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from cuda_section import Row
-
-PEERS = ("pyg padded", "sdpa dense mask", "efficient ragged", "pyg core")
+from benchmarks.gpu.peers import PEERS
+from benchmarks.gpu.section import Row
 
 
 def order(fastest: list[Row]) -> list[Row]:

@@ -1,16 +1,53 @@
-"""How attention on a batch of graphs is computed without this package."""
+"""Peers: attention on a batch of graphs or along edges as it is computed without this package."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import scatter, softmax, to_dense_batch
 
+from benchmarks.gpu.compare import Run
 from pyg_gt import GraphLayout, PairBias, TableBias
 
 # the dense mask of a whole batch: 64 MiB, and scores of as many numbers a head
 MAX_DENSE_NODES = 8192
+# of full attention
+PEERS_OF_GRAPHS = ("pyg padded", "sdpa dense mask", "efficient ragged", "varlen")
+PEERS = (*PEERS_OF_GRAPHS, "pyg core")
+
+
+def peers_of(
+    joined: Tensor,
+    layout: GraphLayout,
+    bias: object = None,
+    dropout_p: float = 0.0,
+    names: Sequence[str] = PEERS_OF_GRAPHS,
+) -> tuple[dict[str, Run], dict[str, str]]:
+    """What computes full attention on ``joined [N, 3, H, C]``, and why some are not tried."""
+    objections: dict[str, str] = {}
+    if bias is not None:
+        objections = dict.fromkeys(PEERS_OF_GRAPHS[1:], "not tried with a bias")
+    else:
+        n = layout.num_nodes
+        if n > MAX_DENSE_NODES:
+            objections["sdpa dense mask"] = f"not tried: {n:,} nodes fill {n * n:,} pairs"
+        if not joined.is_cuda:
+            objections["efficient ragged"] = "it needs a CUDA device"
+        if reason := Varlen.unsupported(joined, dropout_p):
+            objections["varlen"] = reason
+    peers: dict[str, Callable[[], Callable[[Tensor, float], Tensor]]] = {
+        "pyg padded": lambda: Padded(layout, joined.dtype, bias),
+        "sdpa dense mask": lambda: DenseMask(layout),
+        "efficient ragged": lambda: Efficient(layout),
+        "varlen": lambda: Varlen(layout),
+    }
+    runs = {n: partial(peers[n](), joined) for n in names if n not in objections}
+    return runs, {n: text for n, text in objections.items() if n in names}
 
 
 class Padded:
@@ -26,8 +63,8 @@ class Padded:
         size = torch.tensor(layout.sizes, device=layout.device)
         if bias is None:
             return
-        there = torch.arange(layout.max_nodes, device=layout.device) < size[:, None]  # [B, M]
-        self.pairs = (there[:, :, None] & there[:, None, :]).flatten().nonzero().squeeze(1)
+        valid = torch.arange(layout.max_nodes, device=layout.device) < size[:, None]  # [B, M]
+        self.pairs = (valid[:, :, None] & valid[:, None, :]).flatten().nonzero().squeeze(1)
         if isinstance(bias, TableBias):
             index = torch.zeros(self.shape, dtype=torch.int64, device=layout.device)
             index.view(-1)[self.pairs] = bias.index.long()
@@ -36,9 +73,9 @@ class Padded:
     def __call__(self, joined: Tensor, p: float) -> Tensor:
         """``[N, 3, H, C] -> [N, H, C]``."""
         n, _, heads, channels = joined.shape
-        x, there = to_dense_batch(joined.view(n, -1), self.batch)
-        x = x.view(*there.shape, 3, heads, channels).permute(2, 0, 3, 1, 4)  # [3, B, H, M, C]
-        mask = torch.zeros_like(there, dtype=x.dtype).masked_fill_(~there, float("-inf"))
+        x, valid = to_dense_batch(joined.view(n, -1), self.batch)
+        x = x.view(*valid.shape, 3, heads, channels).permute(2, 0, 3, 1, 4)  # [3, B, H, M, C]
+        mask = torch.zeros_like(valid, dtype=x.dtype).masked_fill_(~valid, float("-inf"))
         mask = mask[:, None, None, :].expand(-1, heads, -1, -1)
         if isinstance(self.bias, TableBias):
             mask = mask + self.bias.table[self.index].permute(0, 3, 1, 2).to(x.dtype)
@@ -48,7 +85,7 @@ class Padded:
             dense = dense.index_copy(0, self.pairs, values).view(*self.shape, heads)
             mask = mask + dense.permute(0, 3, 1, 2).to(x.dtype)
         out = F.scaled_dot_product_attention(x[0], x[1], x[2], mask, dropout_p=p)
-        return out.transpose(1, 2)[there]
+        return out.transpose(1, 2)[valid]
 
 
 class DenseMask:
@@ -81,6 +118,37 @@ class Efficient:
             joined.requires_grad and torch.is_grad_enabled(), scale=joined.size(-1) ** -0.5,
         )  # fmt: skip
         result: Tensor = out.squeeze(0)
+        return result
+
+
+class Varlen:
+    """Torch's public FlashAttention on packed graphs, ``torch.nn.attention.varlen``.
+
+    Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning"
+    (https://arxiv.org/abs/2307.08691).
+    """
+
+    def __init__(self, layout: GraphLayout) -> None:
+        self.ptr, self.most = layout.ptr.int(), layout.max_nodes
+
+    @staticmethod
+    def unsupported(joined: Tensor, dropout_p: float) -> str | None:
+        """Why it cannot run; None if it can."""
+        if find_spec("torch.nn.attention.varlen") is None:
+            return f"torch has it from 2.10 on (this is {torch.__version__})"
+        if not joined.is_cuda:
+            return "it needs a CUDA device"
+        if joined.dtype not in (torch.float16, torch.bfloat16):
+            return f"it needs float16 or bfloat16 (got {joined.dtype})"
+        if dropout_p > 0:
+            return f"it has no dropout (got {dropout_p})"
+        return None
+
+    def __call__(self, joined: Tensor, p: float) -> Tensor:
+        """``[N, 3, H, C] -> [N, H, C]``; C a multiple of 8."""
+        from torch.nn.attention.varlen import varlen_attn
+
+        result: Tensor = varlen_attn(*joined.unbind(1), self.ptr, self.ptr, self.most, self.most)
         return result
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the rows: operators, memory against nodes, shares of the ceilings."""
+"""Plots of the rows: operators, memory against nodes, shares of the ceilings."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cuda_section import Row
+from benchmarks.gpu.peers import PEERS
+from benchmarks.gpu.section import Row
 
-ORDER = ("triton", "varlen", "flex", "sdpa", "sparse", "cpu", "pyg padded", "sdpa dense mask",
-         "efficient ragged", "pyg core")  # fmt: skip
+ORDER = ("triton", "flex", "sdpa", "sparse", "cpu", *PEERS)
 # ours in colours, peers in greys
-COLOURS = dict(zip(ORDER, ("#1b6ca8", "#2a9d8f", "#8e5ea2", "#e9a03b", "#c2504d", "#5b8c3a",
-                           "#555555", "#888888", "#aaaaaa", "#555555"), strict=True))  # fmt: skip
+COLOURS = dict(zip(ORDER, ("#1b6ca8", "#8e5ea2", "#e9a03b", "#c2504d", "#5b8c3a",
+                           "#555555", "#888888", "#aaaaaa", "#cccccc", "#555555"),
+                   strict=True))  # fmt: skip
 
 
 def draw(result: Row, stem: Path) -> list[Path]:
-    """Writes the pictures beside the JSON; those without any row are left out."""
+    """Writes the plots beside the JSON; those without any row are left out."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -58,22 +59,27 @@ def _bars(rows: list[Row]) -> Any:
     figure, axes = _figure(1, len(panels), 4.6 * len(panels), 1.6 + 0.62 * groups)
     for axis, (dtype, mode) in zip(axes[0], panels, strict=True):
         chosen = [r for r in rows if (r["dtype"], r["mode"]) == (dtype, mode)][::-1]
-        for at, row in enumerate(chosen):
-            names = [n for n in ORDER if n in row["ms"]][::-1]
-            high = 0.84 / max(1, len(names))
-            for i, name in enumerate(names):
-                place = at - 0.42 + (i + 0.5) * high
-                axis.barh(place, row["ms"][name], 0.9 * high, color=COLOURS[name])
-        axis.set_yticks(range(len(chosen)), [_label(r) for r in chosen], fontsize=7)
+        _grouped(axis, [(_label(row), row["ms"]) for row in chosen], fontsize=7)
         axis.set(xscale="log", xlabel="ms of a call", title=f"{dtype}, {mode}")
         times = [t for r in chosen for t in r["ms"].values()]
         # whole decades, so that a bar's length means the same in every panel
         axis.set_xlim(10 ** math.floor(math.log10(min(times)) - 0.1), 1.5 * max(times))
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.grid(axis="x", alpha=0.3)
-        axis.set_axisbelow(True)
     _legend(figure, {n for r in rows for n in r["ms"]})
     return figure
+
+
+def _grouped(axis: Any, groups: list[tuple[str, dict[str, float]]], fontsize: int) -> None:
+    """A group of bars, one a candidate, for each label."""
+    for at, (_, values) in enumerate(groups):
+        names = [n for n in ORDER if n in values][::-1]
+        height = 0.84 / max(1, len(names))
+        for i, name in enumerate(names):
+            y = at - 0.42 + (i + 0.5) * height
+            axis.barh(y, values[name], 0.9 * height, color=COLOURS[name])
+    axis.set_yticks(range(len(groups)), [label for label, _ in groups], fontsize=fontsize)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)
 
 
 def _label(row: Row) -> str:
@@ -131,19 +137,11 @@ def _shares(made: Row) -> Any:
     tall = max(map(len, groups.values()))
     figure, axes = _figure(1, len(panels), 6.0 * len(panels), 1.8 + 0.7 * tall)
     for axis, (title, rows) in zip(axes[0], panels, strict=True):
-        for at, group in enumerate(groups[title][::-1]):
-            chosen = {
-                r["candidate"]: r["share"] for r in rows if (r["shape"], r["dtype"]) == group
-            }
-            names = [n for n in ORDER if n in chosen][::-1]
-            high = 0.84 / max(1, len(names))
-            for i, name in enumerate(names):
-                place = at - 0.42 + (i + 0.5) * high
-                axis.barh(place, chosen[name], 0.9 * high, color=COLOURS[name])
-        labels = [f"{shape}, {dtype}" for shape, dtype in groups[title][::-1]]
-        axis.set_yticks(range(len(labels)), labels, fontsize=8)
+        chosen = []
+        for shape, dtype in groups[title][::-1]:
+            found = [r for r in rows if (r["shape"], r["dtype"]) == (shape, dtype)]
+            chosen.append((f"{shape}, {dtype}", {r["candidate"]: r["share"] for r in found}))
+        _grouped(axis, chosen, fontsize=8)
         axis.set(title=title)
-        axis.grid(axis="x", alpha=0.3)
-        axis.set_axisbelow(True)
     _legend(figure, {r["candidate"] for _, rows in panels for r in rows if r["share"] > 0})
     return figure

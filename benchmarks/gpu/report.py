@@ -1,14 +1,14 @@
-"""What the rows come to: the fastest backend of each, all that went wrong, and a short table."""
+"""The summary of all rows: the fastest backend of each, what went wrong, a short table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-import cuda_order
-from cuda_goals import copy_shares, exp_shares, goals, met
-from cuda_order import PEERS
-from cuda_section import Row
+from benchmarks.gpu import order
+from benchmarks.gpu.goals import copy_shares, exp_shares, goals, met
+from benchmarks.gpu.peers import PEERS
+from benchmarks.gpu.section import Row
 
 # no result of a backend: the card is too small for it
 SMALL = ("OutOfMemoryError",)
@@ -27,7 +27,7 @@ def summary(result: Row) -> Row:
     return {
         "goals": [g | {"met": met(g, result["device"])} for g in goals(parts)],
         "fastest": fastest,
-        "order": cuda_order.order(fastest),
+        "order": order.order(fastest),
         "exp_shares": list(exp_shares(parts)),
         "copy_shares": list(copy_shares(parts)),
         "wrong": wrong,
@@ -49,7 +49,7 @@ def _wrong(name: str, part: Row) -> Iterator[str]:
             for key, text in found.items():
                 bad = key == "wrong" or (key.endswith("error") and not text.startswith(SMALL))
                 if bad and "not run:" not in text:
-                    yield f"{name}: {_said(row)}: {candidate}: {text}"
+                    yield f"{name}: {_label(row)}: {candidate}: {text}"
 
 
 def _errors(name: str, part: Row) -> Iterator[str]:
@@ -58,7 +58,7 @@ def _errors(name: str, part: Row) -> Iterator[str]:
         for candidate, found in _candidates(row):
             for key, text in found.items():
                 if key == "wrong" or key.endswith(("error", "not_captured")):
-                    yield f"{name}: {_said(row)}: {candidate}: {key}: {text}"
+                    yield f"{name}: {_label(row)}: {candidate}: {key}: {text}"
 
 
 def _candidates(row: Row) -> list[tuple[str, Row]]:
@@ -67,7 +67,7 @@ def _candidates(row: Row) -> list[tuple[str, Row]]:
     return list(row.get("candidates", {}).items())
 
 
-def _said(row: Row) -> str:
+def _label(row: Row) -> str:
     keys = ("shape", "layer", "mode", "channels", "dtype", "dropout", "bias", "nodes")
     return ", ".join(f"{k}={row[k]}" for k in keys if row.get(k) is not None)
 
@@ -96,7 +96,7 @@ def text(made: Row) -> str:
     ]
     if made["order"]:
         table += ["", "backends, and how much slower than the fastest (geometric mean)"]
-        table += cuda_order.text(made["order"])
+        table += order.text(made["order"])
     for title in ("wrong", "left_out"):
         if made[title]:
             table += ["", f"{title.replace('_', ' ')}: {len(made[title])}"]

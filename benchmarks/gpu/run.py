@@ -1,12 +1,11 @@
-"""Everything that only a GPU can show, in one run: ``bash benchmarks/cuda.sh``.
+"""All measurements that need a GPU, in one run: ``bash benchmarks/gpu/run.sh``.
 
 Tests, the card's ceilings, operators, layers, compilations and memory, each part in a process of
 its own with a share of the time: what a part had no time for is listed, and a part that dies takes
 no other along. Every candidate is compared with the ``reference`` backend before it is timed.
 
-All tests without a limit of their own: ``--parts tests --seconds 3600``.
-
-Not named ``cuda.py``: on the path of modules it would hide NVIDIA's package ``cuda``.
+All tests without a limit of their own: ``--parts tests --seconds 3600``. Without a GPU the script
+itself is tried: ``python -m benchmarks.gpu.run --device cpu --tiny --out FOLDER``.
 """
 
 from __future__ import annotations
@@ -19,31 +18,40 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import cuda_ceilings
-import cuda_edges
-import cuda_graphs
-import cuda_layers
-import cuda_memory
-import cuda_operators
-import cuda_plots
-import cuda_report
-import cuda_tests
 import torch
-from cuda_apart import BEHIND, Waiting, apart, time_told
-from cuda_section import Row, Section, said
-from timing import card, environment, write
+
+from benchmarks.gpu import (
+    ceilings,
+    cuda_graphs,
+    edges,
+    layers,
+    memory,
+    operators,
+    plots,
+    report,
+    suite,
+)
+from benchmarks.gpu.part_process import (
+    COMMAND,
+    UNFINISHED,
+    PartProcess,
+    read_seconds,
+    run_in_process,
+)
+from benchmarks.gpu.section import Row, Section, one_line
+from benchmarks.record import RESULTS, card, environment, write
 
 # the parts in their order, with their shares of the time
 PARTS: dict[str, tuple[Callable[[Section], None], int]] = {
-    "ceilings": (cuda_ceilings.run, 20),
-    "operators": (cuda_operators.run, 115),
-    "edges": (cuda_edges.run, 60),
-    "layers": (cuda_layers.run, 40),
+    "ceilings": (ceilings.run, 20),
+    "operators": (operators.run, 115),
+    "edges": (edges.run, 60),
+    "layers": (layers.run, 40),
     "graphs": (cuda_graphs.run, 25),
-    "memory": (cuda_memory.run, 25),
-    "flex": (cuda_operators.run_flex, 50),
-    "flex edges": (cuda_edges.run_flex, 25),
-    "recompiles": (cuda_layers.recompiles, 55),
+    "memory": (memory.run, 25),
+    "flex": (operators.run_flex, 50),
+    "flex edges": (edges.run_flex, 25),
+    "recompiles": (layers.recompiles, 55),
 }
 TESTS_SHARE = 220
 WARM_PROCESSES = 6
@@ -56,7 +64,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--tiny", action="store_true", help="a test of the benchmark itself")
     parser.add_argument("--seconds", type=float, default=510.0, help="for all parts together")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="a folder")
     parser.add_argument("--parts", nargs="+", default=["tests", *PARTS])
     parser.add_argument("--one-process", action="store_true", help="for a debugger")
     parser.add_argument("--part", help=argparse.SUPPRESS)  # what such a process is told
@@ -69,11 +77,11 @@ def main() -> int:
     if args.device == "cpu":
         torch.set_num_threads(1)
     if args.warm is not None:
-        cuda_operators.warm(args.warm, WARM_PROCESSES, args.device, args.tiny)
+        operators.warm(args.warm, WARM_PROCESSES, args.device, args.tiny)
         return 0
     if args.part:
         torch.zeros(1, device=args.device)  # what a first tensor takes, like the imports
-        part(Section(args.part, time_told(), args.device, args.tiny, args.out))
+        part(Section(args.part, read_seconds(), args.device, args.tiny, args.out))
         return 0
     return everything(args)
 
@@ -83,13 +91,13 @@ def part(section: Section) -> None:
     try:
         PARTS[section.name][0](section)
     except Exception as error:
-        section.errors.append(said(error))
-        section.left_out.append(BEHIND)
+        section.errors.append(one_line(error))
+        section.left_out.append(UNFINISHED)
     section.save()
 
 
 def everything(args: argparse.Namespace) -> int:
-    """All parts; each has its share of what time is left, so that none's rest is lost."""
+    """All parts; each gets its share of the time that is left, so that no remainder is lost."""
     end = time.monotonic() + args.seconds
     found: dict[str, Row] = {}
     chosen = [
@@ -103,8 +111,8 @@ def everything(args: argparse.Namespace) -> int:
     }  # fmt: skip
     name = torch.cuda.get_device_name() if args.device == "cuda" else "no_gpu"
     stem = args.out / f"cuda_{'_'.join(name.lower().split())}"
-    waiting: dict[str, Waiting] = {}
-    with TemporaryDirectory() as folder, ended(waiting):
+    waiting: dict[str, PartProcess] = {}
+    with TemporaryDirectory() as folder, ending(waiting):
         for name in shares:
             rest = sum(share for other, share in shares.items() if other not in found)
             seconds = max(0.0, end - time.monotonic()) * shares[name] / rest
@@ -112,30 +120,30 @@ def everything(args: argparse.Namespace) -> int:
             if not in_process(args):
                 for other in [n for n in chosen if n not in found and n != name][:1]:
                     path = Path(folder) / f"{other}.json"
-                    waiting[other] = Waiting(other, args.device, args.tiny, path)
+                    waiting[other] = PartProcess(other, args.device, args.tiny, path)
             if name == "tests":
-                cuda_tests.run(section, compiling_ahead(args))
+                suite.run(section, warming_commands(args))
                 found[name] = section.result()
             elif in_process(args):
                 part(section)
                 found[name] = section.result()
             else:
                 left = max(0.0, end - time.monotonic())
-                found[name] = apart(section, left, waiting.pop(name, None))
-            lines = len(found[name]["rows"]), len(found[name]["left_out"])
+                found[name] = run_in_process(section, left, waiting.pop(name, None))
+            counts = len(found[name]["rows"]), len(found[name]["left_out"])
             print(
-                f"{name}: {found[name]['seconds']} s, {lines[0]} rows, {lines[1]} left out",
+                f"{name}: {found[name]['seconds']} s, {counts[0]} rows, {counts[1]} left out",
                 *found[name]["errors"], sep="\n  ", flush=True,
             )  # fmt: skip
             write(stem.with_suffix(".json"), result)
-    result["summary"] = cuda_report.summary(result)
+    result["summary"] = report.summary(result)
     write(stem.with_suffix(".json"), result)
     try:
-        cuda_plots.draw(result, stem)
+        plots.draw(result, stem)
     except Exception as error:  # what was measured is written
-        result["summary"]["wrong"].append(f"plots: {said(error)}")
+        result["summary"]["wrong"].append(f"plots: {one_line(error)}")
         write(stem.with_suffix(".json"), result)
-    print(cuda_report.text(result["summary"]))
+    print(report.text(result["summary"]))
     return 1 if result["summary"]["wrong"] else 0
 
 
@@ -145,8 +153,8 @@ def in_process(args: argparse.Namespace) -> bool:
 
 
 @contextmanager
-def ended(waiting: dict[str, Waiting]) -> Iterator[None]:
-    """Whatever happens inside, none of them outlives it."""
+def ending(waiting: dict[str, PartProcess]) -> Iterator[None]:
+    """Ends all processes that still wait, whatever happens inside."""
     try:
         yield
     finally:
@@ -154,11 +162,11 @@ def ended(waiting: dict[str, Waiting]) -> Iterator[None]:
             each.end()
 
 
-def compiling_ahead(args: argparse.Namespace) -> list[list[str]]:
+def warming_commands(args: argparse.Namespace) -> list[list[str]]:
     """Commands that fill the caches of compiled kernels, side by side."""
     if args.device == "cpu" or "operators" not in args.parts:
         return []
-    command = [sys.executable, __file__, "--device", args.device, *["--tiny"] * args.tiny]
+    command = [*COMMAND, "--device", args.device, *["--tiny"] * args.tiny]
     return [[*command, "--warm", str(number)] for number in range(WARM_PROCESSES)]
 
 

@@ -1,4 +1,4 @@
-"""A part of the GPU benchmark: its time, its rows, and what it had to leave out."""
+"""One part of the GPU benchmark: its time, its rows, and what it had to leave out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import write
+
+from benchmarks.record import write
 
 Row = dict[str, Any]
 # of training with the backward pass in the calling thread
@@ -19,7 +20,7 @@ ONE_THREAD = "train in one thread"
 
 @dataclass
 class Section:
-    """What a part is told, and what it tells; written to ``path`` after every row.
+    """The settings and the results of a part; written to ``path`` after every row.
 
     Attributes:
         name: of the part.
@@ -69,7 +70,7 @@ class Section:
         try:
             yield
         except Exception as error:
-            self.errors.append(f"{what}: {said(error)}")
+            self.errors.append(f"{what}: {one_line(error)}")
             self.save()
         self.longest = max(self.longest, time.monotonic() - start)
         if self.device == "cuda":
@@ -92,7 +93,7 @@ class Section:
             write(self.path, self.result())
 
 
-def said(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:400]}"

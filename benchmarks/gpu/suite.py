@@ -1,9 +1,8 @@
-"""The tests marked ``cuda``, a process for each file, while kernels are compiled beside them."""
+"""The tests marked ``cuda``, a process a file, while kernels are compiled beside them."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,18 +12,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cuda_section import Row, Section
+from benchmarks.gpu.processes import end, start
+from benchmarks.gpu.section import Row, Section
+from benchmarks.record import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 MARK = "mark.cuda"
 # of files with many tests, where pytest-xdist is installed
-WORKERS = {"test_backends.py": 4, "test_varlen.py": 4}
+WORKERS = {"test_backends.py": 4}
 
 
-def run(section: Section, others: Sequence[Sequence[str]] = (), root: Path = ROOT) -> None:
-    """A row for each test file; ``others`` are commands that run beside, of no result.
+def run(section: Section, beside: Sequence[Sequence[str]] = (), root: Path = ROOT) -> None:
+    """A row for each test file; ``beside`` are commands that run meanwhile, without a result.
 
-    What is not done when time is up is killed and said to have failed.
+    What is not done when time is up is killed and counted as failed.
     """
     files = [
         path
@@ -32,19 +32,19 @@ def run(section: Section, others: Sequence[Sequence[str]] = (), root: Path = ROO
         if MARK in path.read_text(encoding="utf-8")
     ]
     if section.tiny and root == ROOT:
-        files = [ROOT / "tests" / "test_layout.py"]
-    beside = [start(command, root) for command in others]
+        files = files[:1]
+    others = [start(command, root) for command in beside]
     running: dict[Path, tuple[subprocess.Popen[bytes], Path]] = {}
     try:
         with TemporaryDirectory() as folder:
             _files(section, files, running, Path(folder), root)
-        while any(p.poll() is None for p in beside) and section.left() > 0:
+        while any(p.poll() is None for p in others) and section.left() > 0:
             time.sleep(0.1)
-        for number, process in enumerate(beside):
+        for number, process in enumerate(others):
             if process.poll() is None:
                 section.left_out.append(f"compiling ahead, part {number}")
     finally:  # where this one is stopped too
-        for process in (*beside, *(p for p, _ in running.values())):
+        for process in (*others, *(p for p, _ in running.values())):
             end(process)
     section.save()
 
@@ -91,10 +91,10 @@ def counts(report: Path, code: int) -> Row:
     if code == 5:  # nothing was selected
         return row
     if not report.is_file():
-        words = report.with_suffix(".txt")
-        last = words.read_text(errors="replace").strip()[-300:] if words.is_file() else ""
-        said = f"pytest ended with {code} and no report: {' '.join(last.split())}"
-        return row | {"failed": 1, "failures": [said]}
+        log = report.with_suffix(".txt")
+        last = log.read_text(errors="replace").strip()[-300:] if log.is_file() else ""
+        failure = f"pytest ended with {code} and no report: {' '.join(last.split())}"
+        return row | {"failed": 1, "failures": [failure]}
     for case in ElementTree.parse(report).iter("testcase"):
         kinds = {child.tag for child in case}
         if kinds & {"failure", "error"}:
@@ -113,24 +113,3 @@ def counts(report: Path, code: int) -> Row:
 
 def _name(file: Path, root: Path) -> str:
     return str(file.relative_to(root))
-
-
-def start(
-    command: Sequence[str],
-    root: Path,
-    words: Path = Path(os.devnull),
-    told: int | None = None,
-) -> subprocess.Popen[bytes]:
-    """A process that says its ``words`` to a file; ``told`` is what it reads."""
-    with words.open("wb") as file:
-        # a session of its own, so that what it starts ends with it
-        return subprocess.Popen(
-            command, cwd=root, stdin=told, stdout=file, stderr=file, start_new_session=True
-        )  # fmt: skip
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Kills a process that still runs, and what it started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

@@ -1,7 +1,7 @@
-"""Tiles of Triton's full attention, timed: ``python benchmarks/cuda_tiles.py`` on a GPU.
+"""Tiles of Triton's full attention: ``python -m benchmarks.gpu.tiles --out FILE`` on a GPU.
 
-What ``pyg_gt/ops/_triton_tiles.py`` holds was chosen by it. Each candidate's output and gradients
-are compared with the first one's before its kernels are timed by torch's profiler.
+The tables of tiles in the package were chosen by it. Each candidate's output and gradients are
+compared with those of the tiles in use before its kernels are timed by torch's profiler.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import card, environment, kernel_us, write
 from torch import Tensor
 
-from pyg_gt import GraphLayout
-from pyg_gt.ops import _triton_full, _triton_tiles
-from pyg_gt.ops._triton_full_problem import Problem
+from benchmarks.gpu.section import one_line
+from benchmarks.record import card, environment, write
+from benchmarks.timing import kernel_us
+from pyg_gt import GraphLayout, attention
+from pyg_gt.ops import _triton_tiles
 
 HEADS = 4
 # one large graph, and a batch like that of PascalVOC-SP
@@ -76,7 +77,7 @@ def candidates(dtype: torch.dtype, channels: int, sizes: list[int]) -> Iterator[
                     row["wrong"] = "it differs from the tiles in use"
                 row |= {k: round(us, 1) for k, us in kernel_us(call, 3).items() if "tiled" in k}
             except Exception as error:
-                row["error"] = f"{type(error).__name__}: {str(error)[:200]}"
+                row["error"] = one_line(error)
             yield row
     finally:
         table[channels] = usual
@@ -84,20 +85,16 @@ def candidates(dtype: torch.dtype, channels: int, sizes: list[int]) -> Iterator[
 
 
 def call_of(dtype: torch.dtype, channels: int, sizes: list[int]) -> Callable[[], list[Tensor]]:
-    """Forward and backward on a layout of its own, which remembers no other tiles."""
+    """Forward and backward on a new layout, which holds nothing made for other tiles."""
     torch.manual_seed(0)
     layout = GraphLayout.from_sizes(sizes, "cuda")
     joined = torch.randn(layout.num_nodes, 3, HEADS, channels, device="cuda").to(dtype)
-    query, key, value = joined.unbind(1)
-    grad = torch.randn_like(query, memory_format=torch.contiguous_format)
-    problem = Problem(layout, layout, None, None, None, None, channels**-0.5, 0.0)
+    leaves = [x.requires_grad_() for x in joined.unbind(1)]
+    grad = torch.randn(joined[:, 0].shape, device="cuda", dtype=dtype)
 
     def call() -> list[Tensor]:
-        out, stats = _triton_full.forward(problem, query, key, value)
-        made = _triton_full.backward(
-            problem, grad, query, key, value, out, stats, None, False
-        )  # fmt: skip
-        return [out, made.query, made.key, made.value]
+        out = attention(*leaves, layout, backend="triton")
+        return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
 
     return call
 

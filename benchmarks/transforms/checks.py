@@ -61,9 +61,9 @@ def eigenvalue_error(graphs: Sequence[Data], k: int) -> float:
         values = data.laplacian_eigenvector_pe_values.double().numpy()
         _, label = connected_components(laplacian, directed=False)
         for component in range(label.max(initial=-1) + 1):
-            own = np.flatnonzero(label == component)
-            expected = np.linalg.eigvalsh(laplacian[own][:, own].toarray())[1 : k + 1]
-            error = np.abs(values[own, : expected.size] - expected)
+            nodes = np.flatnonzero(label == component)
+            expected = np.linalg.eigvalsh(laplacian[nodes][:, nodes].toarray())[1 : k + 1]
+            error = np.abs(values[nodes, : expected.size] - expected)
             worst = max(worst, float(error.max(initial=0)))
     return worst
 
