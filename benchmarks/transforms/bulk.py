@@ -79,9 +79,7 @@ def with_workers(graphs: Sequence[Data], rounds: int) -> dict[str, Any]:
     check_same(alone, precompute(graphs, OURS, num_workers=2, progress=False))
     del alone
     calls: dict[str, Callable[[], Any]] = {
-        f"{number} workers": partial(
-            precompute, graphs, OURS, num_workers=number, progress=False
-        )
+        f"{number} workers": partial(precompute, graphs, OURS, num_workers=number, progress=False)
         for number in (0, 1, 2)
     }
     for number in (1, 2):

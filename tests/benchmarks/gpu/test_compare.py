@@ -1,4 +1,4 @@
-"""The GPU benchmark's comparison catches what is wrong; its peers compute attention."""
+"""The GPU benchmark's comparison catches what is wrong."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyg_gt import GraphLayout, PairBias, TableBias
+from benchmarks.gpu import compare, cuda_graphs, edges, operators, report
+from benchmarks.gpu.section import Section
 
 
-def section(load: Any, seconds: float = 1000.0) -> Any:
-    return load("cuda_section").Section("operators", seconds, "cpu", True)
+def section(seconds: float = 1000.0) -> Any:
+    return Section("operators", seconds, "cpu", True)
 
 
-def case(load: Any, variant: str = "plain", dtype: torch.dtype = torch.float32) -> Any:
-    operators = load("cuda_operators")
+def case(variant: str = "plain", dtype: torch.dtype = torch.float32) -> Any:
     return operators.Case(operators.Config("voc", 64, dtype, variant), "cpu", True)
 
 
@@ -55,11 +55,11 @@ def too_short(right: Any, p: float) -> Tensor:
         (too_short, "the output is .33, 4, 64., expected .34, 4, 64."),
     ],
 )
-def test_a_wrong_candidate_is_caught_and_not_timed(load: Any, change: Any, words: str) -> None:
-    one, part = case(load), section(load)
+def test_a_wrong_candidate_is_caught_and_not_timed(change: Any, words: str) -> None:
+    one, part = case(), section()
     right = partial(one.ours, "sdpa")
     candidates = {"sdpa": right, "triton": partial(change, right)}
-    load("cuda_compare").compared(
+    compare.compared(
         part, one.row(), one.problem(), candidates, {}, "sdpa", seconds=0.01, peak=False
     )
     found = part.rows[0]["candidates"]
@@ -69,23 +69,23 @@ def test_a_wrong_candidate_is_caught_and_not_timed(load: Any, change: Any, words
     assert part.rows[0]["peer_over"] == {"forward": {}, "train": {}}
 
 
-def test_a_wrong_backend_shows_in_the_end_and_in_the_exit_status(load: Any) -> None:
-    one, part = case(load), section(load)
+def test_a_wrong_backend_shows_in_the_end_and_in_the_exit_status() -> None:
+    one, part = case(), section()
     right = partial(one.ours, "sdpa")
     for name in ("triton", "pyg padded"):
-        load("cuda_compare").compared(
+        compare.compared(
             part, one.row(), one.problem(), {name: partial(wrong_output, right)}, {}, "sdpa",
             seconds=0.01, peak=False,
         )  # fmt: skip
     parts = {"operators": part.result()}
-    made = load("cuda_report").summary({"parts": parts, "device": "cuda"})
+    made = report.summary({"parts": parts, "device": "cuda"})
     assert len(made["wrong"]) == 1 and "triton: AssertionError" in made["wrong"][0]
     assert len(made["errors"]) == 2  # the peer's too
-    assert "wrong: 1" in load("cuda_report").text(made)
+    assert "wrong: 1" in report.text(made)
 
 
-def test_dropout_is_compared_weight_by_weight_where_it_is_one_mask(load: Any) -> None:
-    one = case(load, "dropout 0.5")
+def test_dropout_is_compared_weight_by_weight_where_it_is_one_mask() -> None:
+    one = case("dropout 0.5")
     problem = one.problem()
 
     def other_weights(p: float) -> Tensor:
@@ -98,8 +98,7 @@ def test_dropout_is_compared_weight_by_weight_where_it_is_one_mask(load: Any) ->
     assert problem.difference("sdpa", other_weights) == 0.0  # whose masks are its own
 
 
-def test_dropped_edges_are_compared_one_by_one(load: Any) -> None:
-    edges = load("cuda_edges")
+def test_dropped_edges_are_compared_one_by_one() -> None:
     shape = edges.Shape("E", 200, 900)
     torch.manual_seed(0)
     one = edges.Case(shape, torch.float32, *edges.edges_of(shape, "cpu", True), 0.5)
@@ -118,9 +117,9 @@ def test_dropped_edges_are_compared_one_by_one(load: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", ["train", "train in one thread"])
-def test_training_in_one_thread(load: Any, mode: str) -> None:
+def test_training_in_one_thread(mode: str) -> None:
     """On a GPU torch runs the backward pass in another thread, unless told so."""
-    one = case(load, "plain")
+    one = case("plain")
     allowed: list[bool] = []
 
     def watched(p: float) -> Tensor:
@@ -129,15 +128,15 @@ def test_training_in_one_thread(load: Any, mode: str) -> None:
             out.register_hook(lambda _: allowed.append(torch._C._is_multithreading_enabled()))
         return out
 
-    call = load("cuda_compare").call_of(one.problem(), watched, mode)
+    call = compare.call_of(one.problem(), watched, mode)
     (got,) = call()
     assert allowed == [mode == "train"] and torch._C._is_multithreading_enabled()
     (want,) = torch.autograd.grad(one.reference(0.0).sum(), list(one.leaves.values()))
     torch.testing.assert_close(got, want)
 
 
-def test_an_error_of_a_candidate_is_said_and_the_others_go_on(load: Any) -> None:
-    one, part = case(load), section(load)
+def test_an_error_of_a_candidate_is_said_and_the_others_go_on() -> None:
+    one, part = case(), section()
 
     def fails(p: float) -> Tensor:
         raise RuntimeError("no\nsuch kernel")
@@ -152,7 +151,7 @@ def test_an_error_of_a_candidate_is_said_and_the_others_go_on(load: Any) -> None
         return one.ours("sdpa", p)
 
     candidates = {"cpu": fails, "sparse": fails_in_training, "sdpa": partial(one.ours, "sdpa")}
-    load("cuda_compare").compared(
+    compare.compared(
         part, one.row(), one.problem(), candidates, {"flex": "it cannot"}, "sdpa", seconds=0.01,
         peak=False,
     )  # fmt: skip
@@ -161,60 +160,16 @@ def test_an_error_of_a_candidate_is_said_and_the_others_go_on(load: Any) -> None
     assert found["flex"] == {"objection": "it cannot"}
     assert found["sparse"]["train_error"] == "OutOfMemoryError: too much"
     assert found["sparse"]["forward_ms"] > 0 and found["sdpa"]["train_ms"] > 0
-    made = load("cuda_report").summary({"parts": {"operators": part.result()}, "device": "cuda"})
+    made = report.summary({"parts": {"operators": part.result()}, "device": "cuda"})
     assert len(made["wrong"]) == 1  # too little memory is no wrong result
     assert len(made["errors"]) == 2
 
 
-@pytest.mark.parametrize("kind", ["none", "TableBias", "PairBias"])
-@pytest.mark.parametrize("sizes", [[3, 1, 5], [4], [2, 2]])
-def test_the_padded_peer_is_attention(load: Any, kind: str, sizes: list[int]) -> None:
-    layout = GraphLayout.from_sizes(sizes)
-    joined = torch.randn(layout.num_nodes, 3, 2, 4, dtype=torch.float64)
-    values = torch.randn(layout.num_pairs, 2, dtype=torch.float64)
-    index = torch.randint(3, (layout.num_pairs,), dtype=torch.uint8)
-    bias = {"none": None, "TableBias": TableBias(values[:3], index), "PairBias": PairBias(values)}
-    peer = load("cuda_peers").Padded(layout, joined.dtype, bias[kind])
-    biases = () if bias[kind] is None else (bias[kind],)
-    want = torch.empty_like(joined[:, 0])
-    start = at = 0
-    for n in sizes:
-        q, k, v = (joined[start : start + n, i].transpose(0, 1) for i in range(3))
-        scores = q @ k.transpose(1, 2) / 2
-        added = {"none": torch.zeros(1, 2), "TableBias": values[index.long()], "PairBias": values}
-        if biases:
-            scores = scores + added[kind][at : at + n * n].view(n, n, 2).permute(2, 0, 1)
-        want[start : start + n] = (scores.softmax(-1) @ v).transpose(0, 1)
-        start, at = start + n, at + n * n
-    torch.testing.assert_close(peer(joined, 0.0), want)
-    if kind == "none":
-        torch.testing.assert_close(load("cuda_peers").DenseMask(layout)(joined, 0.0), want)
-
-
-def test_the_private_operator_takes_these_arguments(load: Any) -> None:
-    """Shapes alone: it computes on a GPU, where the benchmark compares it with the reference."""
-    layout = GraphLayout.from_sizes([3, 5]).to("meta")
-    joined = torch.empty(8, 3, 4, 16, device="meta", requires_grad=True)
-    out = load("cuda_peers").Efficient(layout)(joined, 0.5)
-    assert out.shape == (8, 4, 16) and out.requires_grad
-
-
 @pytest.mark.cuda
-@pytest.mark.parametrize("p", [0.0, 0.5])
-def test_the_private_operator_on_a_gpu(load: Any, p: float) -> None:
-    operators = load("cuda_operators")
-    config = operators.Config("molecules x 4", 16, torch.float32, "plain")
-    one = operators.Case(config, "cuda", True)
-    runs, _ = one.candidates()
-    assert one.problem().difference("efficient ragged", runs["efficient ragged"]) < 5e-4
-    assert runs["efficient ragged"](p).isfinite().all()
-
-
-@pytest.mark.cuda
-def test_a_captured_call_gives_what_the_call_gives(load: Any) -> None:
+def test_a_captured_call_gives_what_the_call_gives() -> None:
     x = torch.zeros(3, device="cuda")
-    replay = load("cuda_graphs").captured(lambda: x + 1)
+    replay = cuda_graphs.captured(lambda: x + 1)
     replay()
     counter = torch.zeros(1, device="cuda")
     with pytest.raises(AssertionError, match="another result"):
-        load("cuda_graphs").captured(lambda: counter.add_(1).clone())
+        cuda_graphs.captured(lambda: counter.add_(1).clone())
