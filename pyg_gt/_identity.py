@@ -132,7 +132,7 @@ def _self_test(library: ctypes.CDLL) -> str | None:
 
 
 # A million edges that are in no cache take 0.7 ms, 2.0 in numpy (0.6 only to read them), of 18 ms
-# for a layer evaluated along them (one thread; benchmarks/layer_against.py).
+# for a layer evaluated along them (one thread; benchmarks/cpu/layer_against.py).
 _COMPARE = Library(Path(__file__).parent / "csrc" / "compare.cpp", _declare, _self_test)
 
 

@@ -12,7 +12,7 @@ from ._philox import keep_rows
 
 # On a CPU the fused kernel of scaled_dot_product_attention is level with matrix products here and
 # ahead from 64 nodes on, but has neither a bias with gradients nor dropout (measured:
-# benchmarks/attention.py).
+# benchmarks/cpu/attention.py).
 _FUSED_FROM = 48
 
 

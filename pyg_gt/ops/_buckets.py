@@ -18,7 +18,7 @@ from ..layout import GraphLayout
 from .bias import pair_ptr
 
 # Scores that one step may hold; larger buckets are done in slices, so that memory stays flat. On a
-# CPU a slice that stays in the cache is a fifth faster (measured: benchmarks/attention.py).
+# CPU a slice that stays in the cache is a fifth faster (measured: benchmarks/cpu/attention.py).
 _MAX_SCORES = {"cpu": 2**18, "other": 2**25}
 
 
