@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layout import GraphLayout
-from ._op_arguments import check_like, layouts_of
+from ..layout.graph_layout import GraphLayout
 from .bias import num_pairs
+from .op_arguments import check_like, layouts_of
 
 TYPES = (torch.float16, torch.bfloat16)
 MAX_CHANNELS = 256

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from ..edge_layout import DeferredEdges, EdgeLayout
-from ..layout import GraphLayout
+from ..layout.edge_layout import DeferredEdges, EdgeLayout
+from ..layout.graph_layout import GraphLayout
 
 # 'Any' stands for a SparseTensor, whose package is optional
 EdgeSet = Tensor | EdgeLayout | DeferredEdges | Any

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from pyg_gt import EdgeLayout, EdgeMask, GraphLayout, attention, native
-from pyg_gt.ops import _cpu_edges
-from pyg_gt.ops._cpu_edges import EDGES
-from pyg_gt.ops._cpu_edges_op import forward
-from pyg_gt.ops._philox import draw_seed, keep_edges
+from pyg_gt.ops._fused.cpu_edges_op import forward
+from pyg_gt.ops._kernels.cpu import edges as _cpu_edges
+from pyg_gt.ops._kernels.cpu.edges import EDGES
+from pyg_gt.ops.dropout import draw_seed, keep_edges
 
 OPS = torch.ops.pyg_gt
 INF = float("inf")

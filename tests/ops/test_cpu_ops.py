@@ -23,9 +23,10 @@ from pyg_gt import (
     native,
 )
 from pyg_gt.nn import GPSConv, MaskedTransformerConv
-from pyg_gt.ops import _cpu_full, _philox
-from pyg_gt.ops._cpu_edges_library import EDGES
-from pyg_gt.ops._cpu_full import FULL
+from pyg_gt.ops import dropout as _philox
+from pyg_gt.ops._kernels.cpu import full as _cpu_full
+from pyg_gt.ops._kernels.cpu.edges_library import EDGES
+from pyg_gt.ops._kernels.cpu.full import FULL
 from pyg_gt.testing import assert_same_attention
 
 from .cases import BIASES, Case, layout_of, make_case, unsupported
