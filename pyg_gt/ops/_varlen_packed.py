@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layout.graph_layout import GraphLayout
-from .bias import num_pairs
 from .op_arguments import check_like, layouts_of
+from .pairs import num_pairs
 
 TYPES = (torch.float16, torch.bfloat16)
 MAX_CHANNELS = 256

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from ..layout.identity import is_readable
-from .bias import num_pairs
 from .op_arguments import SAME, layouts_of
+from .pairs import num_pairs
 
 _FULL = "cpu_full", "triton_full", "bucketed", "varlen"
 _ALONG_EDGES = "cpu_edges", "triton_edges"

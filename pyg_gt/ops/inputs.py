@@ -22,9 +22,9 @@ from .bias import (
     PairBias,
     ScoreMod,
     TableBias,
-    num_pairs,
 )
 from .deferred import checked_table_index
+from .pairs import num_pairs
 
 Layout = GraphLayout | DeferredLayout
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..layout.graph_layout import DeferredLayout, GraphLayout
 from ..layout.identity import is_traced
-from .bias import num_pairs
 from .deferred import resolved
+from .pairs import num_pairs
 
 NOT_IN_A_TRACE = (
     "the numbers of nodes by which it checks edges would be constants in a 'torch.jit.trace'; use "

@@ -20,7 +20,7 @@ from pyg_gt import (
     attention,
 )
 from pyg_gt.ops import AttentionBias
-from pyg_gt.ops.bias import num_pairs
+from pyg_gt.ops.pairs import num_pairs
 
 CPU = pytest.param("cpu", marks=pytest.mark.compiled)
 

@@ -18,7 +18,7 @@ from pyg_gt import EdgeBias, EdgeLayout, GraphLayout, PairBias, TableBias, atten
 from pyg_gt.native import FLAGS, find_compiler
 from pyg_gt.ops import AttentionBias
 from pyg_gt.ops._kernels.cpu import full as _cpu_full
-from pyg_gt.ops.bias import num_pairs
+from pyg_gt.ops.pairs import num_pairs
 
 from .cases import layout_of, random_edges
 

@@ -11,7 +11,7 @@ from pyg_gt import EdgeLayout, GraphLayout
 from pyg_gt.ops._backends.flex.edges import Joined, edge_mask
 from pyg_gt.ops._backends.flex.packing import BLOCK
 from pyg_gt.ops._backends.flex.tables import Packed, full_mask, nearest, packed
-from pyg_gt.ops.bias import num_pairs, pair_of_edge
+from pyg_gt.ops.pairs import num_pairs, pair_of_edge
 
 from .cases import layout_of
 

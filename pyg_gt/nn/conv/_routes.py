@@ -22,10 +22,9 @@ from ...ops.bias import (
     ScoreMod,
     TableBias,
     checked_edges_of,
-    pair_of_edge,
-    pair_ptr,
 )
 from ...ops.inputs import checked
+from ...ops.pairs import pair_of_edge, pair_ptr
 
 _METHODS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")
 _HOOKS = (

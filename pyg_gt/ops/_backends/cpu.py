@@ -15,11 +15,12 @@ from .._fused.cpu_full_eager import attend
 from .._fused.cpu_full_op import FullAttention
 from .._kernels.cpu.edges import EDGES
 from .._kernels.cpu.full import FULL, TYPES, Problem
-from ..bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of, pair_of_edge
+from ..bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of
 from ..deferred import checked_edges
 from ..inputs import Inputs
 from ..memory import is_plain
 from ..op_arguments import NOT_IN_A_TRACE, distinct, layout_arguments, needs_no_node
+from ..pairs import pair_of_edge
 
 NAME = "cpu"
 

@@ -8,10 +8,11 @@ from torch import Tensor
 from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
 from ...layout.identity import is_readable
-from ..bias import EdgeMask, checked_edges_of, num_pairs
+from ..bias import EdgeMask, checked_edges_of
 from ..deferred import found_edges, resolved
 from ..dropout import keep_edges, keep_pairs
 from ..inputs import Inputs
+from ..pairs import num_pairs
 
 NAME = "reference"
 

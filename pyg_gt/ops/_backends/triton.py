@@ -14,12 +14,13 @@ from .._fused.triton_full_op import FullAttention
 from .._kernels.triton.full.bias_gradients import pairs_of_edges
 from .._kernels.triton.full.problem import MAX_CHANNELS, TYPES, Problem, interprets, is_installed
 from .._triton_known import Call, biases_as_before
-from ..bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of, pair_of_edge
+from ..bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of
 from ..deferred import checked_edges
 from ..dropout import draw_seed
 from ..inputs import Inputs
 from ..memory import is_plain
 from ..op_arguments import distinct, layout_arguments
+from ..pairs import pair_of_edge
 
 NAME = "triton"
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from .._kernels.triton.full import launches as _triton_full
 from .._kernels.triton.full.bias_gradients import Biases, gradients, on_pairs
 from .._kernels.triton.full.problem import Problem
-from ..bias import num_pairs
 from ..memory import apply, empty_like, is_plain, may_come_back_changed
 from ..op_arguments import layout_arguments
+from ..pairs import num_pairs
 from ..second_derivatives import differentiable_once
 from .qkv import as_one, parts_of
 from .triton_full_op import CURE

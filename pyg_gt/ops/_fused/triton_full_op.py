@@ -21,9 +21,9 @@ from .._kernels.triton.full.bias_gradients import (
     pairs_of_edges,
 )
 from .._kernels.triton.full.problem import MAX_CHANNELS, TYPES, Problem, interprets
-from ..bias import num_pairs
 from ..deferred import LIBRARY, TAGS, checked_table_index, found_edges
 from ..op_arguments import check_like, check_pairs, layouts_of
+from ..pairs import num_pairs
 from ..second_derivatives import differentiable_once
 
 # where there are second derivatives

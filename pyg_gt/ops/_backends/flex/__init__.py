@@ -12,10 +12,11 @@ from torch import Tensor
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
 from ....layout.identity import IdentityCache, is_readable, same_numbers
-from ...bias import EdgeBias, EdgeMask, PairBias, TableBias, num_pairs, segment_logsumexp
+from ...bias import EdgeBias, EdgeMask, PairBias, TableBias, segment_logsumexp
 from ...deferred import resolved
 from ...inputs import Inputs
 from ...memory import in_memory
+from ...pairs import num_pairs
 from .compiled import Function, run
 from .edges import Joined, edge_mask, objection
 from .tables import Packed, full_mask, nearest, packed

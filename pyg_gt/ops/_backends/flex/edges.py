@@ -10,7 +10,7 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
-from ...bias import num_pairs, pair_of_edge
+from ...pairs import num_pairs, pair_of_edge
 from .packing import BLOCK
 from .tables import Packed, block_mask, nearest
 

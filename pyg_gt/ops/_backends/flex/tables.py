@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from ....layout.graph_layout import GraphLayout
-from ...bias import num_pairs, pair_ptr
+from ...pairs import num_pairs, pair_ptr
 from .packing import BLOCK, place
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

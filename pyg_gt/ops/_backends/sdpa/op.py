@@ -15,9 +15,10 @@ from torch import Tensor
 from ....layout.edge_layout import EdgeLayout
 from ..._kernels.composed import full as _bucketed
 from ..._kernels.composed.buckets import plan_of
-from ...bias import EdgeMask, num_pairs, pair_of_edge
+from ...bias import EdgeMask
 from ...deferred import LIBRARY, TAGS, found_edges
 from ...op_arguments import layouts_of
+from ...pairs import num_pairs, pair_of_edge
 from ...second_derivatives import differentiable_once
 
 

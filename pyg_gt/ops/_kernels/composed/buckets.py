@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ....layout.graph_layout import GraphLayout
-from ...bias import pair_ptr
+from ...pairs import pair_ptr
 
 # Scores that one step may hold; larger buckets are done in slices, so that memory stays flat. On a
 # CPU a slice that stays in the cache is a fifth faster (measured: benchmarks/cpu/attention.py).

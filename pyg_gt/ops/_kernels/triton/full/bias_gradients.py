@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .....layout.edge_layout import EdgeLayout
 from .....layout.graph_layout import GraphLayout
-from ....bias import num_pairs, pair_of_edge
+from ....pairs import num_pairs, pair_of_edge
 from . import launches as _triton_full
 from .problem import MAX_TABLE_ROWS, Problem
 
