@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..layout.graph_layout import GraphLayout
-from . import _triton_known, _varlen
+from . import _triton_known
 from ._backends import (
     cpu as _cpu,
 )
@@ -51,7 +51,7 @@ from .inputs import (
 
 # 'auto' takes the first without an objection; the reference, last, has none. On CUDA, 'triton' was
 # the fastest wherever they were compared (benchmarks/results/cuda_*.json, "order").
-_ORDER = cast(tuple[Backend, ...], (_cpu, _triton, _sparse, _varlen, _sdpa, _flex, _reference))
+_ORDER = cast(tuple[Backend, ...], (_cpu, _triton, _sparse, _sdpa, _flex, _reference))
 BACKENDS = {backend.NAME: backend for backend in _ORDER}
 
 Biases = AttentionBias | Sequence[AttentionBias]
@@ -148,6 +148,12 @@ def check_backend(backend: object) -> None:
     """Raises ``ValueError`` unless it is the name of a backend, or ``"auto"``."""
     if isinstance(backend, str) and (backend == "auto" or backend in BACKENDS):
         return
+    if backend == "varlen":
+        raise ValueError(
+            "Backend 'varlen' was removed: 'triton' was faster wherever both ran. Pass "
+            "backend='auto' or 'triton'; to compare with FlashAttention on packed graphs, call "
+            "'torch.nn.attention.varlen'"
+        )
     raise ValueError(
         f"Unknown backend {backend!r}; expected 'auto' or one of {', '.join(BACKENDS)}"
     )

@@ -18,7 +18,7 @@ from ..layout.identity import is_readable
 from .op_arguments import SAME, layouts_of
 from .pairs import num_pairs
 
-_FULL = "cpu_full", "triton_full", "bucketed", "varlen"
+_FULL = "cpu_full", "triton_full", "bucketed"
 _ALONG_EDGES = "cpu_edges", "triton_edges"
 
 

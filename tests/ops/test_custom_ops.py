@@ -13,7 +13,6 @@ NAMES = [
     *("component_pairs", "path_rows", "graph_sizes"),
     *("triton_full", "triton_full_backward"),  # in triton_cases.py, by its interpreter
     *("triton_edges", "triton_edges_backward"),  # in triton_edge_cases.py, likewise
-    *("varlen", "varlen_backward"),  # in test_varlen.py
 ]
 BATCH = torch.tensor([0, 0, 1, 1, 1, 3])  # graph 2 is empty
 SHUFFLED = torch.tensor([1, 0, 3, 1, 0, 1])
