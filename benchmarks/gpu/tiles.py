@@ -69,9 +69,9 @@ def candidates(dtype: torch.dtype, channels: int, sizes: list[int]) -> Iterator[
                    "tiles": tiles}  # fmt: skip
             try:
                 call = call_of(dtype, channels, sizes)
-                made = call()
-                first = first or made
-                worst = max(difference(a, b) for a, b in zip(made, first, strict=True))
+                results = call()
+                first = first or results
+                worst = max(difference(a, b) for a, b in zip(results, first, strict=True))
                 row["difference"] = worst
                 if not worst <= TOLERANCE[dtype]:
                     row["wrong"] = "it differs from the tiles in use"
@@ -100,7 +100,7 @@ def call_of(dtype: torch.dtype, channels: int, sizes: list[int]) -> Callable[[],
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """The largest, beside the largest number."""
+    """The largest difference, relative to the largest number of ``b``."""
     return float((a.float() - b.float()).abs().max() / b.float().abs().max())
 
 
