@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from pyg_gt import _native
-from pyg_gt.ops._cpu_edges_library import EDGES
-from pyg_gt.ops._cpu_full import FULL
+from pyg_gt import native
+from pyg_gt.ops._kernels.cpu.edges_library import EDGES
+from pyg_gt.ops._kernels.cpu.full import FULL
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,14 +30,14 @@ def no_compiler() -> str | None:
     if os.name != "posix":
         return "compiling is for POSIX systems"
     try:
-        _native.compiler()
-    except _native.Unavailable as error:
+        native.find_compiler()
+    except native.Unavailable as error:
         return str(error)
     return None
 
 
 if no_compiler() is not None:
-    os.environ[_native.SWITCH] = "0"  # 'auto' would warn, and warnings are errors
+    os.environ[native.SWITCH] = "0"  # 'auto' would warn, and warnings are errors
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

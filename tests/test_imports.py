@@ -16,7 +16,7 @@ ALLOWED = {
     "layout": {"layout", "identity"},
     "identity": {"native"},  # large edge sets are compared by compiled code
     "bias": {"layout", "identity"},
-    "native": set(),
+    "native": {"native"},
     # mathematics that several backends use
     "shared": {"layout", "identity", "bias", "native", "shared"},
     "inputs": {"layout", "identity", "bias", "shared"},
@@ -84,7 +84,7 @@ def group(module: str, tree: ast.Module) -> str:
         return "top"
     if parts[1] in ("layout", "edge_layout"):
         return "layout"
-    if parts[1] in ("_identity", "_native", "_swap"):
+    if parts[1] in ("_identity", "_swap"):
         return parts[1][1:]
     if parts[1] != "ops":
         return parts[1]
@@ -233,7 +233,7 @@ BACKEND = "NAME = 'made_up'\n"
 LIBRARY = {
     "pyg_gt": "from pyg_gt.layout import GraphLayout\nfrom pyg_gt.ops import attention\n",
     "pyg_gt.layout": "import torch\n",
-    "pyg_gt._native": "import ctypes\n",
+    "pyg_gt.native": "import ctypes\n",
     "pyg_gt.ops": "from pyg_gt.ops._dispatch import attention\n",
     "pyg_gt.ops.bias": "from pyg_gt.layout import GraphLayout\n",
     "pyg_gt.ops._inputs": "from pyg_gt.ops.bias import EdgeMask\n",
@@ -261,11 +261,11 @@ def test_checker_accepts_the_design() -> None:
         ("pyg_gt.layout", "from pyg_gt.ops.bias import EdgeMask"),
         ("pyg_gt.layout", "from .ops import bias"),
         ("pyg_gt.layout", "def late():\n    import pyg_gt.ops.bias"),
-        ("pyg_gt._native", "from pyg_gt.layout import GraphLayout"),
-        ("pyg_gt.layout", "from pyg_gt._native import Library"),
-        ("pyg_gt.ops.bias", "from pyg_gt._native import Library"),
-        ("pyg_gt.ops._dispatch", "from pyg_gt._native import Library"),
-        ("pyg_gt.nn.block", "from .._native import Library"),
+        ("pyg_gt.native", "from pyg_gt.layout import GraphLayout"),
+        ("pyg_gt.layout", "from pyg_gt.native import Library"),
+        ("pyg_gt.ops.bias", "from pyg_gt.native import Library"),
+        ("pyg_gt.ops._dispatch", "from pyg_gt.native import Library"),
+        ("pyg_gt.nn.block", "from ..native import Library"),
         ("pyg_gt.ops.bias", "from pyg_gt.ops._inputs import Inputs"),
         ("pyg_gt.ops._inputs", "from pyg_gt.ops._one import forward"),
         ("pyg_gt.ops._one", "from pyg_gt.ops import _two"),
@@ -307,9 +307,9 @@ def test_checker_finds(module: str, line: str) -> None:
         ("pyg_gt.ops._one", "if TYPE_CHECKING:\n    import triton"),
         ("pyg_gt.datasets", "from __future__ import annotations\nimport os.path"),
         ("pyg_gt.models", "from pyg_gt.transforms import AddRandomWalkPE"),
-        ("pyg_gt.ops._one", "from pyg_gt._native import Library"),
-        ("pyg_gt.ops._philox", "from .._native import Library"),
-        ("pyg_gt.transforms", "from pyg_gt._native import Library"),
+        ("pyg_gt.ops._one", "from pyg_gt.native import Library"),
+        ("pyg_gt.ops._philox", "from ..native import Library"),
+        ("pyg_gt.transforms", "from pyg_gt.native import Library"),
         ("benchmarks.cpu.attention", "from pyg_gt.ops import _one"),
     ],
 )

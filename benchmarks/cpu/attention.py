@@ -19,7 +19,9 @@ from torch import Tensor
 from benchmarks.record import RESULTS, environment, parser, write
 from benchmarks.timing import interleaved, median_ms
 from pyg_gt import EdgeMask, GraphLayout, PairBias, TableBias, attention
-from pyg_gt.ops import AttentionBias, _bucketed, _buckets
+from pyg_gt.ops import AttentionBias
+from pyg_gt.ops._kernels.composed import buckets as _buckets
+from pyg_gt.ops._kernels.composed import full as _bucketed
 
 HEADS, CHANNELS = 4, 16
 SIZES = ((16, 256), (24, 128), (32, 128), (48, 64), (64, 64), (96, 32), (200, 16), (450, 8))

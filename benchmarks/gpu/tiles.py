@@ -20,7 +20,7 @@ from benchmarks.gpu.section import one_line
 from benchmarks.record import card, environment, write
 from benchmarks.timing import kernel_us
 from pyg_gt import GraphLayout, attention
-from pyg_gt.ops import _triton_tiles
+from pyg_gt.ops._kernels.triton.full import tiles as _triton_tiles
 
 HEADS = 4
 # one large graph, and a batch like that of PascalVOC-SP

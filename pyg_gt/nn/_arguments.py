@@ -13,10 +13,10 @@ from torch import Tensor
 from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.typing import SparseTensor
 
-from ..edge_layout import DeferredEdges, EdgeLayout
-from ..layout import DeferredLayout, GraphLayout
+from ..layout.edge_layout import DeferredEdges, EdgeLayout
+from ..layout.graph_layout import DeferredLayout, GraphLayout
 from ..ops import AttentionBias, EdgeBias, EdgeMask, PairBias, ScoreMod, TableBias
-from ..ops._dispatch import BACKENDS
+from ..ops.dispatch import BACKENDS
 
 _BIASES = (PairBias, TableBias, EdgeBias, EdgeMask, ScoreMod)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -1,7 +1,7 @@
 """Calls of Triton's kernels that are like an earlier one on the same layouts.
 
 What was checked then is not checked again: on a batch of small graphs, checks take as long as all
-the rest. Only where :func:`~pyg_gt.ops._triton_replay.replays`.
+the rest. Only where :func:`~pyg_gt.ops._kernels.triton.replay.replays`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..edge_layout import EdgeLayout
-from ..layout import DeferredLayout, GraphLayout
-from ._addresses import PLAIN, is_plain
+from ..layout.edge_layout import EdgeLayout
+from ..layout.graph_layout import DeferredLayout, GraphLayout
 from .bias import AttentionBias, EdgeBias, EdgeMask, PairBias, TableBias
+from .memory import PLAIN, is_plain
 
 _CHECKED = "triton checked"
 # calls on one layout that are remembered

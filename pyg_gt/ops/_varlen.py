@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._inputs import Inputs
-from ._op_arguments import distinct, layout_arguments
 from ._varlen_op import PackedAttention
 from ._varlen_packed import MAX_CHANNELS, MAX_GRAPHS, TYPES, is_as_known
+from .inputs import Inputs
+from .op_arguments import distinct, layout_arguments
 
 NAME = "varlen"
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from . import _varlen_packed
-from ._checked import LIBRARY, TAGS
-from ._once_differentiable import differentiable_once
+from .deferred import LIBRARY, TAGS
+from .second_derivatives import differentiable_once
 
 
 class PackedAttention(torch.autograd.Function):

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layout import GraphLayout
-from ._op_arguments import check_like, layouts_of
-from .bias import num_pairs
+from ..layout.graph_layout import GraphLayout
+from .op_arguments import check_like, layouts_of
+from .pairs import num_pairs
 
 TYPES = (torch.float16, torch.bfloat16)
 MAX_CHANNELS = 256

@@ -1,9 +1,5 @@
 """Positional and structural encodings, drop-ins for those of `torch_geometric.transforms`."""
 
-from ._block_density import BlockDensity, block_density
-from ._collate import EncodeAndCollate
-from ._precompute import precompute
-from ._precomputed import PrecomputedDataset
 from .add_degree import AddDegree
 from .add_electrostatic import AddElectrostaticSE
 from .add_expander_edges import AddExpanderEdges
@@ -13,6 +9,10 @@ from .add_laplacian import AddLaplacianEigenvectorPE
 from .add_random_walk import AddRandomWalkPE
 from .add_relative_random_walk import AddRelativeRandomWalkPE
 from .add_shortest_path import AddShortestPathDistance
+from .ordering.block_density import BlockDensity, block_density
+from .precomputing.collate import EncodeAndCollate
+from .precomputing.dataset import PrecomputedDataset
+from .precomputing.precompute import precompute
 from .reorder_nodes import ReorderNodes, ReorderReport
 
 __all__ = [

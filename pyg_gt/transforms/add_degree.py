@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_attr_name
-from ._attributes import Attribute
-from ._encoding import GraphEncoding
-from ._graphs import Graphs
+from .graph_encoding import GraphEncoding
+from .graphs.arguments import check_attr_name
+from .graphs.attributes import Attribute
+from .graphs.graphs import Graphs
 
 
 @functional_transform("pyg_gt_add_degree")

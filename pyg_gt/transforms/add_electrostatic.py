@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_attr_name
-from ._attributes import Attribute
-from ._electrostatic import electrostatic_statistics
-from ._encoding import GraphEncoding
-from ._graphs import Graphs
+from .graph_encoding import GraphEncoding
+from .graphs.arguments import check_attr_name
+from .graphs.attributes import Attribute
+from .graphs.graphs import Graphs
+from .spectra.electrostatics import electrostatic_statistics
 
 
 @functional_transform("pyg_gt_add_electrostatic_se")

@@ -8,12 +8,12 @@ import warnings
 import numpy as np
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_count, check_edge_index_name, check_memory
-from ._attributes import Attribute
-from ._encoding import GraphEncoding
-from ._expanders import expander_edges
-from ._graphs import Graphs, offsets
-from ._random_numbers import keys_of
+from .expanders.random_numbers import graph_keys
+from .expanders.spectral_gap import expander_edges
+from .graph_encoding import GraphEncoding
+from .graphs.arguments import check_count, check_edge_index_name, check_memory
+from .graphs.attributes import Attribute
+from .graphs.graphs import Graphs, offsets
 
 
 @functional_transform("pyg_gt_add_expander_edges")
@@ -82,7 +82,7 @@ class AddExpanderEdges(GraphEncoding):
         check_memory(self, "degree", self.degree, 32 * int((neighbours * size).sum()))
         bound = 2 * math.sqrt(self.degree - 1) + self.SLACK
         source, target, norm = expander_edges(
-            size, self.degree, keys_of(graphs, self.seed), bound, self.max_tries
+            size, self.degree, graph_keys(graphs, self.seed), bound, self.max_tries
         )
         if (norm > bound).any():
             warnings.warn(

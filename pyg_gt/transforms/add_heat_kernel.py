@@ -9,12 +9,12 @@ import numpy as np
 from torch import Tensor
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import Normalization, check_attr_name, check_normalization, is_real
-from ._attributes import Attribute
-from ._encoding import GraphEncoding
-from ._graphs import Graphs
-from ._heat_kernel import heat_kernel_diagonals
-from ._spectral import SpectrumUse, laplacian_kind
+from .graph_encoding import GraphEncoding
+from .graphs.arguments import Normalization, check_attr_name, check_normalization, is_real
+from .graphs.attributes import Attribute
+from .graphs.graphs import Graphs
+from .spectra.heat_kernel import heat_kernel_diagonals
+from .spectra.spectrum import SpectrumUse, laplacian_kind
 
 
 @functional_transform("pyg_gt_add_heat_kernel_se")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_attr_name, check_count, check_edge_index_name
-from ._attributes import Attribute
-from ._encoding import GraphEncoding
-from ._graphs import Graphs
-from ._near_pairs import near_pairs
+from .graph_encoding import GraphEncoding
+from .graphs.arguments import check_attr_name, check_count, check_edge_index_name
+from .graphs.attributes import Attribute
+from .graphs.graphs import Graphs
+from .paths.k_hop_pairs import k_hop_pairs
 
 
 @functional_transform("pyg_gt_add_k_hop_edges")
@@ -61,7 +61,7 @@ class AddKHopEdges(GraphEncoding):
 
     def encode(self, graphs: Graphs) -> list[Attribute]:
         """See :class:`AddKHopEdges`."""
-        edge_index, distance = near_pairs(graphs, self.k)
+        edge_index, distance = k_hop_pairs(graphs, self.k)
         ptr = np.searchsorted(edge_index[0], graphs.ptr)
         return [
             Attribute(self.attr_name, edge_index, ptr, is_edge_index=True),

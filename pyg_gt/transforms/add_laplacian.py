@@ -7,7 +7,8 @@ from typing import Any
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import (
+from .graph_encoding import GraphEncoding
+from .graphs.arguments import (
     Normalization,
     check_attr_name,
     check_columns,
@@ -17,11 +18,11 @@ from ._arguments import (
     check_normalization,
     check_real,
 )
-from ._attributes import Attribute
-from ._components import is_symmetric
-from ._encoding import GraphEncoding
-from ._graphs import Graphs
-from ._spectral import SpectrumUse, laplacian_eigenpairs, laplacian_kind
+from .graphs.attributes import Attribute
+from .graphs.components import is_symmetric
+from .graphs.graphs import Graphs
+from .spectra.eigenvectors import laplacian_eigenpairs
+from .spectra.spectrum import SpectrumUse, laplacian_kind
 
 
 @functional_transform("pyg_gt_add_laplacian_eigenvector_pe")

@@ -6,13 +6,19 @@ from collections.abc import Mapping
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import Normalization, check_attr_name, check_columns, check_count, check_memory
-from ._attributes import Attribute
-from ._encoding import GraphEncoding
-from ._estimates import estimated_return_probabilities
-from ._graphs import Graphs
-from ._return_probabilities import return_probabilities
-from ._spectral import SpectrumUse
+from .graph_encoding import GraphEncoding
+from .graphs.arguments import (
+    Normalization,
+    check_attr_name,
+    check_columns,
+    check_count,
+    check_memory,
+)
+from .graphs.attributes import Attribute
+from .graphs.graphs import Graphs
+from .spectra.spectrum import SpectrumUse
+from .walks.estimates import estimated_return_probabilities
+from .walks.return_probabilities import return_probabilities
 
 
 @functional_transform("pyg_gt_add_random_walk_pe")

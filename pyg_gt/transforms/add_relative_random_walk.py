@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_columns, check_memory, check_pair_name
-from ._attributes import Attribute
-from ._encoding import GraphEncoding
-from ._graphs import Graphs
-from ._pairs import check_pairs
-from ._walk_probabilities import walk_probabilities
+from .graph_encoding import GraphEncoding
+from .graphs.arguments import check_columns, check_memory, check_pair_name
+from .graphs.attributes import Attribute
+from .graphs.graphs import Graphs
+from .graphs.pairs import check_pairs
+from .walks.walk_probabilities import walk_probabilities
 
 
 @functional_transform("pyg_gt_add_relative_random_walk_pe")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch_geometric.data.datapipes import functional_transform
 
-from ._arguments import check_columns, check_count, check_memory, check_pair_name
-from ._attributes import Attribute
-from ._encoding import GraphEncoding
-from ._graphs import Graphs
-from ._hops import hops
-from ._pairs import check_pairs
-from ._path_edges import path_edges
+from .graph_encoding import GraphEncoding
+from .graphs.arguments import check_columns, check_count, check_memory, check_pair_name
+from .graphs.attributes import Attribute
+from .graphs.graphs import Graphs
+from .graphs.pairs import check_pairs
+from .paths.hop_distances import hop_distances
+from .paths.path_edges import path_edges
 
 
 @functional_transform("pyg_gt_add_shortest_path_distance")
@@ -82,7 +82,7 @@ class AddShortestPathDistance(GraphEncoding):
         check_pairs(self, graphs, self.MAX_NODES, 1 + 4 * (L or 0))
         if L is not None:
             check_memory(self, "path_length", L, 4 * int(graphs.pair_ptr[-1]) * L)
-        distance = hops(graphs, self.max_distance)
+        distance = hop_distances(graphs, self.max_distance)
         attributes = [Attribute(self.attr_name, distance, graphs.pair_ptr)]
         if L is not None:
             edges = path_edges(graphs, distance, self.max_distance, L)

@@ -12,12 +12,14 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
-from ._arguments import check_count, check_names
-from ._attributes import device_of
-from ._block_density import BlockDensity, block_density
-from ._graphs import Graphs, Ints, held_by, read_graphs
-from ._node_attributes import ORDER, as_given, permute
-from ._node_orders import node_order
+from .graphs.arguments import check_count, check_names
+from .graphs.attributes import device_of
+from .graphs.data import attributes_of
+from .graphs.graphs import Graphs, Ints
+from .graphs.read import read_graphs
+from .ordering.block_density import BlockDensity, block_density
+from .ordering.node_order import node_order
+from .ordering.permutation import ORDER, as_given, permute
 
 
 class ReorderReport(NamedTuple):
@@ -100,7 +102,7 @@ class ReorderNodes(BaseTransform):
         if np.diff(graphs.ptr).max(initial=0) > 1:  # else nothing moves
             names = None if self.node_attrs is None else frozenset(self.node_attrs)
             permute(data, graphs, order, names)
-        if ORDER not in held_by(data):
+        if ORDER not in attributes_of(data):
             given = as_given(graphs, order)
             data[ORDER] = torch.from_numpy(given).to(device_of(data))
         return data
@@ -120,7 +122,8 @@ class ReorderNodes(BaseTransform):
     def _order(self, data: Any) -> tuple[Graphs, Ints]:
         if isinstance(data, Data):
             data = copy.copy(data)
-            held_by(data).pop("edge_weight", None)  # an edge of weight zero is attended along too
+            # an edge of weight zero is attended along too
+            attributes_of(data).pop("edge_weight", None)
         graphs = read_graphs([data])
         return graphs, node_order(graphs, self.method, self.block_size)
 

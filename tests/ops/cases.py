@@ -20,7 +20,7 @@ from pyg_gt import (
     attention,
 )
 from pyg_gt.ops import AttentionBias
-from pyg_gt.ops.bias import num_pairs
+from pyg_gt.ops.pairs import num_pairs
 
 CPU = pytest.param("cpu", marks=pytest.mark.compiled)
 
@@ -355,7 +355,7 @@ def _edge_list(bias: EdgeBias | EdgeMask) -> list[tuple[int, int]]:
 
 def unsupported(case: Case, backend: str, dropout_p: float = 0.0) -> str | None:
     """What the backend itself says against this case."""
-    from pyg_gt.ops._dispatch import BACKENDS, _inputs
+    from pyg_gt.ops.dispatch import BACKENDS, _inputs
 
     inputs = _inputs(
         case.query, case.key, case.value, case.layout, case.biases, case.query_layout, None,

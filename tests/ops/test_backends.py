@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from pyg_gt import EdgeMask, GraphLayout, PairBias, ScoreMod, attention, explain_choice
-from pyg_gt.ops import _buckets, _edge_slices
-from pyg_gt.ops._dispatch import BACKENDS
+from pyg_gt.ops._kernels.composed import buckets as _buckets
+from pyg_gt.ops._kernels.composed import edges as _edge_slices
+from pyg_gt.ops.dispatch import BACKENDS
 from pyg_gt.testing import assert_same_attention
 
 from .cases import BIASES, CPU, INF, Case, by_hand, dtype_of, layout_of, make_case, unsupported
@@ -140,7 +141,7 @@ def test_a_bucket_done_in_slices_gives_the_same(
         counts.append(len(found))
         return found
 
-    monkeypatch.setattr("pyg_gt.ops._bucketed.tiles", counting)
+    monkeypatch.setattr("pyg_gt.ops._kernels.composed.full.tiles", counting)
     layout = layout_of([1, 5, 3, 0, 7, 20, 19, 24, 33], "unsorted")
     case = Case(layout, layout)
     BIASES[bias](case)

@@ -20,7 +20,7 @@ from pyg_gt import (
     explain_choice,
 )
 from pyg_gt.ops import qkv_attention
-from pyg_gt.ops._dispatch import BACKENDS
+from pyg_gt.ops.dispatch import BACKENDS
 
 LAYOUT = GraphLayout.from_sizes([3, 2])
 EDGES = torch.tensor([[0, 1, 3], [1, 2, 4]])

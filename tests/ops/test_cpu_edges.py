@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from pyg_gt import EdgeLayout, EdgeMask, GraphLayout, _native, attention
-from pyg_gt.ops import _cpu_edges
-from pyg_gt.ops._cpu_edges import EDGES
-from pyg_gt.ops._cpu_edges_op import forward
-from pyg_gt.ops._philox import draw_seed, keep_edges
+from pyg_gt import EdgeLayout, EdgeMask, GraphLayout, attention, native
+from pyg_gt.ops._fused.cpu_edges_op import forward
+from pyg_gt.ops._kernels.cpu import edges as _cpu_edges
+from pyg_gt.ops._kernels.cpu.edges import EDGES
+from pyg_gt.ops.dropout import draw_seed, keep_edges
 
 OPS = torch.ops.pyg_gt
 INF = float("inf")
@@ -33,8 +33,8 @@ pytestmark = [
 @pytest.fixture(autouse=True, scope="module")
 def _compiled() -> None:
     try:
-        _native.compiler()
-    except _native.Unavailable as error:
+        native.find_compiler()
+    except native.Unavailable as error:
         pytest.skip(str(error))
     assert EDGES.why_not() is None
 
@@ -523,7 +523,8 @@ def test_sanitizers(flags: tuple[str, ...], tmp_path: Path) -> None:
     program = tmp_path / "edges"
     here = Path(__file__).parent / "csrc" / "edges_main.cpp"
     include = Path(_cpu_edges.__file__).parent / "csrc"
-    command = [*_native.compiler(), "-std=c++17", "-O1", "-g", "-Wno-psabi", *SANITIZERS, *flags]
+    command = [*native.find_compiler(), "-std=c++17", "-O1", "-g", "-Wno-psabi"]
+    command += [*SANITIZERS, *flags]
     done = subprocess.run(
         [*command, f"-I{include}", str(here), "-o", str(program)], capture_output=True, text=True
     )

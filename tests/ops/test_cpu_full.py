@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_gt import EdgeBias, EdgeLayout, GraphLayout, PairBias, TableBias, attention
-from pyg_gt._native import FLAGS, compiler
-from pyg_gt.ops import AttentionBias, _cpu_full
-from pyg_gt.ops.bias import num_pairs
+from pyg_gt.native import FLAGS, find_compiler
+from pyg_gt.ops import AttentionBias
+from pyg_gt.ops._kernels.cpu import full as _cpu_full
+from pyg_gt.ops.pairs import num_pairs
 
 from .cases import layout_of, random_edges
 
@@ -529,7 +530,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     flags = [x for x in FLAGS if x not in ("-shared", "-O3")]
     checks = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     program = tmp_path / "main"
-    command = [*compiler(), *flags, *checks, "-fopenmp", "-I", str(folder)]
+    command = [*find_compiler(), *flags, *checks, "-fopenmp", "-I", str(folder)]
     done = subprocess.run(
         [*command, str(source), "-o", str(program)], capture_output=True, text=True
     )

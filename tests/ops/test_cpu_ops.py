@@ -18,14 +18,15 @@ from pyg_gt import (
     GraphLayout,
     PairBias,
     TableBias,
-    _native,
     attention,
     explain_choice,
+    native,
 )
 from pyg_gt.nn import GPSConv, MaskedTransformerConv
-from pyg_gt.ops import _cpu_full, _philox
-from pyg_gt.ops._cpu_edges_library import EDGES
-from pyg_gt.ops._cpu_full import FULL
+from pyg_gt.ops import dropout as _philox
+from pyg_gt.ops._kernels.cpu import full as _cpu_full
+from pyg_gt.ops._kernels.cpu.edges_library import EDGES
+from pyg_gt.ops._kernels.cpu.full import FULL
 from pyg_gt.testing import assert_same_attention
 
 from .cases import BIASES, Case, layout_of, make_case, unsupported
@@ -437,9 +438,9 @@ def test_a_failing_compiler_is_an_objection(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_switch_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     case = make_case("mask", dtype=torch.float32)
-    monkeypatch.setenv(_native.SWITCH, "0")
+    monkeypatch.setenv(native.SWITCH, "0")
     assert "switched off" in str(unsupported(case, "cpu"))
-    monkeypatch.setenv(_native.SWITCH, "1")
+    monkeypatch.setenv(native.SWITCH, "1")
     assert unsupported(case, "cpu") is None
 
 

@@ -14,8 +14,8 @@ from pyg_gt import (
     attention,
     explain_choice,
 )
-from pyg_gt.ops import _dispatch
-from pyg_gt.ops._dispatch import BACKENDS
+from pyg_gt.ops import dispatch as _dispatch
+from pyg_gt.ops.dispatch import BACKENDS
 
 from .cases import BIASES, Case, layout_of, make_case, unsupported
 

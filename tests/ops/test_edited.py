@@ -9,7 +9,7 @@ from torch_geometric.nn import TransformerConv
 
 from pyg_gt import EdgeBias, EdgeMask, GraphLayout, PairBias, TableBias, attention
 from pyg_gt.nn import FullTransformerConv, MaskedTransformerConv
-from pyg_gt.ops._dispatch import BACKENDS, _inputs
+from pyg_gt.ops.dispatch import BACKENDS, _inputs
 
 from .cases import CPU, dtype_of
 

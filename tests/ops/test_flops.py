@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from pyg_gt import EdgeLayout, EdgeMask, GraphLayout, attention, qkv_attention
 from pyg_gt.nn import FullTransformerConv, GPSConv, MaskedTransformerConv, TransformerBlock
-from pyg_gt.ops._dispatch import BACKENDS
+from pyg_gt.ops.dispatch import BACKENDS
 
 from .cases import CPU, Case, layout_of, make_case, unsupported
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyg_gt import attention
-from pyg_gt.ops._dispatch import BACKENDS
+from pyg_gt.ops.dispatch import BACKENDS
 
 from .cases import BIASES, CPU, Case, make_case, unsupported
 

@@ -14,7 +14,7 @@ from torch_geometric.nn import GPSConv as PyGGPSConv
 import pyg_gt
 from pyg_gt import EdgeBias, EdgeMask, GraphLayout, PairBias, ScoreMod, TableBias, attention
 from pyg_gt.nn import FullTransformerConv, GPSConv, MaskedTransformerConv, TransformerBlock
-from pyg_gt.ops._dispatch import BACKENDS
+from pyg_gt.ops.dispatch import BACKENDS
 
 from .cases import CPU
 

@@ -17,13 +17,8 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.utils import from_networkx
 
-from pyg_gt.transforms import (
-    AddElectrostaticSE,
-    AddLaplacianEigenvectorPE,
-    _electrostatic,
-    _green_functions,
-    precompute,
-)
+from pyg_gt.transforms import AddElectrostaticSE, AddLaplacianEigenvectorPE, precompute
+from pyg_gt.transforms.spectra import electrostatics, green_functions
 
 NAME = "electrostatic_se"
 EMPTY = torch.empty(2, 0, dtype=torch.long)
@@ -129,7 +124,7 @@ def test_star() -> None:
 
 def test_effective_resistances() -> None:
     graph = nx.random_regular_graph(3, 10, seed=0)
-    V = _green_functions.green_functions(nx.to_numpy_array(graph)[None])[0]
+    V = green_functions.green_functions(nx.to_numpy_array(graph)[None])[0]
     V = V - V.diagonal()
     for a in range(10):
         for b in range(a):
@@ -210,7 +205,7 @@ def test_both_inverses_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = [Data(edge_index=g.edge_index, num_nodes=30) for g in graphs]
     batch = Batch.from_data_list(graphs)
     expected = encode(batch)
-    monkeypatch.setattr(_green_functions, "_WORST_CONDITION", 0)
+    monkeypatch.setattr(green_functions, "_WORST_CONDITION", 0)
     close(encode(batch), expected)
 
 
@@ -225,9 +220,9 @@ def test_potentials_beyond_float32_are_refused() -> None:
 def test_sparse_and_dense_paths_agree(
     entries: int, small_cuts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_electrostatic, "_ENTRIES", entries)
-    monkeypatch.setattr(_electrostatic, "_COLUMNS", 3)
-    monkeypatch.setattr(_green_functions, "has_small_cuts", lambda laplacian: small_cuts)
+    monkeypatch.setattr(electrostatics, "_ENTRIES", entries)
+    monkeypatch.setattr(electrostatics, "_COLUMNS", 3)
+    monkeypatch.setattr(green_functions, "has_small_cuts", lambda laplacian: small_cuts)
     graphs = [random_graph(60, 0, False), random_graph(60, 1, False), as_data(nx.path_graph(50))]
     for data in (random_graph(70, 2), Batch.from_data_list(graphs)):
         for limit in (0, 50):
@@ -237,8 +232,8 @@ def test_sparse_and_dense_paths_agree(
 
 
 def test_factors_stand_in_where_conjugate_gradients_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_green_functions, "has_small_cuts", lambda laplacian: False)
-    monkeypatch.setattr(_green_functions, "_MAX_STEPS", 3)
+    monkeypatch.setattr(green_functions, "has_small_cuts", lambda laplacian: False)
+    monkeypatch.setattr(green_functions, "_MAX_STEPS", 3)
     transform = AddElectrostaticSE()
     transform.DENSE_LIMIT = 0
     data = random_graph(60, 0)
@@ -250,7 +245,7 @@ def test_factors_stand_in_where_conjugate_gradients_fail(monkeypatch: pytest.Mon
 def test_weak_edges_of_a_large_component_lose_no_digits_or_are_refused(
     weight: float, small_cuts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_green_functions, "has_small_cuts", lambda laplacian: small_cuts)
+    monkeypatch.setattr(green_functions, "has_small_cuts", lambda laplacian: small_cuts)
     data = squares_joined_by(weight)
     transform = AddElectrostaticSE()
     transform.DENSE_LIMIT = 0

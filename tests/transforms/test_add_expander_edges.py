@@ -16,9 +16,10 @@ from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
 from torch_geometric.utils import from_networkx, is_undirected
 
-from pyg_gt.transforms import AddExpanderEdges, _expanders, precompute
-from pyg_gt.transforms._random_numbers import numbers
-from pyg_gt.transforms._random_regular import random_regular_edges
+from pyg_gt.transforms import AddExpanderEdges, precompute
+from pyg_gt.transforms.expanders import spectral_gap
+from pyg_gt.transforms.expanders.random_numbers import split_mix
+from pyg_gt.transforms.expanders.random_regular import random_regular_edges
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "expander_edge_index"
@@ -174,11 +175,11 @@ def test_large_graphs(degree: int) -> None:
 
 def test_eigenvalues_of_dense_and_sparse_matrices_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     size = np.array([0, 1, 2, 12, 40, 40, 41, 100])
-    key = numbers(np.zeros(8, np.uint64), np.arange(8))
+    key = split_mix(np.zeros(8, np.uint64), np.arange(8))
     edges = random_regular_edges(size, 3, key)
-    dense = _expanders.spectral_norms(size, *edges)
-    monkeypatch.setattr(_expanders, "_DENSE_LIMIT", 10)
-    sparse = _expanders.spectral_norms(size, *edges)
+    dense = spectral_gap.spectral_norms(size, *edges)
+    monkeypatch.setattr(spectral_gap, "_DENSE_LIMIT", 10)
+    sparse = spectral_gap.spectral_norms(size, *edges)
     np.testing.assert_allclose(sparse, dense, rtol=2e-3)
     graph = as_networkx(torch.tensor(np.stack(edges)), int(size.sum()))
     parts = np.split(np.arange(size.sum()), np.cumsum(size)[:-1])
@@ -192,13 +193,14 @@ def test_eigenvalues_of_dense_and_sparse_matrices_agree(monkeypatch: pytest.Monk
 def test_two_components_have_no_gap() -> None:
     twice = nx.disjoint_union(nx.complete_graph(4), nx.complete_graph(4))
     row, col = as_data(twice).edge_index.numpy()
-    norm = _expanders.spectral_norms(np.array([8]), row, col)
+    norm = spectral_gap.spectral_norms(np.array([8]), row, col)
     np.testing.assert_allclose(norm, 3)
     big = nx.disjoint_union(
         nx.random_regular_graph(3, 200, seed=0), nx.random_regular_graph(3, 200, seed=1)
     )
     row, col = np.array(sorted([*big.edges, *((b, a) for a, b in big.edges)])).T
-    np.testing.assert_allclose(_expanders.spectral_norms(np.array([400]), row, col), 3, rtol=1e-3)
+    norm = spectral_gap.spectral_norms(np.array([400]), row, col)
+    np.testing.assert_allclose(norm, 3, rtol=1e-3)
 
 
 def test_warns_when_no_draw_passes_and_keeps_the_best() -> None:
@@ -220,15 +222,15 @@ def test_most_draws_pass() -> None:
     for degree in (3, 4, 5, 8):
         for n in (6, 7, 12, 25, 26, 60):
             size = np.full(200, n)
-            key = numbers(np.zeros(200, np.uint64), np.arange(200))
-            norm = _expanders.spectral_norms(size, *random_regular_edges(size, degree, key))
+            key = split_mix(np.zeros(200, np.uint64), np.arange(200))
+            norm = spectral_gap.spectral_norms(size, *random_regular_edges(size, degree, key))
             assert (norm <= 2 * np.sqrt(degree - 1) + 0.1).mean() > 0.8
 
 
 @pytest.mark.parametrize("degree", [3, 4, 5, 7, 10, 20])
 def test_random_graphs_of_all_densities_are_simple(degree: int) -> None:
     size = np.tile(np.arange(41), 20)
-    key = numbers(np.zeros(size.size, np.uint64), np.arange(size.size))
+    key = split_mix(np.zeros(size.size, np.uint64), np.arange(size.size))
     row, col = random_regular_edges(size, degree, key)
     assert (row != col).all()
     assert (np.diff(row * size.sum() + col) > 0).all()
@@ -244,7 +246,7 @@ def test_random_graphs_of_all_densities_are_simple(degree: int) -> None:
 
 def draw(n: int, degree: int, draws: int) -> np.ndarray:
     """``[draws, n * degree, 2]``, edges both ways."""
-    key = numbers(np.zeros(draws, np.uint64), np.arange(draws))
+    key = split_mix(np.zeros(draws, np.uint64), np.arange(draws))
     edges = np.stack(random_regular_edges(np.full(draws, n), degree, key), axis=-1)
     return edges.reshape(draws, n * degree, 2) % n
 

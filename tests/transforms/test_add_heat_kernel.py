@@ -17,12 +17,8 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.utils import from_networkx
 
-from pyg_gt.transforms import (
-    AddHeatKernelSE,
-    AddLaplacianEigenvectorPE,
-    _heat_kernel,
-    precompute,
-)
+from pyg_gt.transforms import AddHeatKernelSE, AddLaplacianEigenvectorPE, precompute
+from pyg_gt.transforms.spectra import heat_kernel
 
 NAME = "heat_kernel_se"
 EMPTY = torch.empty(2, 0, dtype=torch.long)
@@ -186,8 +182,8 @@ def test_long_and_short_times() -> None:
 def test_sparse_and_dense_paths_agree(
     entries: int, normalization: Any, times: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_heat_kernel, "_ENTRIES", entries)
-    monkeypatch.setattr(_heat_kernel, "_COLUMNS", 3)
+    monkeypatch.setattr(heat_kernel, "_ENTRIES", entries)
+    monkeypatch.setattr(heat_kernel, "_COLUMNS", 3)
     graphs = [random_graph(60, 0), random_graph(60, 1), as_data(nx.star_graph(40))]
     batch = Batch.from_data_list(
         [Data(edge_index=g.edge_index, num_nodes=g.num_nodes) for g in graphs]

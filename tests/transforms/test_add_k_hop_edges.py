@@ -19,12 +19,8 @@ from torch_geometric.loader import DataLoader, NeighborLoader
 from torch_geometric.utils import from_networkx
 
 from pyg_gt.nn import MaskedTransformerConv
-from pyg_gt.transforms import (
-    AddKHopEdges,
-    AddShortestPathDistance,
-    EncodeAndCollate,
-    _near_pairs,
-)
+from pyg_gt.transforms import AddKHopEdges, AddShortestPathDistance, EncodeAndCollate
+from pyg_gt.transforms.paths import k_hop_pairs
 
 NAME, DISTANCE = "k_hop_edge_index", "k_hop_distance"
 EMPTY = torch.empty(2, 0, dtype=torch.long)
@@ -126,7 +122,7 @@ def test_no_edge(n: int) -> None:
 @pytest.mark.parametrize("k", [1, 2, 3, 7])
 @pytest.mark.parametrize("rows", [1, 64, 2**13])
 def test_agrees_with_scipy(n: int, k: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_near_pairs, "_ROWS", rows)
+    monkeypatch.setattr(k_hop_pairs, "_ROWS", rows)
     data = random_graph(n, n)
     assert encode(data, k) == oracle(data, k)
 

@@ -19,7 +19,8 @@ from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
 from torch_geometric.utils import from_networkx
 
-from pyg_gt.transforms import AddRandomWalkPE, _return_probabilities
+from pyg_gt.transforms import AddRandomWalkPE
+from pyg_gt.transforms.walks import power_diagonals, return_probabilities
 
 NAME = "random_walk_pe"
 EMPTY = torch.empty(2, 0, dtype=torch.long)
@@ -171,9 +172,9 @@ def test_no_edge(n: int) -> None:
 def test_dense_and_sparse_paths_agree(
     entries: int, dense_limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_return_probabilities, "_TINY", 5)
-    monkeypatch.setattr(_return_probabilities, "_SPARSE_ENTRIES", entries)
-    monkeypatch.setattr(_return_probabilities, "_DENSE_COLUMNS", 7)
+    monkeypatch.setattr(return_probabilities, "_TINY", 5)
+    monkeypatch.setattr(power_diagonals, "_SPARSE_ENTRIES", entries)
+    monkeypatch.setattr(power_diagonals, "_DENSE_COLUMNS", 7)
     graphs = (
         nx.gnp_random_graph(60, 0.3, seed=0, directed=True),  # soon everywhere
         nx.gn_graph(60, seed=0),  # leaves
@@ -193,7 +194,8 @@ def test_runs_of_components_of_many_sizes(monkeypatch: pytest.MonkeyPatch) -> No
     together = Batch.from_data_list([copy.copy(g).update({"edge_weight": None}) for g in graphs])
     expected = torch.cat([torch.from_numpy(powers(graph, 9)) for graph in together.to_data_list()])
     for entries in (1, 65 * 65 * 2, 10**7):
-        monkeypatch.setattr(_return_probabilities, "_RUN_ENTRIES", entries)
+        for module in (power_diagonals, return_probabilities):
+            monkeypatch.setattr(module, "BLOCK_ENTRIES", entries)
         torch.testing.assert_close(
             encode(together, 9).double(), expected.double(), rtol=0, atol=1e-6
         )

@@ -18,12 +18,8 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.utils import from_networkx
 
 from pyg_gt.nn import RelativeWalkBias
-from pyg_gt.transforms import (
-    AddRandomWalkPE,
-    AddRelativeRandomWalkPE,
-    EncodeAndCollate,
-    _walk_probabilities,
-)
+from pyg_gt.transforms import AddRandomWalkPE, AddRelativeRandomWalkPE, EncodeAndCollate
+from pyg_gt.transforms.walks import walk_probabilities
 
 NAME = "pair_walk"
 EMPTY = torch.empty(2, 0, dtype=torch.long)
@@ -196,8 +192,8 @@ def test_graph_gets_in_a_batch_what_it_gets_alone() -> None:
 @pytest.mark.parametrize("entries", [1, 3000, 10**7])
 @pytest.mark.parametrize("columns", [1, 32])
 def test_blocks_do_not_matter(entries: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_walk_probabilities, "_ENTRIES", entries)
-    monkeypatch.setattr(_walk_probabilities, "_COLUMNS", columns)
+    monkeypatch.setattr(walk_probabilities, "_ENTRIES", entries)
+    monkeypatch.setattr(walk_probabilities, "_COLUMNS", columns)
     graphs = [random_graph(n, n, each) for n, each in ((5, 1), (60, 0.5), (41, 9), (70, 2))]
     expected = np.concatenate([powers(graph, 5).reshape(-1, 5) for graph in graphs])
     out = AddRelativeRandomWalkPE(5)(Batch.from_data_list(graphs))[NAME]

@@ -20,7 +20,8 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.utils import from_networkx
 
 from pyg_gt.nn import EdgePathBias, ShortestPathBias
-from pyg_gt.transforms import AddShortestPathDistance, EncodeAndCollate, _hops, _path_edges
+from pyg_gt.transforms import AddShortestPathDistance, EncodeAndCollate
+from pyg_gt.transforms.paths import hop_distances, path_edges
 
 NAME, EDGES = "pair_distance", "pair_distance_edges"
 EMPTY = torch.empty(2, 0, dtype=torch.long)
@@ -311,9 +312,9 @@ def test_blocks_do_not_matter(words: int, entries: int, monkeypatch: pytest.Monk
     graphs = [random_graph(n, n, 2) for n in (5, 130, 66)]
     transform = AddShortestPathDistance(10, path_length=3)
     expected = transform(Batch.from_data_list(graphs))
-    monkeypatch.setattr(_hops, "_WORDS", words)
-    monkeypatch.setattr(_hops, "_RUN_ENTRIES", entries)
-    monkeypatch.setattr(_path_edges, "_PAIRS", entries)
+    monkeypatch.setattr(hop_distances, "_WORDS", words)
+    monkeypatch.setattr(hop_distances, "_RUN_ENTRIES", entries)
+    monkeypatch.setattr(path_edges, "_PAIRS", entries)
     out = transform(Batch.from_data_list(graphs))
     assert torch.equal(out[NAME], expected[NAME]) and torch.equal(out[EDGES], expected[EDGES])
 

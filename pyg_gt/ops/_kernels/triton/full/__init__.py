@@ -1,0 +1,1 @@
+"""Full attention inside each graph."""

@@ -1,0 +1,1 @@
+"""Orders of the nodes of a graph in which edges lie in few blocks of pairs."""
