@@ -1,0 +1,2 @@
+"""Whether Triton is there, and whether it interprets."""
+from .full.problem import interprets as interprets, is_installed as is_installed
