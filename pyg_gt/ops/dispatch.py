@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..layout.graph_layout import GraphLayout
-from . import _triton_known, _varlen
+from . import _varlen
 from ._backends import (
     cpu as _cpu,
 )
@@ -31,7 +31,6 @@ from ._backends import (
 from ._backends import (
     triton as _triton,
 )
-from ._kernels.triton import replay as _triton_replay
 from .bias import AttentionBias
 from .dropout import draw_seed
 from .edited_edges import watch_edges
@@ -103,11 +102,7 @@ def attention(
     """
     if key is None or value is None:  # which would make 'query' all three, as in 'qkv_attention'
         check_tensors(query, key, value)
-    return _run(
-        _triton_known.Call(
-            query, key, value, layout, biases, query_layout, scale, dropout_p, backend
-        )
-    )
+    return _run(backend, query, key, value, layout, biases, query_layout, scale, dropout_p)
 
 
 def qkv_attention(
@@ -139,9 +134,7 @@ def qkv_attention(
     Raises:
         ValueError: also if ``qkv`` is not ``[N, 3, H, C]``.
     """
-    return _run(
-        _triton_known.Call(qkv, None, None, layout, biases, None, scale, dropout_p, backend)
-    )
+    return _run(backend, qkv, None, None, layout, biases, None, scale, dropout_p)
 
 
 def check_backend(backend: object) -> None:
@@ -153,15 +146,19 @@ def check_backend(backend: object) -> None:
     )
 
 
-def _run(call: _triton_known.Call) -> Tensor:
-    biases, backend = call.biases, call.backend
+def _run(
+    backend: str,
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    layout: Layout | Tensor,
+    biases: Biases,
+    query_layout: Layout | Tensor | None,
+    scale: float | None,
+    dropout_p: float,
+) -> Tensor:
     check_backend(backend)
-    replays = not torch.compiler.is_compiling() and _triton_replay.replays()
-    if replays and type(biases) in (tuple, list):
-        out = _triton.as_before(call)
-        if out is not None:
-            return out
-    inputs = _inputs(*call[:-1])
+    inputs = _inputs(query, key, value, layout, biases, query_layout, scale, dropout_p)
     if is_onnx():
         reason = _onnx.unsupported(inputs)
         if backend != "auto":
@@ -173,8 +170,6 @@ def _run(call: _triton_known.Call) -> Tensor:
         reasons = {}
         for chosen in _ORDER:
             if (reason := chosen.unsupported(inputs)) is None:
-                if replays and chosen.NAME == _triton.NAME:
-                    _triton_known.remember(call)
                 return _forward(chosen, inputs)
             reasons[chosen.NAME] = reason
         lines = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
@@ -184,8 +179,6 @@ def _run(call: _triton_known.Call) -> Tensor:
             f"Backend '{backend}' cannot run this attention: {reason}. Pass backend='auto', or "
             f"ask 'pyg_gt.explain_choice' which backends can"
         )
-    if replays and backend == _triton.NAME:
-        _triton_known.remember(call)
     return _forward(BACKENDS[backend], inputs)
 
 

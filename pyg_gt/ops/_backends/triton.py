@@ -11,12 +11,11 @@ from ...layout.identity import is_readable
 from .._fused import triton_edges_op as _triton_edges_op
 from .._fused.triton_full_eager import attend
 from .._fused.triton_full_op import FullAttention
-from .._kernels.triton.full.bias_gradients import pairs_of_edges
-from .._kernels.triton.full.problem import MAX_CHANNELS, TYPES, Problem, interprets, is_installed
-from .._triton_known import Call, biases_as_before
+from .._kernels.problem import FullProblem
+from .._kernels.triton.availability import interprets, is_installed
+from .._kernels.triton.full import MAX_CHANNELS, TYPES
 from ..bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of
 from ..deferred import checked_edges
-from ..dropout import draw_seed
 from ..inputs import Inputs
 from ..memory import is_plain
 from ..op_arguments import distinct, layout_arguments
@@ -87,33 +86,6 @@ def forward(inputs: Inputs) -> Tensor:
     return _full(inputs) if inputs.mask is None else _on_edges(inputs, inputs.mask)
 
 
-def as_before(call: Call) -> Tensor | None:
-    """``[Nq, H, C]``, or None where a call like this one was not checked before."""
-    biases = biases_as_before(call)
-    if biases is None:
-        return None
-    query, key, value, layout, _, query_layout, scale, dropout_p, _ = call
-    assert isinstance(layout, GraphLayout)
-    assert query_layout is None or isinstance(query_layout, GraphLayout)
-    seed = draw_seed(query.device) if dropout_p > 0 else None
-    scale = query.size(-1) ** -0.5 if scale is None else scale
-    queries = query_layout or layout
-    if not biases:
-        problem = Problem(queries, layout, None, None, None, seed, scale, dropout_p)
-        return attend(problem, query, key, value)
-    mask = biases[0]
-    qkv = None
-    if key is None or value is None:
-        qkv = query
-        query, key, value = qkv.unbind(1)
-    if len(biases) == 1 and isinstance(mask, EdgeMask):
-        edges, values, features = checked_edges_of(mask), mask.values, mask.features
-        return _triton_edges_op.forward(
-            query, key, value, edges, values, features, seed, scale, dropout_p, is_checked=True
-        )
-    return forward(Inputs(query, key, value, queries, layout, biases, scale, dropout_p, seed, qkv))
-
-
 def _on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor:
     edges: EdgeLayout | DeferredEdges | Tensor = checked_edges_of(mask)
     if isinstance(edges, DeferredEdges) and inputs.layout.num_graphs != 1:
@@ -175,18 +147,13 @@ def _full(inputs: Inputs) -> Tensor:
         and not isinstance(own, DeferredEdges)
         and is_plain(inputs.query)
     ):
-        edge_pairs, repeat = None, False
-        if own is not None:
-            edge_pairs, repeat = pairs_of_edges(own, query_layout, layout)
-        problem = Problem(
-            query_layout, layout, pairs, rows, index, inputs.seed, inputs.scale, inputs.dropout_p,
-            repeat,
+        problem = FullProblem(
+            query_layout, layout, pairs, rows, index, own, edge_values, inputs.seed,
+            inputs.scale, inputs.dropout_p,
         )  # fmt: skip
-        edge_index = None if own is None else own.edge_index
-        own_edges = edge_index, edge_pairs, edge_values
         if inputs.qkv is not None:
-            return attend(problem, inputs.qkv, None, None, *own_edges)
-        return attend(problem, inputs.query, inputs.key, inputs.value, *own_edges)
+            return attend(problem, inputs.qkv, None, None)
+        return attend(problem, inputs.query, inputs.key, inputs.value)
     query_batch, query_graphs, batch, graphs = layout_arguments(query_layout, layout)
     *first, query_batch, batch = distinct(
         inputs.query, inputs.key, inputs.value, pairs, rows, edge_values, index,

@@ -1,4 +1,4 @@
-"""The ops around ``_triton_edges``, and their place in autograd."""
+"""The ops around the Triton kernels along edges, and their place in autograd."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ...layout.edge_layout import DeferredEdges, EdgeLayout
-from .._kernels.triton.edges import launches as _triton_edges
-from .._kernels.triton.edges.launches import Problem
-from .._kernels.triton.full.problem import MAX_CHANNELS, TYPES, interprets
+from .._kernels.problem import EdgeProblem
+from .._kernels.triton import edges as kernels
+from .._kernels.triton.availability import interprets
+from .._kernels.triton.edges import MAX_CHANNELS, TYPES
 from ..deferred import LIBRARY, TAGS, found_edges
 from ..memory import apply, is_plain, may_come_back_changed
 from ..op_arguments import check_like
@@ -29,7 +30,7 @@ def forward(
     dropout_p: float,
     is_checked: bool = False,
 ) -> Tensor:
-    """``[Nq, H, C]``; arguments as of ``Problem``.
+    """``[Nq, H, C]``; arguments as of ``EdgeProblem``.
 
     With ``is_checked``, what an op would check is known to hold, and ``query`` to be plain.
     """
@@ -126,7 +127,7 @@ def _problem(
     seed: Tensor | None,
     scale: float,
     dropout_p: float,
-) -> Problem:
+) -> EdgeProblem:
     """Everything is checked here: behind it are addresses."""
     if query.dtype not in TYPES:
         raise NotImplementedError(
@@ -152,7 +153,7 @@ def _problem(
         check_like("seed", seed, (1,), query, torch.int64)
     if not 0.0 <= dropout_p <= 1.0:
         raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
-    return Problem(layout, values, features, seed, scale, dropout_p)
+    return EdgeProblem(layout, values, features, seed, scale, dropout_p)
 
 
 def _forward(
@@ -168,11 +169,11 @@ def _forward(
     is_checked: bool = False,
 ) -> tuple[Tensor, Tensor]:
     if is_checked and isinstance(edges, EdgeLayout):
-        problem = Problem(edges, values, features, seed, scale, dropout_p)
+        problem = EdgeProblem(edges, values, features, seed, scale, dropout_p)
     else:
         rest = values, features, edges, seed, scale, dropout_p
         problem = _problem(query, key, value, *rest)
-    return _triton_edges.forward(problem, query, key, value)
+    return kernels.forward(problem, query, key, value)
 
 
 def _gradients(
@@ -192,16 +193,14 @@ def _gradients(
     is_checked: bool = False,
 ) -> list[Tensor | None]:
     if is_checked and isinstance(edges, EdgeLayout):
-        problem = Problem(edges, values, features, seed, scale, dropout_p)
+        problem = EdgeProblem(edges, values, features, seed, scale, dropout_p)
     else:
         rest = values, features, edges, seed, scale, dropout_p
         problem = _problem(query, key, value, *rest)
         check_like("grad", grad, query.shape, query, *TYPES)
         check_like("out", out, query.shape, query, query.dtype)
         check_like("stats", stats, (*query.shape[:2], 2), query, torch.float32)
-    return _triton_edges.backward(
-        problem, grad, query, key, value, out.contiguous(), stats.contiguous(), needs
-    )
+    return list(kernels.backward(problem, grad, query, key, value, out, stats, needs))
 
 
 def _backward(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:

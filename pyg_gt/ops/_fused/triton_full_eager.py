@@ -11,40 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._kernels.triton.full import launches as _triton_full
-from .._kernels.triton.full.bias_gradients import Biases, gradients, on_pairs
-from .._kernels.triton.full.problem import Problem
+from .._kernels.problem import FullProblem
+from .._kernels.triton import full as kernels
 from ..memory import apply, empty_like, is_plain, may_come_back_changed
 from ..op_arguments import layout_arguments
-from ..pairs import num_pairs
 from ..second_derivatives import differentiable_once
 from .qkv import as_one, parts_of
 from .triton_full_op import CURE
 
 
 def attend(
-    problem: Problem,
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor | None,
-    edge_index: Tensor | None = None,
-    edge_pairs: Tensor | None = None,
-    edge_values: Tensor | None = None,
+    problem: FullProblem, query: Tensor, key: Tensor | None, value: Tensor | None
 ) -> Tensor:
     """``[Nq, H, C]``; what the door of ``attention`` has checked is not checked again.
 
     Args:
-        problem: all but what is added on edges.
-        query: ``[Nq, H, C]``, plain (see ``_addresses``); or ``[N, 3, H, C]``, of which query, key
+        problem: the attention.
+        query: ``[Nq, H, C]``, plain (see ``memory``); or ``[N, 3, H, C]``, of which query, key
             and value are parts.
         key: ``[Nk, H, C]``, or None.
         value: ``[Nk, H, C]``, or None.
-        edge_index: ``[2, E]``, or None.
-        edge_pairs: ``[E]``, the pair of each edge.
-        edge_values: ``[E, H]``.
     """
-    pairs, table = problem.pairs, problem.table
-    biases = pairs, table, edge_values
+    biases = problem.pairs, problem.table, problem.edge_values
     records = torch.is_grad_enabled() and (
         query.requires_grad
         or (key is not None and key.requires_grad)
@@ -52,12 +40,11 @@ def attend(
         or any(x is not None and x.requires_grad for x in biases)
     )  # fmt: skip
     if not records:
-        problem = _with_edges(problem, edge_pairs, edge_values)
-        return _triton_full.forward(problem, *parts_of(query, key, value))[0]
-    if pairs is None and table is None and edge_values is None:
+        return kernels.forward(problem, *parts_of(query, key, value))[0]
+    if all(x is None for x in biases):
         return apply(_Attention, query, key, value, problem)
-    rest = *biases, problem.table_index, edge_index, edge_pairs
-    return apply(_Attention, query, key, value, problem.without_biases(), *rest)
+    rest = *biases, problem.table_index
+    return apply(_Attention, query, key, value, _with_biases(problem, (None,) * 4), *rest)
 
 
 class _Attention(torch.autograd.Function):
@@ -67,20 +54,15 @@ class _Attention(torch.autograd.Function):
         query: Tensor,
         key: Tensor | None,
         value: Tensor | None,
-        problem: Problem,
+        problem: FullProblem,
         *biases: Tensor | None,
     ) -> Tensor:
         """``[Nq, H, C]``; arguments as of :func:`attend`.
 
-        ``biases`` are none, or pairs, table, values of edges, index of the table, edges, and pairs
-        of edges.
+        ``biases`` are none, or pairs, table, values of edges and index of the table.
         """
-        seen = problem
-        if biases:
-            pairs, table, edge_values, index, _, edge_pairs = biases
-            seen = problem._replace(pairs=pairs, table=table, table_index=index)
-            seen = _with_edges(seen, edge_pairs, edge_values)
-        out, stats = _triton_full.forward(seen, *parts_of(query, key, value))
+        seen = _with_biases(problem, biases) if biases else problem
+        out, stats = kernels.forward(seen, *parts_of(query, key, value))
         # tensors go through autograd, which sees edits and lets checkpoints drop them
         saved = query, key, value, out, stats, problem.seed, *biases
         ctx.save_for_backward(*saved)
@@ -97,40 +79,32 @@ class _Attention(torch.autograd.Function):
         if ctx.kinds is not None:
             _check_kinds(saved, ctx.kinds)
         problem = ctx.problem if seed is None else ctx.problem._replace(seed=seed)
+        if biases:
+            problem = _with_biases(problem, biases)
         # otherwise a batch of gradients, a compiler at work, or 'create_graph=True'
         plain = is_plain(grad) and not torch.is_grad_enabled()
         joined = empty_like(query) if key is None and plain else None
         parts = parts_of(query, key, value)
-        if plain and not biases:
-            rest = *parts, out.contiguous(), stats.contiguous(), None, False, joined
-            dq, dk, dv, *_ = _triton_full.backward(problem, grad, *rest)
-            return (dq, dk, dv, None) if joined is None else (joined, None, None, None)
-        pairs, table, edge_values, index, edges, edge_pairs = biases or (None,) * 6
-        problem = problem._replace(pairs=pairs, table=table, table_index=index)
         needs = (*ctx.needs_input_grad[4:7], False, False, False)[:3]
         grads: tuple[Tensor | None, ...]
+        if plain and not biases:
+            dq, dk, dv, *_ = kernels.backward(problem, grad, *parts, out, stats, needs, joined)
+            return (dq, dk, dv, None) if joined is None else (joined, None, None, None)
         with torch.no_grad():
             if plain:
-                of = Biases(pairs, table, edge_values)
-                seen = _with_edges(problem, edge_pairs, edge_values)
-                grads = gradients(seen, edge_pairs, of, grad, *parts, out, stats, needs, joined)
+                grads = kernels.backward(problem, grad, *parts, out, stats, needs, joined)
             else:
-                grads = _by_op(problem, edges, edge_values, grad, *parts, out, stats, needs)
+                grads = _by_op(problem, grad, *parts, out, stats, needs)
             if key is None:
                 grads = (as_one(grads[:3], joined), None, None, *grads[3:])
-        tensors = grad, query, key, value, pairs, table, edge_values
+        tensors = grad, query, key, value, problem.pairs, problem.table, problem.edge_values
         dq, dk, dv, *of_biases = differentiable_once("triton", CURE, grads, tensors)
-        return dq, dk, dv, None, *((*of_biases, None, None, None) if biases else ())
+        return dq, dk, dv, None, *((*of_biases, None) if biases else ())
 
 
-def _with_edges(
-    problem: Problem, edge_pairs: Tensor | None, edge_values: Tensor | None
-) -> Problem:
-    if edge_values is None:
-        return problem
-    size = num_pairs(problem.query_layout, problem.layout)
-    seen = on_pairs(problem.pairs, edge_pairs, edge_values, size, problem.edges_repeat)
-    return problem._replace(pairs=seen)
+def _with_biases(problem: FullProblem, biases: Sequence[Tensor | None]) -> FullProblem:
+    pairs, table, edge_values, index = biases
+    return problem._replace(pairs=pairs, table=table, edge_values=edge_values, table_index=index)
 
 
 def _check_kinds(saved: Sequence[Tensor | None], kinds: Sequence[Any]) -> None:
@@ -147,9 +121,7 @@ def _kind(x: Tensor) -> tuple[Any, ...]:
 
 
 def _by_op(
-    problem: Problem,
-    edges: Tensor | None,
-    edge_values: Tensor | None,
+    problem: FullProblem,
     grad: Tensor,
     query: Tensor,
     key: Tensor,
@@ -158,8 +130,9 @@ def _by_op(
     stats: Tensor,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
+    edges = None if problem.edges is None else problem.edges.edge_index
     dq, dk, dv, *rest = torch.ops.pyg_gt.triton_full_backward(
-        grad, query, key, value, out, stats, problem.pairs, problem.table, edge_values,
+        grad, query, key, value, out, stats, problem.pairs, problem.table, problem.edge_values,
         problem.table_index, edges, problem.seed,
         *layout_arguments(problem.query_layout, problem.layout), problem.scale,
         problem.dropout_p, needs,

@@ -1,4 +1,4 @@
-"""The ops around ``_triton_full``, and their place in autograd.
+"""The ops around the Triton kernels of full attention, and their place in autograd.
 
 Host numbers are read only inside the ops, so that traced code sees one node forward and one
 backward, whatever the sizes of the graphs.
@@ -6,24 +6,17 @@ backward, whatever the sizes of the graphs.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...layout.graph_layout import GraphLayout
-from .._kernels.triton.full import launches as _triton_full
-from .._kernels.triton.full.bias_gradients import (
-    Biases,
-    EdgePairs,
-    gradients,
-    on_pairs,
-    pairs_of_edges,
-)
-from .._kernels.triton.full.problem import MAX_CHANNELS, TYPES, Problem, interprets
+from .._kernels.problem import FullProblem
+from .._kernels.triton import full as kernels
+from .._kernels.triton.availability import interprets
+from .._kernels.triton.full import MAX_CHANNELS, TYPES
 from ..deferred import LIBRARY, TAGS, checked_table_index, found_edges
 from ..op_arguments import check_like, check_pairs, layouts_of
-from ..pairs import num_pairs
 from ..second_derivatives import differentiable_once
 
 # where there are second derivatives
@@ -105,14 +98,7 @@ LIBRARY.define(
 )
 
 
-class _Call(NamedTuple):
-    """What the kernels see, and the pair ``[E]`` of each edge with a value, or None."""
-
-    problem: Problem
-    edge_pairs: Tensor | None
-
-
-def _call(
+def _problem(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -128,7 +114,7 @@ def _call(
     graphs: int,
     scale: float,
     dropout_p: float,
-) -> _Call:
+) -> FullProblem:
     """Everything is checked here: behind it are addresses."""
     _check_tensors(query, key, value)
     query_layout, layout = layouts_of(query, key, query_batch, query_graphs, batch, graphs)
@@ -149,20 +135,14 @@ def _call(
         check_like("seed", seed, (1,), query, torch.int64)
     if not 0.0 <= dropout_p <= 1.0:
         raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
-    edge_pairs = None
+    found = None
     if edge_values is not None and edges is not None:
-        edge_pairs, repeat = _edge_pairs(edges, query_layout, layout)
-        shape = edge_pairs.size(0), heads
+        found = found_edges(edges, layout.num_nodes, query_layout.num_nodes)
+        shape = found.num_edges, heads
         check_like("edge_values", edge_values, shape, query, edge_values.dtype)
-        size = num_pairs(query_layout, layout)
-        pairs = on_pairs(pairs, edge_pairs, edge_values, size, repeat)
-    problem = Problem(query_layout, layout, pairs, table, index, seed, scale, dropout_p)
-    return _Call(problem, edge_pairs)
-
-
-def _edge_pairs(edges: Tensor, query_layout: GraphLayout, layout: GraphLayout) -> EdgePairs:
-    made = found_edges(edges, layout.num_nodes, query_layout.num_nodes)
-    return pairs_of_edges(made, query_layout, layout)
+    return FullProblem(
+        query_layout, layout, pairs, table, index, found, edge_values, seed, scale, dropout_p
+    )
 
 
 def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -180,20 +160,18 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 def _forward_op(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return _triton_full.forward(_call(query, key, value, *rest).problem, query, key, value)
+    return kernels.forward(_problem(query, key, value, *rest), query, key, value)
 
 
 def _backward_op(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, stats: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
     *given, needs = rest
-    problem, edge_pairs = _call(query, key, value, *given)
+    problem = _problem(query, key, value, *given)
     check_like("grad", grad, query.shape, query, grad.dtype)
     check_like("out", out, query.shape, query, query.dtype)
     check_like("stats", stats, (*query.shape[:2], 2), query, torch.float32)
-    made = gradients(
-        problem, edge_pairs, Biases(*given[:3]), grad, query, key, value, out, stats, needs
-    )
+    made = kernels.backward(problem, grad, query, key, value, out, stats, needs)
     # an op returns tensors, no tensor twice, and as its fake says that they lie in memory
     return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
 
