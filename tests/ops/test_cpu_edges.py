@@ -362,10 +362,10 @@ def arguments(name: str, dtype: torch.dtype) -> list[object]:
 @pytest.mark.parametrize("name", ["plain", "values", "features", "values features dropout"])
 def test_ops(name: str, dtype: torch.dtype) -> None:
     call = arguments(name, dtype)
-    torch.library.opcheck(OPS.cpu_edges, tuple(call))
+    torch.library.opcheck(OPS.edge_attention, tuple(call))
     grad = torch.randn(5, 2, 5).to(dtype)
     for needs in ([True] * 3 + [x is not None for x in call[3:5]], [False, True, False] * 2):
-        torch.library.opcheck(OPS.cpu_edges_backward, (grad, *call, needs[:5]))
+        torch.library.opcheck(OPS.edge_attention_backward, (grad, *call, needs[:5]))
 
 
 @pytest.mark.parametrize(
@@ -391,19 +391,19 @@ def test_ops_check_what_they_are_handed(place: int, wrong: Tensor, says: str) ->
     if place == 5:
         call[3] = call[4] = None
     with pytest.raises((ValueError, IndexError), match=says):
-        OPS.cpu_edges(*call)
+        OPS.edge_attention(*call)
     with pytest.raises((ValueError, IndexError), match=f"{says}|'grad' must have"):
-        OPS.cpu_edges_backward(torch.randn(5, 2, 5), *call, [True] * 5)
+        OPS.edge_attention_backward(torch.randn(5, 2, 5), *call, [True] * 5)
 
 
 def test_ops_refuse_other_types_and_empty_heads() -> None:
     x = torch.randn(2, 2, 3)
     edges = torch.tensor([[0], [1]])
     with pytest.raises(NotImplementedError, match="float32 or bfloat16.*float64"):
-        OPS.cpu_edges(x.double(), x.double(), x.double(), None, None, edges, None, 1.0, 0.0)
+        OPS.edge_attention(x.double(), x.double(), x.double(), None, None, edges, None, 1.0, 0.0)
     x = torch.randn(2, 0, 3)
     with pytest.raises(ValueError, match="must have heads"):
-        OPS.cpu_edges(x, x, x, None, None, edges, None, 1.0, 0.0)
+        OPS.edge_attention(x, x, x, None, None, edges, None, 1.0, 0.0)
 
 
 def test_more_edges_than_32_bits_count(monkeypatch: pytest.MonkeyPatch) -> None:

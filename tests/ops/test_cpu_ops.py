@@ -69,7 +69,7 @@ def given(**changes: object) -> dict:
 
 
 def forward(**changes: object) -> tuple[Tensor, Tensor]:
-    return OPS.cpu_full(*given(**changes).values())
+    return OPS.full_attention(*given(**changes).values())
 
 
 def backward(**changes: object) -> tuple[Tensor, ...]:
@@ -78,7 +78,7 @@ def backward(**changes: object) -> tuple[Tensor, ...]:
     first = {"grad": torch.ones(5, 2, 4), "out": out, "stats": stats, "needs": [True] * 3}
     first = {name: changes.pop(name, x) for name, x in first.items()}
     query, key, value, *rest = given(**changes).values()
-    return OPS.cpu_full_backward(
+    return OPS.full_attention_backward(
         first["grad"], query, key, value, first["out"], first["stats"], *rest, first["needs"]
     )
 
@@ -231,10 +231,10 @@ def test_an_edit_that_torch_does_not_see_is_not_read(row: int) -> None:
     """Through numpy: a caller's tensor is checked again, and a layout's own goes unread."""
     edges = torch.tensor([[0, 1, 2, 4], [1, 1, 0, 3]])
     x = given(edges=edges)
-    OPS.cpu_full(*x.values())
+    OPS.full_attention(*x.values())
     edges.numpy()[row, 2] = 2**40
     with pytest.raises(IndexError, match="index 1099511627776"):
-        OPS.cpu_full(*x.values())
+        OPS.full_attention(*x.values())
     layout, q = GraphLayout.of(None, 5), x["query"]
     edges.numpy()[row, 2] = 0
     mask = (EdgeMask(EdgeLayout.of(edges.clone(), 5)),)

@@ -13,7 +13,6 @@ NAMES = [
     *("component_pairs", "path_rows", "graph_sizes"),
     *("triton_full", "triton_full_backward"),  # in triton_cases.py, by its interpreter
     *("triton_edges", "triton_edges_backward"),  # in triton_edge_cases.py, likewise
-    *("varlen", "varlen_backward"),  # in test_varlen.py
 ]
 BATCH = torch.tensor([0, 0, 1, 1, 1, 3])  # graph 2 is empty
 SHUFFLED = torch.tensor([1, 0, 3, 1, 0, 1])
@@ -134,11 +133,11 @@ def full_arguments(name: str, dtype: torch.dtype) -> tuple:
 @pytest.mark.parametrize("name", FULL_CALLS)
 def test_cpu_full(name: str, dtype: torch.dtype) -> None:
     given = full_arguments(name, dtype)
-    torch.library.opcheck(OPS.cpu_full, given)
-    out, stats = OPS.cpu_full(*given)
+    torch.library.opcheck(OPS.full_attention, given)
+    out, stats = OPS.full_attention(*given)
     for needs in ([x is not None for x in given[3:6]], [False, True, False]):
         call = (torch.randn_like(out), *given[:3], out, stats, *given[3:], needs)
-        torch.library.opcheck(OPS.cpu_full_backward, call)
+        torch.library.opcheck(OPS.full_attention_backward, call)
 
 
 @pytest.mark.compiled
@@ -154,11 +153,11 @@ def test_cpu_edges(extras: str, dtype: torch.dtype) -> None:
         0.5,
         0.3 if "seed" in extras else 0.0,
     )
-    torch.library.opcheck(OPS.cpu_edges, given)
-    out = OPS.cpu_edges(*given)
+    torch.library.opcheck(OPS.edge_attention, given)
+    out = OPS.edge_attention(*given)
     for needs in ([x is not None for x in given[:5]], [False, True, False, True, False]):
         call = (torch.randn_like(out), *given, needs)
-        torch.library.opcheck(OPS.cpu_edges_backward, call)
+        torch.library.opcheck(OPS.edge_attention_backward, call)
 
 
 @pytest.mark.parametrize(
