@@ -1,4 +1,4 @@
-"""Electrostatic potentials between nodes as structural encoding."""
+"""Electrostatic potentials between nodes as a structural encoding."""
 
 from __future__ import annotations
 
@@ -55,12 +55,21 @@ class AddElectrostaticSE(GraphEncoding):
     gradients run (minutes for 20,000 nodes).
 
     Args:
-        attr_name: where to store the encoding; None appends it to ``data.x``.
+        attr_name (str, optional): Name of the attribute; :obj:`None` appends the encoding to
+            ``data.x``. (default: :obj:`"electrostatic_se"`)
 
     Raises:
         ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
             if weights are so small that potentials are beyond float32.
         IndexError: if ``edge_index`` holds a node that is not there.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddElectrostaticSE
+        >>> edge = Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=2)
+        >>> AddElectrostaticSE()(edge).electrostatic_se[:, :2].tolist()  # minimum and mean
+        [[-0.5, -0.25], [-0.5, -0.25]]
     """
 
     #: Number of nodes of a component above which ``G`` is never made dense.

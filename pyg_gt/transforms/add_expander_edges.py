@@ -46,14 +46,24 @@ class AddExpanderEdges(GraphEncoding):
     `Batch` gives back in ``to_data_list`` only what was on its graphs when it was made.)
 
     Args:
-        degree: number of neighbours, at least 3: less is no expander.
-        attr_name: where to store the edges, a name that ends with ``_edge_index``.
-        seed: of the random numbers.
-        max_tries: how many graphs are drawn at most for each graph.
+        degree (int): Number of neighbours, at least 3: less is no expander.
+        attr_name (str, optional): Name of the attribute, which ends with ``_edge_index``.
+            (default: :obj:`"expander_edge_index"`)
+        seed (int, optional): Seed of the random numbers. (default: :obj:`0`)
+        max_tries (int, optional): Most draws for each graph. (default: :obj:`100`)
 
     Raises:
         ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
         IndexError: if ``edge_index`` holds a node that is not there.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddExpanderEdges
+        >>> ring = torch.stack([torch.arange(20), torch.arange(20).roll(-1)])
+        >>> data = AddExpanderEdges(degree=4)(Data(edge_index=ring, num_nodes=20))
+        >>> data.expander_edge_index[0].bincount().unique().tolist()
+        [4]
     """
 
     #: How far the eigenvalue may be above ``2 sqrt(degree - 1)``.

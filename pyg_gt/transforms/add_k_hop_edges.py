@@ -1,4 +1,4 @@
-"""Edges to all nodes a few hops away."""
+"""Edges between all nodes that are at most k hops apart."""
 
 from __future__ import annotations
 
@@ -39,13 +39,25 @@ class AddKHopEdges(GraphEncoding):
     loader instead (``docs/encodings.md``).
 
     Args:
-        k: most edges of a path, at most 254.
-        attr_name: where to store the edges, a name that ends with ``_edge_index``.
+        k (int): Most edges of a path, at most 254.
+        attr_name (str, optional): Name of the attribute, which ends with ``_edge_index``.
+            (default: :obj:`"k_hop_edge_index"`)
 
     Raises:
         ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
             if an edge joins two graphs.
         IndexError: if ``edge_index`` holds a node that is not there.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddKHopEdges
+        >>> path = Data(edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]]), num_nodes=4)
+        >>> data = AddKHopEdges(2)(path)
+        >>> data.k_hop_edge_index.tolist()
+        [[0, 0, 1, 1, 2], [1, 2, 2, 3, 3]]
+        >>> data.k_hop_distance.tolist()
+        [1, 2, 1, 2, 1]
     """
 
     reads_weights = False

@@ -1,4 +1,4 @@
-"""Probabilities of random walks between nodes as encoding of pairs."""
+"""Probabilities of random walks between nodes as an encoding of pairs."""
 
 from __future__ import annotations
 
@@ -33,13 +33,23 @@ class AddRelativeRandomWalkPE(GraphEncoding):
     ``to_data_list`` only what was on its graphs when it was made.)
 
     Args:
-        walk_length: number of columns, at most 2^20.
-        attr_name: where to store the probabilities, a name that begins with ``pair_``.
+        walk_length (int): Number of columns, at most 2^20.
+        attr_name (str, optional): Name of the attribute, which begins with ``pair_``.
+            (default: :obj:`"pair_walk"`)
 
     Raises:
         ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
             if a graph has more than :attr:`MAX_NODES` nodes, or an edge joins two graphs.
         IndexError: if ``edge_index`` holds a node that is not there.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddRelativeRandomWalkPE
+        >>> path = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
+        >>> walks = AddRelativeRandomWalkPE(walk_length=3)(path).pair_walk  # [9, 3]
+        >>> walks.view(3, 3, 3)[0, :, 2].tolist()  # from node 0 in two steps
+        [0.5, 0.0, 0.5]
     """
 
     #: Number of nodes of a graph above which its pairs are refused: 67 MB a column.

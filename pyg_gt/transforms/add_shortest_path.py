@@ -1,4 +1,4 @@
-"""Numbers of hops between nodes, and the edges along shortest paths."""
+"""Shortest-path distances as an encoding of pairs, and the edges along the paths."""
 
 from __future__ import annotations
 
@@ -41,15 +41,28 @@ class AddShortestPathDistance(GraphEncoding):
     what was on its graphs when it was made.)
 
     Args:
-        max_distance: the longest distance told from longer ones, at most 254.
-        attr_name: where to store the distances, a name that begins with ``pair_``.
-        path_length: number of columns for the edges of paths, at most 2^20; None for distances
-            alone.
+        max_distance (int, optional): The longest distance that is distinguished from longer
+            ones, at most 254. (default: :obj:`20`)
+        attr_name (str, optional): Name of the attribute, which begins with ``pair_``.
+            (default: :obj:`"pair_distance"`)
+        path_length (int, optional): Number of columns for the edges of paths, at most 2^20;
+            :obj:`None` for distances alone. (default: :obj:`None`)
 
     Raises:
         ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
             if a graph has more than :attr:`MAX_NODES` nodes, or an edge joins two graphs.
         IndexError: if ``edge_index`` holds a node that is not there.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddShortestPathDistance
+        >>> path = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
+        >>> data = AddShortestPathDistance(path_length=2)(path)
+        >>> data.pair_distance.view(3, 3).tolist()
+        [[0, 1, 2], [1, 0, 1], [2, 1, 0]]
+        >>> data.pair_distance_edges.view(3, 3, 2)[0, 2].tolist()  # edges 0 and 2
+        [0, 2]
     """
 
     #: Number of nodes of a graph above which its pairs are refused: 0.3 GB of distances.

@@ -46,7 +46,7 @@ def deflated_laplacian(
 
 
 def _trivial_vector(degree: Floats, normalization: Normalization) -> tuple[Floats, Floats, Floats]:
-    """What scales the Laplacian, its null vector, both ``[G, n]``, and its bound ``[G]``."""
+    """``D^{1/2}`` or ones, the null vector, both ``[G, n]``, and the bound ``[G]``."""
     if normalization is None:
         one = np.ones_like(degree)
         return one, one / np.sqrt(degree.shape[-1]), 2 * degree.max(axis=-1)

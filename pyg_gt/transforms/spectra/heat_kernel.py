@@ -16,7 +16,7 @@ from .spectrum import full_spectrum
 
 # The error that is allowed for each coefficient that is left out.
 _TOLERANCE = 1e-13
-# Entries of the columns that are followed at once, 2 MiB, and how many columns there are at least.
+# Entries of the columns that are computed together, 2 MiB, and how many columns at least.
 _ENTRIES, _COLUMNS = 2**18, 16
 # Polynomials of a higher degree are refused.
 _MAX_ORDER = 1e5
