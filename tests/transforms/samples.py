@@ -38,23 +38,35 @@ ENCODINGS: list[GraphEncoding] = [
 ]
 
 
-def as_data(graph: nx.Graph) -> Data:
-    """The edges of a NetworkX graph, both ways where it is undirected."""
-    graph = nx.convert_node_labels_to_integers(graph)
-    edge_index = from_networkx(graph).edge_index if graph.number_of_edges() else EMPTY
-    return Data(edge_index=edge_index, num_nodes=graph.number_of_nodes())
+def as_data(graph: nx.Graph, **attributes: Any) -> Data:
+    """The edges of a NetworkX graph, both ways where it is undirected, with their "weight"."""
+    n = graph.number_of_nodes()
+    if not graph.number_of_edges():
+        return Data(edge_index=EMPTY, num_nodes=n, **attributes)
+    found = from_networkx(nx.convert_node_labels_to_integers(graph))
+    data = Data(edge_index=found.edge_index, num_nodes=n, **attributes)
+    if "weight" in found:
+        data.edge_weight = found.weight.double()
+    return data
 
 
 def random_graph(
-    n: int, seed: int = 0, edges_per_node: float = 2.0, weights: str | None = "any"
+    n: int,
+    seed: int = 0,
+    edges_per_node: float = 2.0,
+    *,
+    weights: str | None = "any",
+    directed: bool = True,
 ) -> Data:
-    """Directed, with self-loops and repeated edges.
+    """Edges between random nodes, with self-loops and repeated ones; both ways if not directed.
 
     ``weights``: real numbers ("any", or "positive": none near zero), "counts" from 0 to 2, None.
     """
     random = np.random.default_rng(seed)
-    E = int(edges_per_node * n)
-    data = Data(edge_index=torch.from_numpy(random.integers(0, max(n, 1), (2, E))), num_nodes=n)
+    edges = random.integers(0, max(n, 1), (2, int(edges_per_node * n)))
+    edges = edges if directed else np.concatenate([edges, edges[::-1]], axis=1)
+    E = edges.shape[1]
+    data = Data(edge_index=torch.from_numpy(edges), num_nodes=n)
     if weights == "counts":
         data.edge_weight = torch.from_numpy(random.integers(0, 3, E)).float()
     elif weights is not None:
@@ -73,11 +85,13 @@ def permuted(data: Data, order: torch.Tensor) -> Data:
 
 
 @st.composite
-def weighted_graphs(draw: st.DrawFn, weights: list[float], max_nodes: int = 12) -> Data:
+def weighted_graphs(
+    draw: st.DrawFn, weights: list[float], max_nodes: int = 12, max_edges: int | None = None
+) -> Data:
     """Directed multigraphs with self-loops, isolated nodes and some of ``weights``."""
     n = draw(st.integers(1, max_nodes))
     node = st.integers(0, n - 1)
-    edges = draw(st.lists(st.tuples(node, node, st.sampled_from(weights)), max_size=40))
+    edges = draw(st.lists(st.tuples(node, node, st.sampled_from(weights)), max_size=max_edges))
     index = torch.tensor([edge[:2] for edge in edges], dtype=torch.long).view(-1, 2).T
     weight = torch.tensor([edge[2] for edge in edges], dtype=torch.float64)
     return Data(edge_index=index, edge_weight=weight, num_nodes=n)

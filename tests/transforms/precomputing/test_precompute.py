@@ -14,7 +14,6 @@ import torch
 import torch_geometric.transforms as T
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset
-from torch_geometric.utils import from_networkx
 
 from pyg_gt.datasets import LongRange
 from pyg_gt.transforms import (
@@ -30,14 +29,9 @@ from pyg_gt.transforms.graphs.graphs import Graphs
 from pyg_gt.transforms.precomputing import chunks
 from pyg_gt.transforms.spectra import spectrum, symmetric
 from pyg_gt.transforms.walks import return_probabilities
+from tests.transforms.samples import as_data
 
 BOTH = [AddLaplacianEigenvectorPE(5), AddRandomWalkPE(7)]
-
-
-def as_data(graph: nx.Graph, **attributes: object) -> Data:
-    n = graph.number_of_nodes()
-    edge_index = from_networkx(graph).edge_index if n else torch.empty(2, 0, dtype=torch.long)
-    return Data(edge_index=edge_index.long(), num_nodes=n, **attributes)
 
 
 def zoo() -> list[Data]:
