@@ -1,12 +1,13 @@
 """Graphs that tests of transforms start from, their matrices by definition, and all encodings."""
 
+import copy
 from typing import Any
 
 import networkx as nx
 import numpy as np
 import torch
 from hypothesis import strategies as st
-from torch_geometric.data import Data
+from torch_geometric.data import Data, Dataset
 from torch_geometric.utils import from_networkx
 
 from pyg_gt.transforms import (
@@ -73,6 +74,26 @@ def random_graph(
         low = 0.1 if weights == "positive" else 0.0
         data.edge_weight = torch.from_numpy(random.uniform(low, 3, E))
     return data
+
+
+class ReadAnew(Dataset):
+    """A dataset that reads each graph anew, with methods of its own."""
+
+    def __init__(self, graphs: list[Data]) -> None:
+        super().__init__()
+        self.graphs = graphs
+
+    def len(self) -> int:
+        return len(self.graphs)
+
+    def get(self, idx: int) -> Data:
+        return copy.copy(self.graphs[idx])
+
+    def first(self) -> list[int]:
+        return list(range(len(self)))[:2]
+
+    def get_idx_split(self) -> dict[str, list[int]]:
+        return {"train": [0, 1]}
 
 
 def permuted(data: Data, order: torch.Tensor) -> Data:

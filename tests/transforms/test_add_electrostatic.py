@@ -122,18 +122,11 @@ def test_largest_potential_is_at_the_charge() -> None:
     assert (V[off] < -1e-3).all()
 
 
-def test_weights_loops_repeated_and_directed_edges() -> None:
+def test_weights_and_directed_edges() -> None:
     path = as_data(nx.path_graph(5))
     expected = encode(path)
     once = path.edge_index[:, path.edge_index[0] < path.edge_index[1]]
-    close(encode(Data(edge_index=once.repeat(1, 2), num_nodes=5)), expected)
     close(encode(Data(edge_index=once, num_nodes=5)), 2 * expected)
-    loops = torch.arange(5).repeat(2, 1)
-    with_loops = Data(edge_index=torch.cat([path.edge_index, loops], 1), num_nodes=5)
-    close(encode(with_loops), expected)
-    more = torch.cat([path.edge_index, torch.tensor([[0, 4], [4, 0]])], 1)
-    weight = torch.tensor([1.0] * 8 + [0.0] * 2)
-    close(encode(Data(edge_index=more, edge_weight=weight, num_nodes=5)), expected)
     path.edge_weight = torch.full((8,), 4.0)
     close(encode(path), expected / 4)
 

@@ -114,20 +114,11 @@ def test_agrees_with_matrix_exponential(n: int, weighted: bool, normalization: A
     close(found, definition(data, normalization=normalization))
 
 
-def test_weights_loops_repeated_and_directed_edges() -> None:
+def test_weights_and_directed_edges() -> None:
     path = as_data(nx.path_graph(5))
-    expected = encode(path)
     once = Data(edge_index=path.edge_index[:, path.edge_index[0] < path.edge_index[1]])
     once.num_nodes = 5
-    twice = Data(edge_index=once.edge_index.repeat(1, 2), num_nodes=5)
-    close(encode(twice), expected)
     close(encode(once), encode(path, [t / 2 for t in TIMES]))
-    loops = torch.arange(5).repeat(2, 1)
-    with_loops = Data(edge_index=torch.cat([path.edge_index, loops], 1), num_nodes=5)
-    close(encode(with_loops), expected)
-    more = torch.cat([path.edge_index, torch.tensor([[0, 4], [4, 0]])], 1)
-    weight = torch.tensor([1.0] * 8 + [0.0] * 2)
-    close(encode(Data(edge_index=more, edge_weight=weight, num_nodes=5)), expected)
     path.edge_weight = torch.full((8,), 2.5)
     close(
         encode(path),

@@ -34,7 +34,12 @@ VARIANTS = [
     *(AddHeatKernelSE((0.1, 1, 3.5, 20), normalization=kind) for kind in (None, "sym", "rw")),
     *(AddLaplacianEigenvectorPE(5, normalization=kind) for kind in ("rw", None)),
 ]
-# Of encodings of nodes that one edge decides.
+LAPLACIANS = [
+    each
+    for each in VARIANTS
+    if isinstance(each, (AddElectrostaticSE, AddHeatKernelSE, AddLaplacianEigenvectorPE))
+]
+# Zeros where there is no edge.
 NODES = [
     AddElectrostaticSE(),
     AddHeatKernelSE((0.5, 2.0)),
@@ -143,6 +148,23 @@ def test_components_do_not_see_each_other(encoding: GraphEncoding) -> None:
     union = as_data(nx.disjoint_union_all(parts))
     for name, found in new_attributes(union, encoding(union)).items():
         assert_close(encoding, found, torch.cat([part[name] for part in alone]))
+
+
+@pytest.mark.parametrize("encoding", LAPLACIANS, ids=name_of)
+def test_loops_and_repeated_edges_of_a_laplacian(encoding: GraphEncoding) -> None:
+    """Edges both ways are one way twice; loops and edges of weight zero are none."""
+    path = as_data(nx.path_graph(5))
+    once = path.edge_index[:, path.edge_index[0] < path.edge_index[1]]
+    loops = torch.arange(5).repeat(2, 1)
+    more = torch.cat([path.edge_index, torch.tensor([[0, 4], [4, 0]])], 1)
+    same = [
+        Data(edge_index=once.repeat(1, 2), num_nodes=5),
+        Data(edge_index=torch.cat([path.edge_index, loops], 1), num_nodes=5),
+        Data(edge_index=more, edge_weight=torch.tensor([1.0] * 8 + [0.0] * 2), num_nodes=5),
+    ]
+    for name, expected in new_attributes(path, encoding(path)).items():
+        for data in same:
+            assert_close(encoding, encoding(data)[name], expected)
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 150])
