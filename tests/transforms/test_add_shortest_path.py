@@ -265,7 +265,7 @@ def test_blocks_do_not_matter(words: int, entries: int, monkeypatch: pytest.Monk
     transform = AddShortestPathDistance(10, path_length=3)
     expected = transform(Batch.from_data_list(graphs))
     monkeypatch.setattr(hop_distances, "_WORDS", words)
-    monkeypatch.setattr(hop_distances, "_RUN_ENTRIES", entries)
+    monkeypatch.setattr(hop_distances, "_BLOCK_ENTRIES", entries)
     monkeypatch.setattr(path_edges, "_PAIRS", entries)
     out = transform(Batch.from_data_list(graphs))
     assert torch.equal(out[NAME], expected[NAME]) and torch.equal(out[EDGES], expected[EDGES])
