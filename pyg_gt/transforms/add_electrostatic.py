@@ -39,9 +39,6 @@ class AddElectrostaticSE(GraphEncoding):
     where ``i`` runs over the nodes of *j's own component*, ``j`` included. Standard deviations
     have the divisor ``n - 1``. A component of one node has zeros.
 
-    A graph in a `Batch` gets what it gets alone, up to rounding. (A `Batch` gives back in
-    ``to_data_list`` only what was on its graphs when it was made.)
-
     GraphGPS has these eight, in this order, and two columns for the maxima. Both of those are over
     ``i`` of ``V_ij`` there, where the second is said to be over ``i`` of ``V_ji``; but either
     maximum is ``V_jj = 0``, so they are left out. It also lets ``i`` run over all components.

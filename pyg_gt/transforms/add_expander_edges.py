@@ -42,8 +42,7 @@ class AddExpanderEdges(GraphEncoding):
 
     **Randomness.** The draw depends on ``seed`` and on the graph itself, that is on its number of
     nodes and its edges in any order, and on nothing else (not on weights, but an edge of weight
-    zero is none). So a graph gets the same expander alone, in a `Batch` and in any process. (A
-    `Batch` gives back in ``to_data_list`` only what was on its graphs when it was made.)
+    zero is none). So a graph gets the same expander alone, in a `Batch` and in any process.
 
     Args:
         degree (int): Number of neighbours, at least 3: less is no expander.

@@ -40,9 +40,6 @@ class AddHeatKernelSE(GraphEncoding):
     ``(W + W^T) / 2``. ``"sym"`` and ``"rw"`` have the same diagonals, since one kernel is
     ``D^{1/2}`` times the other times ``D^{-1/2}``.
 
-    A graph in a `Batch` gets what it gets alone, up to rounding. (A `Batch` gives back in
-    ``to_data_list`` only what was on its graphs when it was made.)
-
     **Large components.** Of a component of more than :attr:`DENSE_LIMIT` nodes the kernel is
     followed some columns at a time, with Chebyshev polynomials of ``L``: as exact, in little
     memory, and in a time that grows with ``N E sqrt(t d)``, where ``d`` is the largest degree, or

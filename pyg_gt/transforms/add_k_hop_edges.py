@@ -32,8 +32,7 @@ class AddKHopEdges(GraphEncoding):
     not. Weights do not matter, nor their signs, but an edge of weight zero is none.
 
     Time and memory grow with ``E_k``: with the number of nodes where degrees are bounded, but with
-    the square of a node's degree from ``k = 2`` on. A graph in a `Batch` gets what it gets alone.
-    (A `Batch` gives back in ``to_data_list`` only what was on its graphs when it was made.)
+    the square of a node's degree from ``k = 2`` on.
 
     PyG's `NeighborLoader` renumbers ``edge_index`` and not these edges: give this transform to the
     loader instead (``docs/encodings.md``).

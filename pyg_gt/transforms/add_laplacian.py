@@ -43,8 +43,7 @@ class AddLaplacianEigenvectorPE(GraphEncoding):
     - ``{attr_name}_mask``, bool: whether there is one. A component of ``n`` nodes has ``n - 1``;
       the rest is zeros.
 
-    Components share the columns, so a graph in a `Batch` gets what it gets alone. (A `Batch` gives
-    back in ``to_data_list`` only what was on its graphs when it was made.)
+    Components share the columns, so a graph in a `Batch` gets what it gets alone.
 
     **The Laplacian** is ``I - D^{-1/2} W D^{-1/2}`` by default. Self-loops are left out, as in
     `torch_geometric.utils.get_laplacian`; ``edge_weight`` counts; repeated edges add up; an edge

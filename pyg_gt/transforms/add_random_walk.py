@@ -36,9 +36,6 @@ class AddRandomWalkPE(GraphEncoding):
     often as it stands, a self-loop is a step, an edge of weight zero is none. So each row of ``P``
     sums to one, or to zero at a node without outgoing edges, where the walk ends.
 
-    A graph in a `Batch` gets what it gets alone, up to rounding. (A `Batch` gives back in
-    ``to_data_list`` only what was on its graphs when it was made.)
-
     **Large components.** Walks from a component of more than :attr:`DENSE_LIMIT` nodes are
     followed some rows of ``P^t`` at a time: exact, in little memory, and in a time that grows with
     ``N E`` where walks reach the whole graph (hours for a social network of 170,000 nodes). With

@@ -29,9 +29,6 @@ class AddRelativeRandomWalkPE(GraphEncoding):
     sums to one, or to zero at a node without outgoing edges, where the walk ends; on a directed
     graph, each row of ``P^t`` to the probability that it has not ended.
 
-    A graph in a `Batch` gets what it gets alone, up to rounding. (A `Batch` gives back in
-    ``to_data_list`` only what was on its graphs when it was made.)
-
     Args:
         walk_length (int): Number of columns, at most 2^20.
         attr_name (str, optional): Name of the attribute, which begins with ``pair_``.

@@ -37,9 +37,6 @@ class AddShortestPathDistance(GraphEncoding):
     compared node by node, the smaller number first; of repeated edges the first. So which path it
     is depends on the order of the nodes.
 
-    A graph in a `Batch` gets what it gets alone. (A `Batch` gives back in ``to_data_list`` only
-    what was on its graphs when it was made.)
-
     Args:
         max_distance (int, optional): The longest distance that is distinguished from longer
             ones, at most 254. (default: :obj:`20`)

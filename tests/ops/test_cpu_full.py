@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_gt import EdgeBias, EdgeLayout, GraphLayout, PairBias, TableBias, attention
-from pyg_gt.native import FLAGS, find_compiler
+from pyg_gt.native.compiler import FLAGS, find_compiler
 from pyg_gt.ops import AttentionBias, _cpu_full
 from pyg_gt.ops.bias import num_pairs
 

@@ -6,9 +6,8 @@ import numpy as np
 
 from ..graphs.components import Components, component_blocks, component_stacks
 from ..graphs.graphs import Floats, Graphs
-from .dense_laplacian import symmetrized
 from .green_functions import green_columns, green_functions
-from .sparse_laplacian import sparse_laplacian
+from .laplacian import sparse_laplacian, symmetrized
 
 #: How many there are.
 NUM_STATISTICS = 8

@@ -11,7 +11,7 @@ from scipy.special import ive
 from ..graphs.arguments import Normalization
 from ..graphs.components import component_blocks, component_stacks
 from ..graphs.graphs import Floats, Graphs
-from .sparse_laplacian import sparse_laplacian
+from .laplacian import sparse_laplacian
 from .spectrum import full_spectrum
 
 # The error that is allowed for each coefficient that is left out.

@@ -9,7 +9,7 @@ import numpy as np
 from ..graphs.arguments import Normalization
 from ..graphs.components import Components
 from ..graphs.graphs import Floats, Graphs
-from .dense_laplacian import deflated_laplacian, symmetrized
+from .laplacian import deflated_laplacian, symmetrized
 from .symmetric import symmetric_eigenpairs
 
 # How an encoding reads a spectrum: of all components that are not too large, of small ones only,
