@@ -25,8 +25,8 @@ class GraphEncoding(BaseTransform):
     :meth:`encode`, which computes the attributes of one graph or of many side by side, each as if
     it were alone. So it can be called with a `Data` or a `Batch`, and given to
     :func:`pyg_gt.transforms.precompute` and :class:`pyg_gt.transforms.EncodeAndCollate`; a graph
-    gets the same from each, up to rounding. (A `Batch` gives back in ``to_data_list`` only what was
-    on its graphs when it was made.)
+    gets the same from each, up to rounding. (A `Batch` gives back in ``to_data_list`` only what
+    was on its graphs when it was made.)
 
     Example:
         >>> import numpy as np

@@ -57,21 +57,21 @@ class ReorderNodes(BaseTransform):
 
     **Back to the old order.** ``node_order_index [N]`` is the old number of each node, so
     ``out[data.node_order_index.argsort()]`` has the rows of ``out [N, ...]`` where they were. PyG
-    counts on in it when it batches graphs, so this holds for a batch of reordered graphs too. If
+    adds N to it when it batches graphs, so this holds for a batch of reordered graphs too. If
     nodes are reordered twice, it is the first of the old numbers.
 
     **What follows the nodes.** The order of the edges, and so all they have, is kept. Changed are:
 
     - rows of attributes with one row a node: ``x``, ``pos`` and others of N rows, lists of N plain
       values too. (In a `Batch`, of as many rows as nodes in each graph.)
-    - ``edge_index`` and all others that PyG counts on by N when it batches graphs: names with
+    - ``edge_index`` and all others to which PyG adds N when it batches graphs: names with
       ``index``, such as ``k_hop_edge_index`` and ``train_index``, and ``face``. Their entries
       are renumbered.
     - attributes named ``pair_*``, one row an ordered pair of nodes: rows and columns.
 
     All other numbers, strings, tensors and arrays are left. Where a graph has as many edges as
     nodes, names with ``edge`` and those that begin like an edge set (``k_hop_`` of
-    ``k_hop_edge_index``) belong to edges. What cannot be told is refused: another name of that
+    ``k_hop_edge_index``) belong to edges. What is ambiguous is refused: another name of that
     length, N twice in a shape, a name with ``index`` and one entry a node, sparse matrices,
     dictionaries, objects, what a neighbour sampler made. ``node_attrs`` decides the first three.
 
@@ -118,12 +118,12 @@ class ReorderNodes(BaseTransform):
     def forward(self, data: Data) -> Data:
         """Puts the nodes of ``data``, a `Data` or a `Batch`, into the new order."""
         graphs, order = self._order(data)
-        if np.diff(graphs.ptr).max(initial=0) > 1:  # else nothing moves
+        if graphs.max_nodes > 1:  # else nothing moves
             names = None if self.node_attrs is None else frozenset(self.node_attrs)
             permute(data, graphs, order, names)
         if ORDER not in attributes_of(data):
-            given = in_caller_order(graphs, order)
-            data[ORDER] = torch.from_numpy(given).to(device_of(data))
+            old = in_caller_order(graphs, order)
+            data[ORDER] = torch.from_numpy(old).to(device_of(data))
         return data
 
     def report(self, data: Data) -> ReorderReport:

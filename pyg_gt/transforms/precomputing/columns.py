@@ -107,9 +107,10 @@ def shallow_copy(data: Data) -> Data:
     store = data.__dict__.get("_store") if type(data) is Data else None
     if type(store) is not GlobalStorage:
         return copy.copy(data)
-    copied, held = object.__new__(Data), object.__new__(GlobalStorage)
-    copied.__dict__.update(data.__dict__, _store=held)
-    fields = store.__dict__
-    held.__dict__.update(fields, _mapping=copy.copy(fields["_mapping"]), _parent=ref(copied))
-    held.__dict__.pop("_cached_attr", None)  # PyG's own list of what is of nodes and of edges
+    copied, copied_store = object.__new__(Data), object.__new__(GlobalStorage)
+    copied.__dict__.update(data.__dict__, _store=copied_store)
+    fields = dict(store.__dict__)
+    fields.pop("_cached_attr", None)  # PyG's list of the attributes of nodes and of edges
+    fields.update(_mapping=copy.copy(fields["_mapping"]), _parent=ref(copied))
+    copied_store.__dict__.update(fields)
     return copied

@@ -21,8 +21,8 @@ class PrecomputedDataset(Dataset):
 
     It is indexed as any `torch_geometric.data.Dataset`, and has ``copy``, ``to_on_disk_dataset``,
     ``data``, ``slices``, ``to``, ``cpu`` and ``cuda`` of `torch_geometric.data.InMemoryDataset`;
-    its encodings can be asked for as ``y`` can there, of all graphs together. What it has not
-    itself (``y``, ``get_idx_split``, ``num_tasks``) it takes from the dataset it was made of,
+    its encodings can be asked for as ``y`` can there, of all graphs together. Other
+    attributes (``y``, ``get_idx_split``, ``num_tasks``) are those of the dataset it was made of,
     indexed as it is.
 
     Args:

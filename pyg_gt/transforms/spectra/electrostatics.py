@@ -72,9 +72,9 @@ def _sparse_statistics(component: Components) -> Floats:
         received += np.bincount(row[edges], made, minlength=n)
         np.minimum(lowest, V.min(axis=1), out=lowest)
         # Means and sums of squares are put together as Chan, Golub and LeVeque do (1979).
-        here = V.mean(axis=1)
-        squares += ((V - here[:, None]) ** 2).sum(axis=1)
-        squares += (here - mean) ** 2 * (start * c / (start + c))
-        mean += (here - mean) * (c / (start + c))
+        new_mean = V.mean(axis=1)
+        squares += ((V - new_mean[:, None]) ** 2).sum(axis=1)
+        squares += (new_mean - mean) ** 2 * (start * c / (start + c))
+        mean += (new_mean - mean) * (c / (start + c))
     squares[:] = np.sqrt(squares / (n - 1))
     return result

@@ -80,24 +80,25 @@ def _chebyshev_moments(laplacian: csr_array, bound: float, count: int) -> Floats
     for start in range(0, n, columns):
         stop = min(n, start + columns)
         chebyshev = _chebyshev_columns(X, start, stop)
-        here = next(chebyshev)
+        current = next(chebyshev)
         moments[start:stop, 0] = 1
         for k in range(1, count, 2):
-            before, here = here, next(chebyshev)
-            moments[start:stop, k] = 2 * np.einsum("ij,ij->j", before, here) - first[start:stop]
-            moments[start:stop, k + 1] = 2 * np.einsum("ij,ij->j", here, here) - 1
+            previous, current = current, next(chebyshev)
+            products = np.einsum("ij,ij->j", previous, current)
+            moments[start:stop, k] = 2 * products - first[start:stop]
+            moments[start:stop, k + 1] = 2 * np.einsum("ij,ij->j", current, current) - 1
     return moments[:, :count]
 
 
 def _chebyshev_columns(X: csr_array, start: int, stop: int) -> Iterator[Floats]:
     """Columns ``start`` to ``stop`` of ``T_0, T_1, ...`` of ``X``."""
-    before = np.zeros((X.shape[0], stop - start))
-    before[np.arange(start, stop), np.arange(stop - start)] = 1
-    yield before
-    here = X @ before
+    previous = np.zeros((X.shape[0], stop - start))
+    previous[np.arange(start, stop), np.arange(stop - start)] = 1
+    yield previous
+    current = X @ previous
     while True:
-        yield here
-        after = X @ here
-        after *= 2
-        after -= before
-        before, here = here, after
+        yield current
+        following = X @ current
+        following *= 2
+        following -= previous
+        previous, current = current, following

@@ -31,10 +31,10 @@ class SparseLaplacian(NamedTuple):
 def sparse_laplacian(component: Components, normalization: Normalization) -> SparseLaplacian:
     """That of one component of at least two nodes, read as ``(W + W^T) / 2`` without diagonal."""
     n = component.width
-    other = component.row != component.col
-    row, col = component.row[other], component.col[other]
+    no_loop = component.row != component.col
+    row, col = component.row[no_loop], component.col[no_loop]
     row, col = np.concatenate([row, col]), np.concatenate([col, row])
-    weight = np.tile(component.weight[other] / 2, 2)
+    weight = np.tile(component.weight[no_loop] / 2, 2)
     adjacency = csr_array((weight, (row, col)), shape=(n, n))
     degree: Floats = np.bincount(row, weight, minlength=n).astype(np.float64, copy=False)
     if normalization is None:
