@@ -85,7 +85,7 @@ class AddExpanderEdges(GraphEncoding):
 
     def encode(self, graphs: Graphs) -> list[Attribute]:
         """See :class:`AddExpanderEdges`."""
-        size = np.diff(graphs.ptr)
+        size = graphs.sizes
         neighbours = np.minimum(self.degree, np.maximum(size - 1, 0))
         # each edge both ways, its two ends, and as much again while it is sorted
         check_memory(self, "degree", self.degree, 32 * int((neighbours * size).sum()))
