@@ -1,25 +1,15 @@
-"""Interleaved timing: every candidate once per round, so that they share the machine's moods."""
+"""Interleaved timing: each candidate once a round, so that the machine's load is shared by all."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import shutil
+import resource
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from datetime import date
-from importlib import metadata
-from importlib.util import find_spec
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch_geometric
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -33,13 +23,7 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(_seconds(call))
     return times
 
 
@@ -52,7 +36,7 @@ def batched(
     """Seconds of a call, by name, where calls are short or do not wait for their device.
 
     In every round each candidate is called as often as fills about ``batch`` seconds; the device
-    has nothing left to do when a clock is read.
+    is idle when the clock is read.
 
     Args:
         candidates: what to time; each has been called before.
@@ -62,27 +46,41 @@ def batched(
     """
     counts = {}
     for name, call in candidates.items():
-        _time(call, 1)
-        counts[name] = max(1, min(500, round(batch / _time(call, 1))))
+        _seconds(call)
+        counts[name] = max(1, min(500, round(batch / _seconds(call))))
     times: dict[str, list[float]] = {name: [] for name in candidates}
     end = time.perf_counter() + seconds
     for done in range(rounds[1]):
         if done >= rounds[0] and time.perf_counter() > end:
             break
         for name, call in candidates.items():
-            times[name].append(_time(call, counts[name]))
+            times[name].append(_seconds(call, counts[name]))
     return times
 
 
-def _time(call: Callable[[], Any], count: int) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _seconds(call: Callable[[], Any], count: int = 1) -> float:
+    """Seconds of a call, the mean of ``count`` in a row; without freeing the last result."""
+
+    def repeated() -> Any:
+        for _ in range(count - 1):
+            call()
+        return call()
+
+    return timed_call(repeated)[1] / count
+
+
+def timed_call(call: Callable[[], Any]) -> tuple[Any, float]:
+    """The result of one call, and its seconds."""
+    _synchronize()
     start = time.perf_counter()
-    for _ in range(count):
-        call()
+    result = call()
+    _synchronize()
+    return result, time.perf_counter() - start
+
+
+def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return (time.perf_counter() - start) / count
 
 
 def in_one_thread(call: Callable[[], Any]) -> Callable[[], Any]:
@@ -100,9 +98,9 @@ def ratio(times: Mapping[str, list[float]], peer: str, ours: str) -> float:
     return statistics.median(p / o for p, o in zip(times[peer], times[ours], strict=True))
 
 
-def median_ms(times: Mapping[str, list[float]]) -> dict[str, float]:
+def median_ms(times: Mapping[str, list[float]], digits: int = 3) -> dict[str, float]:
     """Median milliseconds by name."""
-    return {name: round(1e3 * statistics.median(values), 3) for name, values in times.items()}
+    return {name: round(1e3 * statistics.median(values), digits) for name, values in times.items()}
 
 
 def peak_mib(call: Callable[[], Any], device: str = "cpu") -> float:
@@ -127,6 +125,11 @@ def peak_mib(call: Callable[[], Any], device: str = "cpu") -> float:
     return round(max(held, default=0) / 2**20, 1)
 
 
+def peak_rss_mib() -> int:
+    """The most memory that this process has had so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
 def kernel_us(call: Callable[[], Any], count: int = 5) -> dict[str, float]:
     """Microseconds of each kernel of a call on a GPU, by name, all its launches together."""
     call()
@@ -137,61 +140,3 @@ def kernel_us(call: Callable[[], Any], count: int = 5) -> dict[str, float]:
         torch.cuda.synchronize()
     events = profiler.key_averages()
     return {e.key: e.device_time_total / count for e in events if e.device_time_total}
-
-
-def environment() -> dict[str, Any]:
-    """What a figure is worth nothing without."""
-    return {
-        "date": date.today().isoformat(),
-        "torch": torch.__version__,
-        "torch_geometric": torch_geometric.__version__,
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "processor": processor(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "load_average": [round(x, 2) for x in os.getloadavg()],
-    }
-
-
-def card() -> dict[str, Any]:
-    """The GPU, its driver and its clocks as ``nvidia-smi`` gives them, where there is one."""
-    if not torch.cuda.is_available():
-        return {}
-    found: dict[str, Any] = {
-        "name": torch.cuda.get_device_name(),
-        "capability": list(torch.cuda.get_device_capability()),
-        "memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1),
-        "processors": torch.cuda.get_device_properties(0).multi_processor_count,
-        "cuda": torch.version.cuda,
-        "triton": metadata.version("triton") if find_spec("triton") else None,
-        "triton_replay": os.environ.get("PYG_GT_TRITON_REPLAY", ""),
-    }
-    if (program := shutil.which("nvidia-smi")) is not None:
-        fields = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
-        command = [program, f"--query-gpu={fields}", "--format=csv,noheader", "--id=0"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return found | {"nvidia-smi": str(error)}
-        values = done.stdout.strip().split(", ")
-        found["nvidia-smi"] = dict(zip(fields.split(","), values, strict=False))
-    return found
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def write(path: Path, result: Mapping[str, Any]) -> None:
-    """Writes JSON to a temporary name and renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-        json.dump(result, file, indent=1)
-        file.write("\n")
-    Path(file.name).replace(path)

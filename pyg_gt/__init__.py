@@ -2,8 +2,8 @@
 
 from ._swap import swap
 from ._version import __version__
-from .edge_layout import EdgeLayout
-from .layout import GraphLayout
+from .layout.edge_layout import EdgeLayout
+from .layout.graph_layout import GraphLayout
 from .ops import (
     EdgeBias,
     EdgeMask,

@@ -10,8 +10,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from pyg_gt import native
-from pyg_gt.ops._cpu_edges_library import EDGES
-from pyg_gt.ops._cpu_full import FULL
+from pyg_gt.ops._kernels.cpu.edges_library import EDGES
+from pyg_gt.ops._kernels.cpu.full import FULL
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -30,7 +30,7 @@ from pyg_gt import (
     attention,
     explain_choice,
 )
-from pyg_gt._identity import in_numpy, same_numbers
+from pyg_gt.layout.identity import in_numpy, same_numbers
 from pyg_gt.nn import (
     EdgePathBias,
     FullTransformerConv,
@@ -578,7 +578,7 @@ def test_a_capture_takes_layouts_and_no_vectors() -> None:
 
 def test_version_and_capture_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same two rules, with a device that is made up."""
-    from pyg_gt import _identity
+    from pyg_gt.layout import identity as _identity
 
     cache: _identity.IdentityCache[int] = _identity.IdentityCache()
     tensor = torch.tensor([1])

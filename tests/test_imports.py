@@ -372,7 +372,7 @@ def test_checker_finds(module: str, line: str) -> None:
         ("pyg_gt.ops._one", "from pyg_gt.native import Library"),
         ("pyg_gt.ops._philox", "from ..native import Library"),
         ("pyg_gt.transforms.compiled", "from pyg_gt.native import Library"),
-        ("benchmarks.attention", "from pyg_gt.ops import _one"),
+        ("benchmarks.cpu.attention", "from pyg_gt.ops import _one"),
     ],
 )
 def test_checker_lets_pass(module: str, line: str) -> None:

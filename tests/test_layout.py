@@ -14,12 +14,16 @@ from torch.utils import _pytree as pytree
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
 
-import pyg_gt.layout
-from pyg_gt import GraphLayout, attention, ops
-from pyg_gt._identity import IdentityCache
-from pyg_gt.layout import DeferredLayout
+import pyg_gt
+from pyg_gt import GraphLayout, attention
+from pyg_gt.layout import edge_layout, graph_layout
+from pyg_gt.layout.graph_layout import DeferredLayout
+from pyg_gt.layout.identity import IdentityCache
 from pyg_gt.nn import EdgePathBias
 from pyg_gt.nn.pair_encoding import _path_rows
+from pyg_gt.ops import deferred
+from pyg_gt.ops._backends import flex
+from pyg_gt.ops._kernels.triton.full import launches
 
 SIZES = [1, 5, 3, 0, 7]
 
@@ -433,8 +437,7 @@ def test_the_batch_of_a_dead_layout_is_remembered_again() -> None:
 
 CACHES = [
     cache
-    for module in (pyg_gt.layout, pyg_gt.edge_layout, ops._checked, ops._flex, ops._triton_full,
-                   _path_rows)
+    for module in (graph_layout, edge_layout, deferred, flex, launches, _path_rows)
     for cache in vars(module).values() if isinstance(cache, IdentityCache)
 ]  # fmt: skip
 
@@ -464,7 +467,7 @@ def test_a_thousand_batches_leave_nothing_behind(view: bool) -> None:
                 layout = GraphLayout.of(given, 10, num_graphs=3)
                 index = torch.zeros(layout.num_pairs, dtype=torch.int64)
                 narrow = index.to(torch.uint8)
-                assert ops._flex._int32(narrow) is ops._flex._int32(narrow)
+                assert flex._int32(narrow) is flex._int32(narrow)
                 paths = index.view(-1, 1) - 1
                 biases = (
                     pyg_gt.TableBias(x[:1, 0, :1].clone(), index),

@@ -100,7 +100,7 @@ def test_marked_as_typed() -> None:
 
 def test_sources_that_are_compiled_on_first_use_are_part_of_the_package() -> None:
     sources = [*(ROOT / "pyg_gt").rglob("*.cpp"), *(ROOT / "pyg_gt").rglob("*.h")]
-    assert ROOT / "pyg_gt" / "ops" / "csrc" / "full.cpp" in sources
+    assert ROOT / "pyg_gt" / "ops" / "_kernels" / "cpu" / "csrc" / "full.cpp" in sources
     assert all(path.parent.name == "csrc" for path in sources)
     # hatchling takes all files of the package that git does not ignore
     assert '[tool.hatch.build.targets.wheel]\npackages = ["pyg_gt"]\n\n' in read("pyproject.toml")

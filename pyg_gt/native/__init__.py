@@ -3,7 +3,7 @@
 ``library`` is what the package uses; it asks ``cache`` for a compiled file, and that ``compiler``.
 """
 
-from .compiler import SWITCH, Unavailable, find_compiler
+from .compiler import FLAGS, SWITCH, Unavailable, find_compiler
 from .library import Library
 
-__all__ = ["SWITCH", "Library", "Unavailable", "find_compiler"]
+__all__ = ["FLAGS", "SWITCH", "Library", "Unavailable", "find_compiler"]

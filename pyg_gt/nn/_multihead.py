@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import MultiheadAttention
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from ..layout import DeferredLayout, GraphLayout
+from ..layout.graph_layout import DeferredLayout, GraphLayout
 from ..ops import AttentionBias, attention, qkv_attention
 
 

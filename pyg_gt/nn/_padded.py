@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import MultiheadAttention
 from torch_geometric.utils import to_dense_batch
 
-from .._identity import is_traced
-from ..layout import DeferredLayout, GraphLayout
+from ..layout.graph_layout import DeferredLayout, GraphLayout
+from ..layout.identity import is_traced
 from ..ops import AttentionBias
 
 

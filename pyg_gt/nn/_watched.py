@@ -17,7 +17,7 @@ from torch.nn import MultiheadAttention
 from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
 
-from ..layout import DeferredLayout, GraphLayout
+from ..layout.graph_layout import DeferredLayout, GraphLayout
 from ..ops import AttentionBias, attention
 from ._multihead import multihead_attention, project, project_output
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Dropout, LayerNorm, Linear, MultiheadAttention
 from torch_geometric.nn.resolver import activation_resolver
 
-from ..layout import GraphLayout
+from ..layout.graph_layout import GraphLayout
 from ..ops import AttentionBias
 from ._arguments import (
     as_biases,

@@ -1,7 +1,7 @@
 """Attention on ragged batches: the verb, its biases, its backends."""
 
-from ._dispatch import attention, explain_choice, qkv_attention
 from .bias import AttentionBias, EdgeBias, EdgeMask, PairBias, ScoreMod, TableBias
+from .dispatch import attention, explain_choice, qkv_attention
 
 __all__ = [
     "AttentionBias",

@@ -8,7 +8,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ..layout import GraphLayout
+from ..layout.graph_layout import GraphLayout
 from ..ops import AttentionBias, attention, explain_choice
 
 _TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}

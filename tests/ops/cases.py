@@ -20,7 +20,7 @@ from pyg_gt import (
     attention,
 )
 from pyg_gt.ops import AttentionBias
-from pyg_gt.ops.bias import num_pairs
+from pyg_gt.ops.pairs import num_pairs
 
 CPU = pytest.param("cpu", marks=pytest.mark.compiled)
 
@@ -33,9 +33,7 @@ INF = float("inf")
 
 def dtype_of(backend: str) -> torch.dtype:
     """The widest type that a backend takes."""
-    return {"cpu": torch.float32, "flex": torch.float32, "varlen": torch.bfloat16}.get(
-        backend, torch.float64
-    )
+    return torch.float32 if backend in ("cpu", "flex") else torch.float64
 
 
 def tolerance_of(backend: str) -> float:
@@ -355,7 +353,7 @@ def _edge_list(bias: EdgeBias | EdgeMask) -> list[tuple[int, int]]:
 
 def unsupported(case: Case, backend: str, dropout_p: float = 0.0) -> str | None:
     """What the backend itself says against this case."""
-    from pyg_gt.ops._dispatch import BACKENDS, _inputs
+    from pyg_gt.ops.dispatch import BACKENDS, _inputs
 
     inputs = _inputs(
         case.query, case.key, case.value, case.layout, case.biases, case.query_layout, None,

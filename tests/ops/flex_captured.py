@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
 from torch._higher_order_ops.flex_attention import create_fw_bw_graph
 
-from pyg_gt.ops import _flex
+from pyg_gt.ops._backends import flex as _flex
 
 from .cases import Case
 

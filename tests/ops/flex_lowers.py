@@ -29,7 +29,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from pyg_gt.ops import _flex_compiled
+from pyg_gt.ops._backends.flex import compiled as _flex_compiled
 
 from .cases import BIASES, Case, layout_of
 from .flex_captured import captured, handed_over, joint_graph, rebuilt, with_arguments

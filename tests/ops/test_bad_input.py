@@ -20,7 +20,7 @@ from pyg_gt import (
     explain_choice,
 )
 from pyg_gt.ops import qkv_attention
-from pyg_gt.ops._dispatch import BACKENDS
+from pyg_gt.ops.dispatch import BACKENDS
 
 LAYOUT = GraphLayout.from_sizes([3, 2])
 EDGES = torch.tensor([[0, 1, 3], [1, 2, 4]])
@@ -128,6 +128,10 @@ def test_without_a_change_it_runs() -> None:
         ({"backend": 3}, "Unknown backend 3"),
         ({"backend": ["cpu"]}, r"Unknown backend \['cpu'\]"),
         ({"backend": b"cpu"}, "Unknown backend b'cpu'"),
+        (
+            {"backend": "varlen"},
+            "'varlen' was removed.*backend='auto' or 'triton'.*torch.nn.attention.varlen",
+        ),
     ],
 )
 def test_wrong_arguments(changes: dict, message: str) -> None:

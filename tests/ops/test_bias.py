@@ -6,7 +6,8 @@ from torch import Tensor
 from torch_geometric.utils import to_dense_batch
 
 from pyg_gt import EdgeBias, EdgeLayout, EdgeMask, GraphLayout, PairBias, ScoreMod, TableBias
-from pyg_gt.ops.bias import num_pairs, pair_of_edge, pair_ptr, segment_logsumexp
+from pyg_gt.ops.bias import segment_logsumexp
+from pyg_gt.ops.pairs import num_pairs, pair_of_edge, pair_ptr
 
 from .cases import INF, Case, layout_of, make_case
 

@@ -17,7 +17,7 @@ from pyg_gt import (
     TableBias,
     attention,
 )
-from pyg_gt.ops import _checked
+from pyg_gt.ops import deferred as _checked
 
 from .cases import CPU
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_gt import EdgeBias, EdgeLayout, GraphLayout, PairBias, TableBias, attention
-from pyg_gt.native.compiler import FLAGS, find_compiler
-from pyg_gt.ops import AttentionBias, _cpu_full
-from pyg_gt.ops.bias import num_pairs
+from pyg_gt.native import FLAGS, find_compiler
+from pyg_gt.ops import AttentionBias
+from pyg_gt.ops._kernels.cpu import full as _cpu_full
+from pyg_gt.ops.pairs import num_pairs
 
 from .cases import layout_of, random_edges
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from pyg_gt import EdgeMask, GraphLayout, ScoreMod, attention, explain_choice
-from pyg_gt.ops import _bucketed, _buckets
-from pyg_gt.ops._philox import draw_seed, keep_edges, keep_pairs
+from pyg_gt.ops._kernels.composed import buckets as _buckets
+from pyg_gt.ops._kernels.composed import full as _bucketed
+from pyg_gt.ops.dropout import draw_seed, keep_edges, keep_pairs
 
 from .cases import (
     BIASES,

@@ -9,11 +9,11 @@ from torch_geometric.nn import TransformerConv
 
 from pyg_gt import EdgeBias, EdgeMask, GraphLayout, PairBias, TableBias, attention
 from pyg_gt.nn import FullTransformerConv, MaskedTransformerConv
-from pyg_gt.ops._dispatch import BACKENDS, _inputs
+from pyg_gt.ops.dispatch import BACKENDS, _inputs
 
 from .cases import CPU, dtype_of
 
-RUN = [name for name in BACKENDS if name not in ("triton", "varlen", "flex", "cpu")]
+RUN = [name for name in BACKENDS if name not in ("triton", "flex", "cpu")]
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0], [1, 2, 0, 4, 5, 3, 2]])
 FIELDS = {
     "query": "none", "key": "none", "value": "none", "pairs": "pair", "table": "table",

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
 from pyg_gt import EdgeMask, GraphLayout, attention
-from pyg_gt.ops import _flex, _flex_compiled, _flex_edges
+from pyg_gt.ops._backends import flex as _flex
+from pyg_gt.ops._backends.flex import compiled as _flex_compiled
+from pyg_gt.ops._backends.flex import edges as _flex_edges
 from pyg_gt.testing import assert_same_attention
 
 from .cases import BIASES, Case, layout_of, make_case, unsupported

@@ -24,9 +24,9 @@ from torch._inductor.template_heuristics.triton import CUDAConfigHeuristic
 from torch.nn.attention.flex_attention import FlexKernelOptions
 
 from pyg_gt import EdgeMask, ScoreMod, TableBias
-from pyg_gt.ops import _flex_compiled
-from pyg_gt.ops._flex_compiled import kernel_options
-from pyg_gt.ops._flex_packing import BLOCK
+from pyg_gt.ops._backends.flex import compiled as _flex_compiled
+from pyg_gt.ops._backends.flex.compiled import kernel_options
+from pyg_gt.ops._backends.flex.packing import BLOCK
 from pyg_gt.testing import assert_same_attention
 
 from .cases import Case, layout_of, make_case

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from pyg_gt import EdgeLayout, GraphLayout
-from pyg_gt.ops._flex_edges import Joined, edge_mask
-from pyg_gt.ops._flex_packing import BLOCK
-from pyg_gt.ops._flex_tables import Packed, full_mask, nearest, packed
-from pyg_gt.ops.bias import num_pairs, pair_of_edge
+from pyg_gt.ops._backends.flex.edges import Joined, edge_mask
+from pyg_gt.ops._backends.flex.packing import BLOCK
+from pyg_gt.ops._backends.flex.tables import Packed, full_mask, nearest, packed
+from pyg_gt.ops.pairs import num_pairs, pair_of_edge
 
 from .cases import layout_of
 

@@ -12,9 +12,9 @@ from torch._inductor.kernel.flex.flex_attention import validate_joint_graph
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyg_gt import EdgeMask, ScoreMod, TableBias
-from pyg_gt.ops import _flex
-from pyg_gt.ops._dispatch import _inputs
-from pyg_gt.ops._inputs import Inputs
+from pyg_gt.ops._backends import flex as _flex
+from pyg_gt.ops.dispatch import _inputs
+from pyg_gt.ops.inputs import Inputs
 from pyg_gt.testing import assert_same_attention
 
 from .cases import BIASES, Case, layout_of, make_case, unsupported

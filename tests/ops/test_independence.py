@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pyg_gt import EdgeBias, EdgeLayout, EdgeMask, GraphLayout, PairBias, ScoreMod, TableBias
-from pyg_gt.ops.bias import num_pairs, pair_ptr
+from pyg_gt.ops.pairs import num_pairs, pair_ptr
 
 from .cases import BIASES, CPU, Case, dtype_of, layout_of, make_case, tolerance_of, unsupported
 

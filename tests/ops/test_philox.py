@@ -9,14 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyg_gt.ops._philox import (
-    draw_seed,
-    keep_edges,
-    keep_pairs,
-    keep_rows,
-    philox,
-    threshold,
-)
+from pyg_gt.ops.dropout import draw_seed, keep_edges, keep_pairs, keep_rows, philox, threshold
 
 WORD = 2**32
 WORDS = st.integers(0, WORD - 1)

@@ -14,7 +14,7 @@ from torch_geometric.nn import GPSConv as PyGGPSConv
 import pyg_gt
 from pyg_gt import EdgeBias, EdgeMask, GraphLayout, PairBias, ScoreMod, TableBias, attention
 from pyg_gt.nn import FullTransformerConv, GPSConv, MaskedTransformerConv, TransformerBlock
-from pyg_gt.ops._dispatch import BACKENDS
+from pyg_gt.ops.dispatch import BACKENDS
 
 from .cases import CPU
 
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning"),
 ]
-RUN = [name for name in BACKENDS if name not in ("triton", "varlen", "cpu")]
+RUN = [name for name in BACKENDS if name not in ("triton", "cpu")]
 
 
 def batch_of(sizes: list[int]) -> tuple[Tensor, Tensor]:

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from pyg_gt import EdgeLayout, EdgeMask, GraphLayout
-from pyg_gt.ops import _triton
-from pyg_gt.ops._dispatch import _inputs
-from pyg_gt.ops._triton_edge_programs import (
+from pyg_gt.ops._backends import triton as _triton
+from pyg_gt.ops._kernels.triton.edges.programs import (
     FEW,
     PART,
     EdgePrograms,
     programs_by_source,
     programs_by_target,
 )
-from pyg_gt.ops._triton_edge_tiles import edge_tiles
+from pyg_gt.ops._kernels.triton.edges.tiles import edge_tiles
+from pyg_gt.ops.dispatch import _inputs
 
 from .test_triton_full import needs_triton, run, side_by_side
 

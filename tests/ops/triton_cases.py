@@ -23,17 +23,15 @@ from pyg_gt import (
     attention,
     qkv_attention,
 )
-from pyg_gt.ops import (
-    AttentionBias,
-    _dispatch,
-    _reference,
-    _triton,
-    _triton_full,
-    _triton_replay,
-)
-from pyg_gt.ops._dispatch import _inputs
-from pyg_gt.ops._inputs import Inputs
-from pyg_gt.ops._triton_full_problem import MAX_TABLE_ROWS, interprets
+from pyg_gt.ops import AttentionBias
+from pyg_gt.ops import dispatch as _dispatch
+from pyg_gt.ops._backends import reference as _reference
+from pyg_gt.ops._backends import triton as _triton
+from pyg_gt.ops._kernels.triton import replay as _triton_replay
+from pyg_gt.ops._kernels.triton.full import launches as _triton_full
+from pyg_gt.ops._kernels.triton.full.problem import MAX_TABLE_ROWS, interprets
+from pyg_gt.ops.dispatch import _inputs
+from pyg_gt.ops.inputs import Inputs
 
 from .cases import BIASES, Case, layout_of, random_edges
 

@@ -18,9 +18,10 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
 from pyg_gt import EdgeLayout
-from pyg_gt.ops import _triton_edges, _triton_full
-from pyg_gt.ops._triton_edge_programs import PART
-from pyg_gt.ops._triton_full_problem import Problem
+from pyg_gt.ops._kernels.triton.edges import launches as _triton_edges
+from pyg_gt.ops._kernels.triton.edges.programs import PART
+from pyg_gt.ops._kernels.triton.full import launches as _triton_full
+from pyg_gt.ops._kernels.triton.full.problem import Problem
 
 from .cases import layout_of
 from .sass import loops_of, powers_of_two, usage_of
@@ -99,7 +100,7 @@ def compile_only(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
             f"{usage.registers} registers, {usage.spilled} bytes spilled"
         )
         assert shared <= SHARED, said
-        if kernel.fn.__module__.startswith("pyg_gt.ops._triton_edge"):
+        if kernel.fn.__module__.startswith("pyg_gt.ops._kernels.triton.edges"):
             print(said, flush=True)
             assert usage.spilled <= SPILLED, "registers do not suffice"
             return

@@ -15,10 +15,13 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from pyg_gt import EdgeLayout, EdgeMask, GraphLayout
-from pyg_gt.ops import _sparse, _triton, _triton_edge_programs, _triton_edges_op
-from pyg_gt.ops._dispatch import _inputs
-from pyg_gt.ops._philox import keep_edges
-from pyg_gt.ops._triton_launch import Arguments
+from pyg_gt.ops._backends import sparse as _sparse
+from pyg_gt.ops._backends import triton as _triton
+from pyg_gt.ops._fused import triton_edges_op as _triton_edges_op
+from pyg_gt.ops._kernels.triton.edges import programs as _triton_edge_programs
+from pyg_gt.ops._kernels.triton.launch import Arguments
+from pyg_gt.ops.dispatch import _inputs
+from pyg_gt.ops.dropout import keep_edges
 
 from .cases import BIASES, Case, layout_of
 from .triton_cases import (

@@ -22,18 +22,28 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from pyg_gt.ops._fused.triton_full_eager import attend
 from torch import Tensor
 from triton import knobs
 from triton.compiler import CompiledKernel
 from triton.runtime import driver
 
 from pyg_gt import EdgeLayout, GraphLayout
-from pyg_gt.ops import _triton_again, _triton_direct, _triton_edges, _triton_full, _triton_launch
-from pyg_gt.ops._triton_again import Known, key_of
-from pyg_gt.ops._triton_full_eager import attend
-from pyg_gt.ops._triton_full_problem import Problem
-from pyg_gt.ops._triton_launch import Call, likeness, number_kind
-from pyg_gt.ops._triton_replay import SWITCH, VERSIONS, replays
+from pyg_gt.ops._kernels.triton import (
+    again as _triton_again,
+)
+from pyg_gt.ops._kernels.triton import (
+    direct as _triton_direct,
+)
+from pyg_gt.ops._kernels.triton import (
+    launch as _triton_launch,
+)
+from pyg_gt.ops._kernels.triton.again import Known, key_of
+from pyg_gt.ops._kernels.triton.edges import launches as _triton_edges
+from pyg_gt.ops._kernels.triton.full import launches as _triton_full
+from pyg_gt.ops._kernels.triton.full.problem import Problem
+from pyg_gt.ops._kernels.triton.launch import Call, likeness, number_kind
+from pyg_gt.ops._kernels.triton.replay import SWITCH, VERSIONS, replays
 
 from .triton_compiles import NoDevice
 

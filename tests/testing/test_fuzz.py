@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_gt.ops import _cpu, _reference, _sdpa
+from pyg_gt.ops._backends import cpu as _cpu
+from pyg_gt.ops._backends import reference as _reference
+from pyg_gt.ops._backends import sdpa as _sdpa
 from pyg_gt.testing.fuzz import arguments, attention, calls, definition, runner, transforms
 from pyg_gt.testing.fuzz.__main__ import command, main
 from pyg_gt.testing.fuzz.draws import Fault, Part

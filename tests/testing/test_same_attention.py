@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyg_gt import GraphLayout, PairBias, ScoreMod
-from pyg_gt.ops import _sdpa
+from pyg_gt.ops._backends import sdpa as _sdpa
 from pyg_gt.testing import assert_same_attention
 
 LAYOUT = GraphLayout.from_sizes([2, 3])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layout import layout_of
+from ...layout.graph_layout import layout_of
 
 
 def normalize(norm: Any, x: Tensor, batch: Tensor | None) -> Tensor:

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing, SumAggregation
 
-from ...edge_layout import EdgeLayout
-from ...layout import DeferredLayout, GraphLayout
-from ...ops._inputs import checked
+from ...layout.edge_layout import EdgeLayout
+from ...layout.graph_layout import DeferredLayout, GraphLayout
 from ...ops.bias import (
     AttentionBias,
     EdgeBias,
@@ -23,9 +22,9 @@ from ...ops.bias import (
     ScoreMod,
     TableBias,
     checked_edges_of,
-    pair_of_edge,
-    pair_ptr,
 )
+from ...ops.inputs import checked
+from ...ops.pairs import pair_of_edge, pair_ptr
 
 _METHODS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")
 _HOOKS = (

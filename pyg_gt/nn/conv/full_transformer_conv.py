@@ -12,8 +12,8 @@ from torch_geometric.nn import MessagePassing, TransformerConv
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.utils import softmax
 
-from ...edge_layout import EdgeLayout
-from ...layout import GraphLayout
+from ...layout.edge_layout import EdgeLayout
+from ...layout.graph_layout import GraphLayout
 from ...ops import AttentionBias, EdgeBias, attention
 from .._arguments import (
     as_biases,

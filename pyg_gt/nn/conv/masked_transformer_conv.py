@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import TransformerConv
 
-from ...edge_layout import EdgeLayout
-from ...layout import GraphLayout
+from ...layout.edge_layout import EdgeLayout
+from ...layout.graph_layout import GraphLayout
 from ...ops import EdgeMask, attention
 from .._arguments import (
     check_aggr,

@@ -10,8 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from ...edge_layout import DeferredEdges, EdgeLayout
-from ...layout import GraphLayout
+from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.graph_layout import GraphLayout
 
 
 class ComponentPairs(NamedTuple):

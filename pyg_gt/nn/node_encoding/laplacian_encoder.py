@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Linear
 from torch_geometric.nn import MLP
 
-from ...layout import GraphLayout
+from ...layout.graph_layout import GraphLayout
 from .._arguments import check_counts
 from ._eigenpairs import masked_eigenpairs
 

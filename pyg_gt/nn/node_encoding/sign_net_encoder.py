@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.nn import MLP
 from torch_geometric.nn.inits import reset
 
-from ...edge_layout import EdgeLayout
+from ...layout.edge_layout import EdgeLayout
 from .._arguments import check_counts, check_module
 from ._eigenpairs import masked_eigenpairs
 from ._graph_network import graph_network

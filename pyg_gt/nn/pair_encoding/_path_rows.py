@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._identity import IdentityCache, check_not_mapped, is_readable, same_numbers
-from ...edge_layout import EdgeLayout, edges_of
-from ...layout import DeferredLayout, GraphLayout, layout_of
-from ...ops.bias import pair_ptr
+from ...layout.edge_layout import EdgeLayout, edges_of
+from ...layout.graph_layout import DeferredLayout, GraphLayout, layout_of
+from ...layout.identity import IdentityCache, check_not_mapped, is_readable, same_numbers
+from ...ops.pairs import pair_ptr
 
 # The paths, to compare with, and their rows. Finding rows takes a third of a training step of
 # EdgePathBias and attention (15 of 46 ms; 128 graphs of 25 nodes, L = 5), comparing 0.05 ms.

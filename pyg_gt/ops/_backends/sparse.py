@@ -1,0 +1,143 @@
+"""Gather, segment softmax, scatter: linear in the number of edges, in torch operations only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import scatter
+
+from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.identity import is_readable, is_traced
+from .._kernels.composed import edges as _edge_slices
+from .._kernels.composed.edges import Problem
+from ..bias import EdgeBias, EdgeMask, checked_edges_of
+from ..deferred import checked_edges
+from ..dropout import keep_edges
+from ..inputs import Inputs
+from ..op_arguments import NOT_IN_A_TRACE
+
+NAME = "sparse"
+
+
+def unsupported(inputs: Inputs) -> str | None:
+    """See the table of backends."""
+    mask = inputs.mask
+    if mask is None:
+        return "it attends along edges and needs an 'EdgeMask'"
+    if is_traced():
+        return NOT_IN_A_TRACE
+    edges = checked_edges_of(mask)
+    for bias in inputs.biases:
+        if not isinstance(bias, (EdgeMask, EdgeBias)):
+            return f"it has scores on edges only and cannot read a '{type(bias).__name__}'"
+        if not _same_edges(checked_edges_of(bias), edges):
+            return "an 'EdgeBias' must lie on the very edges of the 'EdgeMask'"
+    if any(isinstance(b, EdgeBias) for b in inputs.biases) and _has_repeats(edges):
+        return "an 'EdgeBias' adds up over repeated edges, which edge by edge it cannot see"
+    return None
+
+
+def forward(inputs: Inputs) -> Tensor:
+    """``[Nq, H, C]``."""
+    mask = inputs.mask
+    assert mask is not None
+    wide = torch.float64 if inputs.query.dtype == torch.float64 else torch.float32
+    values: Tensor | None = None
+    for bias in inputs.biases:
+        if isinstance(bias, (EdgeMask, EdgeBias)) and bias.values is not None:
+            values = bias.values if values is None else values.to(wide) + bias.values.to(wide)
+    edges = checked_edges_of(mask)
+    tensors = inputs.query, inputs.key, inputs.value, values, mask.features
+    if isinstance(edges, EdgeLayout) and is_readable(inputs.query) and not inputs.is_transformed:
+        problem = Problem(edges, inputs.scale, inputs.dropout_p, inputs.seed)
+        out: Tensor = _Sliced.apply(*tensors, problem)  # type: ignore[no-untyped-call]
+        return out
+    edge_index = checked_edges(edges, inputs.query_layout, inputs.layout)
+    return _at_once(*tensors, edge_index, inputs.scale, inputs.dropout_p, inputs.seed)
+
+
+class _Sliced(torch.autograd.Function):
+    """Some targets at a time, so that nothing of the size ``[E, H, C]`` is made or kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        values: Tensor | None,
+        features: Tensor | None,
+        problem: Problem,
+    ) -> Tensor:
+        """``[Nq, H, C]``."""
+        out, lse = _edge_slices.forward(problem, query, key, value, values, features)
+        # a layout owns its numbers; the rest goes through autograd, which sees edits
+        ctx.save_for_backward(query, key, value, values, features, out, lse, problem.seed)
+        ctx.problem = problem._replace(seed=None)
+        return out.to(query.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """One gradient for each argument of ``forward``."""
+        query, key, value, values, features, out, lse, seed = ctx.saved_tensors
+        problem = ctx.problem._replace(seed=seed)
+        tensors = query, key, value, values, features
+        if not torch.is_grad_enabled():
+            return *_edge_slices.backward(problem, grad, *tensors, out, lse), None
+        # somebody will differentiate this gradient: record it in torch operations
+        edge_index = problem.edges.edge_index
+        again = _at_once(*tensors, edge_index, problem.scale, problem.dropout_p, seed)
+        wanted = [x for x, need in zip(tensors, ctx.needs_input_grad, strict=False) if need]
+        grads = iter(torch.autograd.grad(again, wanted, grad, create_graph=True))
+        return *(next(grads) if need else None for need in ctx.needs_input_grad[:5]), None
+
+
+def _at_once(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    values: Tensor | None,
+    features: Tensor | None,
+    edge_index: Tensor,
+    scale: float,
+    dropout_p: float,
+    seed: Tensor | None,
+) -> Tensor:
+    """``[Nq, H, C]`` in torch operations on all edges: for compilers and second derivatives."""
+    source, target = edge_index.unbind()
+    dtype = query.dtype
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    # before anything is multiplied: 300 x 300 is infinite in float16
+    key, value = key[source].to(wide), value[source].to(wide)  # [E, H, C]
+    if features is not None:
+        key, value = key + features, value + features
+    scores = scale * (query[target].to(wide) * key).sum(-1)  # [E, H]
+    if values is not None:
+        scores = scores + values
+    weights = segment_softmax(scores, target, query.size(0))
+    if seed is not None:
+        numbers = torch.arange(target.size(0), device=target.device)
+        weights = weights * keep_edges(seed, numbers, query.size(1), dropout_p, wide)
+    out: Tensor = scatter(weights.unsqueeze(-1) * value, target, 0, query.size(0), reduce="sum")
+    return out.to(dtype)
+
+
+def segment_softmax(scores: Tensor, index: Tensor, size: int) -> Tensor:
+    """Softmax of ``scores [E, H]`` over equal ``index``; zero where all are minus infinity."""
+    # 'max' of an empty segment is 0, and subtracting any constant is right
+    top = scatter(scores.detach(), index, 0, size, reduce="max")
+    top = top.masked_fill(top == float("-inf"), 0.0)
+    exps: Tensor = (scores - top[index]).exp()
+    total: Tensor = scatter(exps, index, 0, size, reduce="sum")
+    return exps / total.masked_fill(total == 0, 1.0)[index]
+
+
+def _same_edges(a: EdgeLayout | DeferredEdges, b: EdgeLayout | DeferredEdges) -> bool:
+    return a is b or a.edge_index is b.edge_index
+
+
+def _has_repeats(edges: EdgeLayout | DeferredEdges) -> bool:
+    # traced code cannot know: it takes the safe side
+    return not isinstance(edges, EdgeLayout) or edges.has_repeats

@@ -1,0 +1,1 @@
+"""Fused attention on CPU and CUDA: what both have in common."""

@@ -1,0 +1,1 @@
+"""Computations on tensors, which know nothing of autograd or PyTorch Geometric."""

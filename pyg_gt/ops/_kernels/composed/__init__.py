@@ -1,0 +1,1 @@
+"""Attention composed of torch operations."""
