@@ -283,7 +283,8 @@ def test_other_types_are_computed_in_torch_operations(dtype: torch.dtype) -> Non
     call = {n: x.to(dtype) if n in names else x for n, x in given().items()}
     torch.library.opcheck(OPS.full_attention, tuple(call.values()))
     out, stats = OPS.full_attention(*call.values())
-    want = OPS.full_attention(*{n: x.double() if n in names else x for n, x in call.items()}.values())
+    exact = {n: x.double() if n in names else x for n, x in call.items()}
+    want = OPS.full_attention(*exact.values())
     assert out.dtype == dtype
     torch.testing.assert_close(out.double(), want[0], rtol=2e-3, atol=2e-3)
     query, key, value, *rest = call.values()
