@@ -30,10 +30,6 @@ class AddDegree(GraphEncoding):
         attr_name (str, optional): Name of the attribute; :obj:`None` appends the degrees to
             ``data.x``. (default: :obj:`"degree"`)
 
-    Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
-        IndexError: if ``edge_index`` holds a node that is not there.
-
     Example:
         >>> import torch
         >>> from torch_geometric.data import Data

@@ -56,9 +56,7 @@ class AddElectrostaticSE(GraphEncoding):
             ``data.x``. (default: :obj:`"electrostatic_se"`)
 
     Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
-            if weights are so small that potentials are beyond float32.
-        IndexError: if ``edge_index`` holds a node that is not there.
+        ValueError: if weights are so small that potentials are beyond float32.
 
     Example:
         >>> import torch

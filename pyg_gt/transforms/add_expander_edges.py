@@ -51,10 +51,6 @@ class AddExpanderEdges(GraphEncoding):
         seed (int, optional): Seed of the random numbers. (default: :obj:`0`)
         max_tries (int, optional): Most draws for each graph. (default: :obj:`100`)
 
-    Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
-        IndexError: if ``edge_index`` holds a node that is not there.
-
     Example:
         >>> import torch
         >>> from torch_geometric.data import Data

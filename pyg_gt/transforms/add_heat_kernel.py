@@ -53,9 +53,7 @@ class AddHeatKernelSE(GraphEncoding):
             for ``I - D^{-1} W``, :obj:`None` for ``D - W``. (default: :obj:`None`)
 
     Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
-            if ``t d`` of a large component is beyond some hundred million.
-        IndexError: if ``edge_index`` holds a node that is not there.
+        ValueError: if ``t d`` of a large component is beyond some hundred million.
 
     Example:
         >>> import torch

@@ -42,11 +42,6 @@ class AddKHopEdges(GraphEncoding):
         attr_name (str, optional): Name of the attribute, which ends with ``_edge_index``.
             (default: :obj:`"k_hop_edge_index"`)
 
-    Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
-            if an edge joins two graphs.
-        IndexError: if ``edge_index`` holds a node that is not there.
-
     Example:
         >>> import torch
         >>> from torch_geometric.data import Data

@@ -69,8 +69,6 @@ class AddLaplacianEigenvectorPE(GraphEncoding):
             components of at least :attr:`SPARSE_THRESHOLD` nodes.
 
     Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
-        IndexError: if ``edge_index`` holds a node that is not there.
         RuntimeError: if the eigenvectors of a component of more than :attr:`DENSE_LIMIT` nodes
             are not found.
 

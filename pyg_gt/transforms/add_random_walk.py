@@ -52,10 +52,6 @@ class AddRandomWalkPE(GraphEncoding):
             :obj:`None` for exact values. (default: :obj:`None`)
         seed (int, optional): Seed of the random vectors. (default: :obj:`0`)
 
-    Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
-        IndexError: if ``edge_index`` holds a node that is not there.
-
     Example:
         >>> import torch
         >>> from torch_geometric.data import Data

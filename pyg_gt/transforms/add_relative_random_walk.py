@@ -35,9 +35,7 @@ class AddRelativeRandomWalkPE(GraphEncoding):
             (default: :obj:`"pair_walk"`)
 
     Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
-            if a graph has more than :attr:`MAX_NODES` nodes, or an edge joins two graphs.
-        IndexError: if ``edge_index`` holds a node that is not there.
+        ValueError: if a graph has more than :attr:`MAX_NODES` nodes.
 
     Example:
         >>> import torch

@@ -46,20 +46,18 @@ class AddShortestPathDistance(GraphEncoding):
             :obj:`None` for distances alone. (default: :obj:`None`)
 
     Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
-            if a graph has more than :attr:`MAX_NODES` nodes, or an edge joins two graphs.
-        IndexError: if ``edge_index`` holds a node that is not there.
+        ValueError: if a graph has more than :attr:`MAX_NODES` nodes.
 
     Example:
         >>> import torch
         >>> from torch_geometric.data import Data
         >>> from pyg_gt.transforms import AddShortestPathDistance
-        >>> path = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
-        >>> data = AddShortestPathDistance(path_length=2)(path)
+        >>> path = Data(edge_index=torch.tensor([[0, 1], [1, 2]]), num_nodes=3)
+        >>> data = AddShortestPathDistance(max_distance=5, path_length=2)(path)
         >>> data.pair_distance.view(3, 3).tolist()
-        [[0, 1, 2], [1, 0, 1], [2, 1, 0]]
-        >>> data.pair_distance_edges.view(3, 3, 2)[0, 2].tolist()  # edges 0 and 2
-        [0, 2]
+        [[0, 1, 2], [6, 0, 1], [6, 6, 0]]
+        >>> data.pair_distance_edges.view(3, 3, 2)[0, 2].tolist()  # edge 0, then edge 1
+        [0, 1]
     """
 
     #: Number of nodes of a graph above which its pairs are refused: 0.3 GB of distances.

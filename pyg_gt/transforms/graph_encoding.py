@@ -28,6 +28,12 @@ class GraphEncoding(BaseTransform):
     gets the same from each, up to rounding. (A `Batch` gives back in ``to_data_list`` only what
     was on its graphs when it was made.)
 
+    Raises:
+        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
+            if an edge joins two graphs; for an ``x`` of whole numbers to which floats are to be
+            appended.
+        IndexError: if ``edge_index`` holds a node that is not there.
+
     Example:
         >>> import numpy as np
         >>> import torch
