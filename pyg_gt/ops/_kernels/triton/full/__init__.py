@@ -1,1 +1,1 @@
-"""Full attention inside each graph."""
+from .problem import MAX_CHANNELS, TYPES
