@@ -292,7 +292,7 @@ def test_checks_against_layouts_that_are_gone_go_with_them() -> None:
     for _ in range(50):
         layout = GraphLayout.from_sizes([2, 2])
         edges.check_within_graphs(layout, layout)
-    assert len(edges._made) == 1
+    assert len(edges._cache) == 1
 
 
 def test_edges_are_compared_with_the_graphs_once(monkeypatch: pytest.MonkeyPatch) -> None:

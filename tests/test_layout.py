@@ -292,7 +292,7 @@ def test_pinning_without_an_accelerator_says_so() -> None:
 def test_pickle_copy_and_pytree(order: str) -> None:
     numbers = [0, 0, 2, 2, 2] if order == "sorted" else [2, 0, 2, 0, 2]
     layout = GraphLayout.from_batch(torch.tensor(numbers), 4)
-    layout.once("anything", lambda: 1)
+    layout.cached("anything", lambda: 1)
     leaves, spec = pytree.tree_flatten(layout)
     loaded = pytree.treespec_loads(pytree.treespec_dumps(spec))
     assert loaded == spec
@@ -495,13 +495,13 @@ def test_what_a_layout_made_for_another_goes_with_it() -> None:
         nodes = GraphLayout.from_sizes([n, 3])
         x = torch.randn(n + 3, 1, 2)
         attention(q, x, x, nodes, query_layout=latents)
-    assert len(latents._made) == 1
+    assert len(latents._cache) == 1
 
 
 def test_what_is_made_once_is_made_once() -> None:
     layout, calls = GraphLayout.from_sizes([2]), []
     for key in ("a", "a", ("b", 1), ("b", 1)):
-        layout.once(key, lambda key=key: calls.append(key))
+        layout.cached(key, lambda key=key: calls.append(key))
     assert calls == ["a", ("b", 1)]
 
 

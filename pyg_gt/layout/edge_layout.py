@@ -20,7 +20,7 @@ from .identity import (
     check_not_mapped,
     in_numpy,
     is_readable,
-    remember,
+    cached,
     same_numbers,
     unwrapped,
     version_of,
@@ -80,7 +80,7 @@ class EdgeLayout:
                 _check_range(ends[0], num_src, "source")
                 _check_range(ends[1], num_dst, "target")
         vars(self).update(
-            ends=ends, num_src=num_src, num_dst=num_dst, _made={}, _given=(),
+            ends=ends, num_src=num_src, num_dst=num_dst, _cache={}, _given=(),
             _handed_out=[(ends, version_of(ends))],
         )  # fmt: skip
 
@@ -146,7 +146,7 @@ class EdgeLayout:
             vars(self)["_handed_out"].extend((x, version_of(x)) for x in made)
             return made
 
-        return self.once(key, watched)
+        return self.cached(key, watched)
 
     @property
     def edge_index(self) -> Tensor:
@@ -181,10 +181,10 @@ class EdgeLayout:
         alive = (ref() for ref in vars(self)["_given"])
         return tuple(tensor for tensor in alive if tensor is not None)
 
-    def once(self, key: Any, make: Callable[[], T]) -> T:
+    def cached(self, key: Any, make: Callable[[], T]) -> T:
         """What a backend needs to make only once per edge set (CSR, block tables)."""
-        made: dict[Any, Any] = vars(self)["_made"]
-        return remember(made, key, make)
+        made: dict[Any, Any] = vars(self)["_cache"]
+        return cached(made, key, make)
 
     @property
     def num_edges(self) -> int:
@@ -210,7 +210,7 @@ class EdgeLayout:
             pairs = (target * max(self.num_src, 1) + source).sort().values
             return bool((pairs[1:] == pairs[:-1]).any())
 
-        return self.once("has_repeats", find)
+        return self.cached("has_repeats", find)
 
     def check_within_graphs(self, query_layout: GraphLayout, layout: GraphLayout) -> None:
         """Raises ``ValueError`` if an edge joins two graphs; reads the device once."""
@@ -220,7 +220,7 @@ class EdgeLayout:
         if layout.num_graphs <= 1:
             return
         key = ("within", weakref.ref(query_layout), weakref.ref(layout))
-        if key in vars(self)["_made"]:
+        if key in vars(self)["_cache"]:
             return
         crossing = query_layout.batch[self.ends[1]] != layout.batch[self.ends[0]]
         if bool(crossing.any()):
@@ -231,7 +231,7 @@ class EdgeLayout:
                 f"{target} of graph {int(query_layout.batch[target])}; attention stays inside a "
                 f"graph. Drop such edges, or use one graph for all nodes ('batch=None')"
             )
-        self.once(key, lambda: True)
+        self.cached(key, lambda: True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return EdgeLayout, (self.ends, self.num_src, self.num_dst)

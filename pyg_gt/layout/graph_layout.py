@@ -28,7 +28,7 @@ from .identity import (
     is_readable,
     is_recorded,
     is_traced,
-    remember,
+    cached,
     same_numbers,
     unwrapped,
     version_of,
@@ -63,7 +63,7 @@ class GraphLayout:
     max_nodes: int
     sizes: tuple[int, ...]
     order: Tensor | None = None
-    _made: dict[Any, Any] = field(default_factory=dict)
+    _cache: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Takes copies of what a caller gave by hand, and checks that it describes one batch.
@@ -85,7 +85,7 @@ class GraphLayout:
             with torch.inference_mode(False):  # training could not save them
                 tensors = [None if x is None else x.clone() for x in tensors]
         layout = object.__new__(cls)
-        vars(layout).update(zip(_FIELDS, (*tensors, *rest), strict=True), _made={})
+        vars(layout).update(zip(_FIELDS, (*tensors, *rest), strict=True), _cache={})
         layout._register()
         return layout
 
@@ -305,16 +305,16 @@ class GraphLayout:
         )  # fmt: skip
         return layout_of(batch, num_graphs)
 
-    def once(self, key: Any, make: Callable[[], T]) -> T:
+    def cached(self, key: Any, make: Callable[[], T]) -> T:
         """What a backend needs to make only once per layout (buckets, block tables)."""
-        return remember(self._made, key, make)
+        return cached(self._cache, key, make)
 
     @property
     def pos(self) -> Tensor:
         """``[N]`` int64, the place of each node in its graph; made when first asked for."""
-        if torch.compiler.is_compiling():  # which can trace neither 'once' nor 'unwrapped'
+        if torch.compiler.is_compiling():  # which can trace neither 'cached' nor 'unwrapped'
             return self._places()
-        return self.once("pos", self._places_handed_out)
+        return self.cached("pos", self._places_handed_out)
 
     def _places_handed_out(self) -> Tensor:
         places = unwrapped(self._places())

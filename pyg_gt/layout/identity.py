@@ -154,7 +154,7 @@ def check_not_captured(name: str, tensor: Tensor, cure: str) -> None:
         )
 
 
-def remember(made: dict[Any, Any], key: Any, make: Callable[[], T]) -> T:
+def cached(made: dict[Any, Any], key: Any, make: Callable[[], T]) -> T:
     """What ``make`` gives, made once; what was made for a layout that is dead is dropped."""
     if key not in made:
         for old in list(made):

@@ -71,7 +71,7 @@ def biases_as_before(call: Call) -> tuple[AttentionBias, ...] | None:
     """
     if type(call.layout) is not GraphLayout:
         return None
-    known: set[Any] | None = call.layout._made.get(_CHECKED)
+    known: set[Any] | None = call.layout._cache.get(_CHECKED)
     if known is None or not _is_readable(call):
         return None
     read = _read(call) if call.biases else _NOTHING
@@ -85,7 +85,7 @@ def remember(call: Call) -> None:
     read = _read(call)
     if read is None:
         return
-    known: set[Any] = call.layout.once(_CHECKED, set)
+    known: set[Any] = call.layout.cached(_CHECKED, set)
     if len(known) >= _MOST:  # one layout for long, and a scale that changes
         known.clear()
     known.add(_key(call, read))

@@ -152,7 +152,7 @@ def _extent(
     query_layout: GraphLayout, layout: GraphLayout
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     """What the kernels are told of the graphs."""
-    queries, keys = (x.once("ptr32", x.ptr.int) for x in (query_layout, layout))
+    queries, keys = (x.cached("ptr32", x.ptr.int) for x in (query_layout, layout))
     return (queries, keys), (query_layout.max_nodes, layout.max_nodes)
 
 
@@ -173,7 +173,7 @@ def _unpacked(x: Tensor, like: Tensor, own: GraphLayout, other: GraphLayout) -> 
     Those rows are not left to the kernels, which need not write them.
     """
     x = x[..., : like.size(2)]
-    alone = own.once(("alone", weakref.ref(other)), lambda: _alone(own, other))
+    alone = own.cached(("alone", weakref.ref(other)), lambda: _alone(own, other))
     if own.order is not None:
         placed = like.new_empty(like.shape)
         x = placed.index_copy_(0, own.order, x)

@@ -79,7 +79,7 @@ def resolved(
 def _with_graphs(layout: GraphLayout, num_graphs: int) -> GraphLayout:
     if layout.num_graphs == num_graphs:
         return layout
-    return layout.once(
+    return layout.cached(
         ("graphs", num_graphs), lambda: GraphLayout.from_batch(layout.batch, num_graphs)
     )
 

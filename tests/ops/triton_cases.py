@@ -721,7 +721,7 @@ def test_each_call_is_checked_where_nothing_is_replayed(
         assert len(checks) == made
         torch.testing.assert_close(out, want, rtol=0, atol=3e-5)
         gradients(out, list(case.leaves.values()))
-    kept = [x for x in layout._made if "checked" in str(x)]
+    kept = [x for x in layout._cache if "checked" in str(x)]
     assert not kept and len(checks) == 3
 
 

@@ -35,7 +35,7 @@ class ComponentPairs(NamedTuple):
 def component_pairs(edges: EdgeLayout | DeferredEdges) -> ComponentPairs:
     """The pairs, made once for an edge set; in traced code by an op, since P and Q are data."""
     if isinstance(edges, EdgeLayout):
-        return edges.once(
+        return edges.cached(
             "component_pairs", lambda: ComponentPairs(*_make(edges.edge_index, edges.num_src))
         )
     return ComponentPairs(*_make_op(edges.edge_index, edges.num_src))

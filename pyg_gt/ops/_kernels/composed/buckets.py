@@ -130,7 +130,7 @@ def padded(n: Tensor) -> Tensor:
 def plan_of(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
     """The buckets of a pair of layouts, made once."""
     other = None if query_layout is layout else weakref.ref(layout)
-    return query_layout.once(("buckets", other), lambda: _make(query_layout, layout))
+    return query_layout.cached(("buckets", other), lambda: _make(query_layout, layout))
 
 
 def tiles(bucket: Bucket, heads: int) -> Iterator[Tile]:

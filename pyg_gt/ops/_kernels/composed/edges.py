@@ -129,7 +129,7 @@ def _wide(x: Tensor) -> torch.dtype:
 def _slices(edges: EdgeLayout) -> Iterator[Slice]:
     ptr, order = edges.by_target
     most = _MAX_EDGES["cpu" if order.device.type == "cpu" else "other"]
-    bounds = edges.once(("slices", most), lambda: _bounds(ptr.tolist(), most))
+    bounds = edges.cached(("slices", most), lambda: _bounds(ptr.tolist(), most))
     for first, last, start, stop in bounds:
         number = order[start:stop]
         source, target = edges.ends[:, number].long()

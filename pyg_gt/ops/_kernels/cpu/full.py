@@ -204,7 +204,7 @@ def _place(layout: GraphLayout) -> tuple[Tensor, Tensor | None]:
             raise ValueError(f"'order' of a layout must hold the numbers of its {nodes} nodes")
         return ptr, order
 
-    return layout.once("cpu_full", make)
+    return layout.cached("cpu_full", make)
 
 
 def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:
@@ -225,7 +225,7 @@ def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:
             torch.cumsum(torch.bincount(target, minlength=edges.num_dst), 0, out=ptr[1:])
             return ptr, target.argsort(stable=True), source
 
-    return edges.once("cpu_full", make)
+    return edges.cached("cpu_full", make)
 
 
 def _positions(layout: GraphLayout, keys: int) -> Tensor:

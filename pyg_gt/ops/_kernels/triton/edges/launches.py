@@ -61,7 +61,7 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
     reads = query, key, value, values, features, seed
     tensors = *reads, out, stats
     kind = key_of("forward", scale, p, reads=reads)
-    known: Known = edges.once("triton calls", Known)
+    known: Known = edges.cached("triton calls", Known)
     if not known.done(kind, tensors, query):
         programs, tiles = programs_by_target(edges), _tiles(problem, query)
         call, as_given = _call("forward", problem, tiles, programs.lists, _FORWARD, tensors)
@@ -111,7 +111,7 @@ def backward(
     reads = *leaves, seed, grad, out, stats
     tensors = *reads, *made, deltas
     kind = key_of("backward", scale, p, *needs, reads=reads)
-    known: Known = edges.once("triton calls", Known)
+    known: Known = edges.cached("triton calls", Known)
     if not known.done(kind, tensors, query):
         tiles = _tiles(problem, query)
         call, as_given = _call("backward", problem, tiles, {}, _BACKWARD, tensors)

@@ -50,7 +50,7 @@ def pairs_of_edges(
         return EdgePairs(numbers, bool((ordered[1:] == ordered[:-1]).any()))
 
     edges.check_within_graphs(query_layout, layout)
-    return edges.once(("pairs", weakref.ref(query_layout), weakref.ref(layout)), find)
+    return edges.cached(("pairs", weakref.ref(query_layout), weakref.ref(layout)), find)
 
 
 def on_pairs(

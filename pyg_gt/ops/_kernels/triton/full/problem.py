@@ -70,5 +70,5 @@ class Problem(NamedTuple):
     def known(self) -> Known:
         """Calls on these layouts, to be made once more."""
         other = None if self.query_layout is self.layout else weakref.ref(self.layout)
-        made: Known = self.query_layout.once(("triton calls", other), Known)
+        made: Known = self.query_layout.cached(("triton calls", other), Known)
         return made
