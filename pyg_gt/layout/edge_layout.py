@@ -16,11 +16,11 @@ from torch_geometric.utils import is_torch_sparse_tensor, to_edge_index
 from .graph_layout import GraphLayout, check_count
 from .identity import (
     IdentityCache,
+    cached,
     check_not_captured,
     check_not_mapped,
     in_numpy,
     is_readable,
-    cached,
     same_numbers,
     unwrapped,
     version_of,

@@ -22,13 +22,13 @@ from torch_geometric.data import Batch, Data
 
 from .identity import (
     IdentityCache,
+    cached,
     check_not_captured,
     check_not_mapped,
     in_numpy,
     is_readable,
     is_recorded,
     is_traced,
-    cached,
     same_numbers,
     unwrapped,
     version_of,
