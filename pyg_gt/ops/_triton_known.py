@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..layout.deferred import DeferredLayout
 from ..layout.edge_layout import EdgeLayout
-from ..layout.graph_layout import DeferredLayout, GraphLayout
+from ..layout.graph_layout import GraphLayout
 from .bias import AttentionBias, EdgeBias, EdgeMask, PairBias, TableBias
 from .memory import PLAIN, is_plain
 

@@ -618,9 +618,6 @@ def test_the_ops_check_what_they_are_given(place: int, wrong: object) -> None:
         OPS.triton_full(*given)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-)
 def test_traced_code_sees_one_graph_for_all_batches() -> None:
     def attention(qkv: Tensor, batch: Tensor, pairs: Tensor) -> Tensor:
         query, key, value = qkv.unbind(1)

@@ -10,7 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
-from ...layout.identity import is_readable, is_traced
+from ...layout.values import is_readable, is_traced
 from .._fused import cpu_edges_op as _cpu_edges_op
 from .._fused.cpu_full_eager import attend
 from .._fused.cpu_full_op import FullAttention

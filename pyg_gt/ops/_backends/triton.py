@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
-from ...layout.identity import is_readable
+from ...layout.values import is_readable
 from .._fused import triton_edges_op as _triton_edges_op
 from .._fused.triton_full_eager import attend
 from .._fused.triton_full_op import FullAttention

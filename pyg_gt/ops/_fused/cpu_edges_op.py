@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
 from .._kernels.cpu import edges as _cpu_edges
 from .._kernels.cpu.edges import Problem
 from ..deferred import LIBRARY, TAGS, found_edges

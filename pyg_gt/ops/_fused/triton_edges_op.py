@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
 from .._kernels.triton.edges import launches as _triton_edges
 from .._kernels.triton.edges.launches import Problem
 from .._kernels.triton.full.problem import MAX_CHANNELS, TYPES, interprets

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....layout.comparison import same_numbers
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
-from ....layout.identity import IdentityCache, is_readable, same_numbers
+from ....layout.identity import IdentityCache
+from ....layout.values import is_readable
 from ...bias import EdgeBias, EdgeMask, PairBias, TableBias, segment_logsumexp
 from ...deferred import resolved
 from ...inputs import Inputs

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
-from ....layout.identity import is_readable, is_traced
+from ....layout.values import is_readable, is_traced
 from ..._kernels.composed.buckets import Tile, padded, plan_of
 from ...bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of
 from ...deferred import resolved

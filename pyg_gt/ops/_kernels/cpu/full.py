@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
-from ....layout.identity import unwrapped
+from ....layout.values import unwrapped
 from ....native import Library
 from ...dropout import threshold
 from ...memory import HOST, check, empty_like, in_memory, with_dense_channels

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .....layout.identity import IdentityCache, same_numbers
+from .....layout.comparison import same_numbers
+from .....layout.identity import IdentityCache
 from ....dropout import threshold
 from ....memory import aligned_strides, empty_like, in_memory, with_dense_channels
 from ..again import Again, key_of

@@ -16,10 +16,10 @@ from torch_geometric import EdgeIndex
 
 from pyg_gt import EdgeLayout, EdgeMask, GraphLayout, attention
 from pyg_gt.layout import edge_layout as module
-from pyg_gt.layout.edge_layout import DeferredEdges
+from pyg_gt.layout.deferred import DeferredEdges
 
 EDGES = torch.tensor([[0, 2, 1, 2, 0], [1, 1, 0, 3, 0]])  # 3 sources, 4 targets
-CACHES = (module._BY_EDGES, module._BY_OWN_EDGES)
+CACHES = (module._LAYOUTS.by_source, module._LAYOUTS.by_own)
 
 
 def of(*args: object, **kwargs: object) -> EdgeLayout:

@@ -30,7 +30,8 @@ from pyg_gt import (
     attention,
     explain_choice,
 )
-from pyg_gt.layout.identity import in_numpy, same_numbers
+from pyg_gt.layout.comparison import same_numbers
+from pyg_gt.layout.values import check_not_captured, in_numpy
 from pyg_gt.nn import (
     EdgePathBias,
     FullTransformerConv,
@@ -38,11 +39,6 @@ from pyg_gt.nn import (
     MaskedTransformerConv,
     StableEncoder,
     TransformerBlock,
-)
-
-# Dynamo of torch 2.13, when it traces an autograd.Function
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
 )
 
 N = 7
@@ -599,4 +595,4 @@ def test_version_and_capture_without_an_accelerator(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(RuntimeError, match="'batch' is read on the host.*Make a layout"):
-        _identity.check_not_captured("batch", OnCuda(), "Make a layout")  # type: ignore[arg-type]
+        check_not_captured("batch", OnCuda(), "Make a layout")  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from torch_geometric.loader import DataLoader
 import pyg_gt
 from pyg_gt import GraphLayout, attention
 from pyg_gt.layout import edge_layout, graph_layout
-from pyg_gt.layout.graph_layout import DeferredLayout
+from pyg_gt.layout.deferred import DeferredLayout
 from pyg_gt.layout.identity import IdentityCache
 from pyg_gt.nn import EdgePathBias
 from pyg_gt.nn.pair_encoding import _path_rows
@@ -437,8 +437,10 @@ def test_the_batch_of_a_dead_layout_is_remembered_again() -> None:
 
 CACHES = [
     cache
-    for module in (graph_layout, edge_layout, deferred, flex, launches, _path_rows)
-    for cache in vars(module).values() if isinstance(cache, IdentityCache)
+    for holder in (
+        graph_layout._LAYOUTS, edge_layout._LAYOUTS, deferred, flex, launches, _path_rows
+    )
+    for cache in vars(holder).values() if isinstance(cache, IdentityCache)
 ]  # fmt: skip
 
 
