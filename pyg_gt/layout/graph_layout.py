@@ -91,11 +91,14 @@ class GraphLayout(FrozenLayout):
     @classmethod
     def _from_own(cls, fields: GraphFields) -> GraphLayout:
         """From tensors that nobody else holds and that are known to fit."""
-        tensors = fields[:3]
-        if any(x is not None and x.is_inference() for x in tensors):
+        if any(x is not None and x.is_inference() for x in fields[:3]):
+            order = fields.order
             with torch.inference_mode(False):  # training could not save them
-                tensors = tuple(None if x is None else x.clone() for x in tensors)
-            fields = GraphFields(*tensors, *fields[3:])
+                fields = fields._replace(
+                    ptr=fields.ptr.clone(),
+                    batch=fields.batch.clone(),
+                    order=None if order is None else order.clone(),
+                )
         layout = object.__new__(cls)
         layout._fill(fields)
         return layout
