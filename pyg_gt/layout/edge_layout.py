@@ -244,15 +244,14 @@ def edges_of(
 
     With ``by_value``, numbers are compared on an accelerator too, which waits for it.
     """
-    is_strided = isinstance(edges, Tensor) and edges.layout == torch.strided
     kind: tuple[Any, ...] = num_src, num_dst, flow
-    if type(edges) is Tensor and is_strided and is_readable(edges) and edges.is_cpu:
+    if type(edges) is Tensor and edges.layout == torch.strided and _is_on_host(edges):
         # what was found to be an edge set and still has its numbers need not be looked at again
         strided = edges
         layout = _LAYOUTS.find(strided, kind, lambda known: _is_same(known, strided, flow))
         if layout is not None:
             return layout
-    if is_strided and is_readable(edges):
+    if isinstance(edges, Tensor) and edges.layout == torch.strided and is_readable(edges):
         owner = _LAYOUTS.owner(edges) if flow == "source_to_target" else None
         if (
             owner is not None
@@ -290,6 +289,10 @@ def edges_of(
         vars(layout)["_given"] = tuple(weakref.ref(tensor) for tensor in given.keys)
         _LAYOUTS.put(key, kind, layout)
     return layout
+
+
+def _is_on_host(edges: Tensor) -> bool:
+    return edges.is_cpu and is_readable(edges)
 
 
 def _is_same(known: EdgeLayout, edge_index: Tensor, flow: str) -> bool:
