@@ -140,7 +140,7 @@ class EdgeLayout(FrozenLayout):
 
     def _widened(self) -> tuple[Tensor]:
         edge_index = self.ends.long()
-        _LAYOUTS.put_own(edge_index, self)  # for an op that is handed it
+        _LAYOUTS.put_own(edge_index, self)  # an op may be given it
         return (edge_index,)
 
     @property

@@ -243,7 +243,7 @@ def test_a_layout_rides_through_a_data_loader(num_workers: int) -> None:
     sizes = []
     for batch in loader:
         assert_same(batch.layout, GraphLayout.from_batch(batch.batch, batch.num_graphs))
-        # an op that is handed the layout's own batch finds the layout
+        # an op that is given the layout's own batch finds the layout
         assert GraphLayout.of(batch.layout.batch, batch.num_nodes) is batch.layout
         sizes += batch.layout.sizes
         x = batch.x.unsqueeze(1)
@@ -257,6 +257,13 @@ def test_moving_a_batch_moves_its_layout() -> None:
     assert batch.to("cpu").layout is layout
     assert batch.to("meta").layout.device.type == "meta"
     assert batch.layout.sizes == (2, 3)
+
+
+def test_a_pickle_of_when_layout_was_a_module_loads() -> None:
+    layout = GraphLayout.from_sizes([2, 0, 1])
+    now = pickle.dumps(layout, protocol=0)
+    before = now.replace(b"cpyg_gt.layout.graph_layout\n", b"cpyg_gt.layout\n")
+    assert before != now and pickle.loads(before).sizes == (2, 0, 1)
 
 
 def test_pinning_a_batch_pins_its_layout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +435,7 @@ def test_another_number_of_graphs_is_another_layout() -> None:
     assert GraphLayout.of(layout.batch, 3, num_graphs=2) is layout
 
 
-def test_the_batch_of_a_dead_layout_is_remembered_again() -> None:
+def test_the_batch_of_a_dead_layout_is_cached_again() -> None:
     batch = GraphLayout.from_sizes([2, 3]).batch
     gc.collect()
     layout = GraphLayout.of(batch, 5)
@@ -500,7 +507,7 @@ def test_what_a_layout_made_for_another_goes_with_it() -> None:
     assert len(latents._cache) == 1
 
 
-def test_what_is_made_once_is_made_once() -> None:
+def test_a_cached_value_is_made_once() -> None:
     layout, calls = GraphLayout.from_sizes([2]), []
     for key in ("a", "a", ("b", 1), ("b", 1)):
         layout.cached(key, lambda key=key: calls.append(key))

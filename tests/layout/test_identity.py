@@ -481,7 +481,7 @@ def test_a_csr_matrix_edited_in_its_parts_is_seen(part: str) -> None:
     assert new.edge_index.tolist() == want
 
 
-def test_what_a_layout_handed_out_is_compared_too() -> None:
+def test_own_tensors_of_a_layout_are_compared_too() -> None:
     x, conv, full = torch.randn(N, 8), MaskedTransformerConv(8, 4), FullTransformerConv(8, 4)
     for numbers in (BATCH, BATCH.flip(0)):
         batch = GraphLayout.from_batch(numbers).batch
