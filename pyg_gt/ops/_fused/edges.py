@@ -23,7 +23,7 @@ from ..second_derivatives import differentiable_once
 from .biases import values_on_edges
 from .full import FLOATS
 from .kernels import EAGER_ONLY, ONE_GRADIENT, edge_kernels
-from .saved_tensors import check_kinds, kinds_of
+from .saved_tensors import check_kinds, given_edges, kinds_of
 
 _CURE = "backend='sparse' or 'reference'"
 
@@ -75,10 +75,10 @@ class _EdgeAttention(torch.autograd.Function):
         """``[Nq, H, C]``."""
         out: Tensor
         out, stats = kernels.forward(problem, query, key, value)
-        # the caller's edges are saved for autograd to see edits, see 'full._FullAttention'
         kept = None if stats is None else out  # kernels without statistics read neither
         saved = (
-            query, key, value, values, features, problem.seed, kept, stats, *problem.edges.given,
+            query, key, value, values, features, problem.seed, kept, stats,
+            *given_edges(problem.edges),
         )  # fmt: skip
         ctx.save_for_backward(*saved)
         ctx.kinds = kinds_of(saved)

@@ -24,7 +24,7 @@ from ..second_derivatives import differentiable_once
 from .biases import full_biases
 from .kernels import EAGER_ONLY, ONE_GRADIENT, full_kernels
 from .qkv import as_one, parts_of
-from .saved_tensors import check_kinds, kinds_of
+from .saved_tensors import check_kinds, given_edges, kinds_of
 
 _CURE = "backend='reference' (all pairs) or 'sparse' (along edges)"
 
@@ -100,12 +100,10 @@ class _FullAttention(torch.autograd.Function):
         """``[Nq, H, C]``."""
         out: Tensor
         out, stats = kernels.forward(problem, *parts_of(query, key, value))
-        # tensors go through autograd, which sees edits and lets checkpoints drop them; the
-        # caller's edges are saved for that alone, since the layout has numbers of its own
-        given = () if problem.edges is None else problem.edges.given
+        # tensors go through autograd, which sees edits and lets checkpoints drop them
         saved = (
             query, key, value, pairs, table, edge_values, problem.table_index, problem.seed, out,
-            stats, *given,
+            stats, *given_edges(problem.edges),
         )  # fmt: skip
         ctx.save_for_backward(*saved)
         ctx.kinds = kinds_of(saved)
