@@ -510,7 +510,7 @@ def test_eager_code_and_the_ops_agree(name: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(_triton.FullAttention, "apply", lambda *x: calls.append("op") or run(*x))
     directly = gradients(attend(case, 0.3), list(case.leaves.values()))
     assert not calls
-    monkeypatch.setattr(_triton, "is_plain", lambda x: False)
+    monkeypatch.setattr(_triton, "has_raw_memory", lambda x: False)
     by_op = gradients(attend(case, 0.3), list(case.leaves.values()))
     assert calls == ["op"] and all(map(torch.equal, directly, by_op))
 

@@ -24,7 +24,7 @@ from ...ops.bias import (
     TableBias,
     checked_edges_of,
 )
-from ...ops.inputs import checked
+from ...ops.checks import checked
 from ...ops.pairs import pair_of_edge, pair_ptr
 
 _METHODS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")

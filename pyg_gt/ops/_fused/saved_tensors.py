@@ -16,8 +16,8 @@ Kinds = list[Any] | None
 def given_edges(edges: EdgeLayout | None) -> tuple[Tensor, ...]:
     """The caller's tensors behind ``edges``: saved so that autograd refuses edits, as in PyG.
 
-    Nobody reads them in the backward pass, since a layout has numbers of its own. Inference tensors
-    cannot be saved, and do not count their edits.
+    Nobody reads them in the backward pass, since a layout has numbers of its own. Inference
+    tensors cannot be saved, and do not count their edits.
     """
     given = () if edges is None else edges.given
     return tuple(x for x in given if not x.is_inference())

@@ -15,9 +15,9 @@ from ....layout.graph_layout import GraphLayout
 from ....layout.identity import IdentityCache
 from ....layout.values import is_readable
 from ...bias import EdgeBias, EdgeMask, PairBias, TableBias, segment_logsumexp
-from ...deferred import resolved
+from ...deferred import resolved_layouts
 from ...inputs import Inputs
-from ...memory import in_memory
+from ...memory import materialized
 from ...pairs import num_pairs
 from .compiled import Function, run
 from .edges import Joined, edge_mask, objection
@@ -58,7 +58,7 @@ def unsupported(inputs: Inputs) -> str | None:
     mask = inputs.mask
     if mask is not None and mask.features is not None:
         return "an 'EdgeMask' with 'features' changes keys and values per edge"
-    query_layout, layout = resolved(inputs.query_layout, inputs.layout, query.device)
+    query_layout, layout = resolved_layouts(inputs.query_layout, inputs.layout, query.device)
     if mask is not None:
         has_values = mask.values is not None
         if (reason := objection(_edges(mask), query_layout, layout, has_values)) is not None:
@@ -90,7 +90,7 @@ def _adds_with_atomics(inputs: Inputs) -> str | None:
 
 def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
-    query_layout, layout = resolved(inputs.query_layout, inputs.layout, inputs.query.device)
+    query_layout, layout = inputs.resolved_layouts()
     if num_pairs(query_layout, layout) == 0:
         return inputs.query.masked_fill(torch.ones_like(inputs.query, dtype=torch.bool), 0.0)
     compact = inputs.query.device.type == "cuda"  # the CPU kernel wants full-width tables
@@ -178,7 +178,7 @@ def _score_mod(inputs: Inputs, table: Packed, joined: Joined | None) -> Function
         if isinstance(bias, TableBias):
             # a tensor that is read at two places has no gradient in flex, but its copy has
             twice = any(bias.table is other for other, _ in tables)
-            values = bias.table.clone() if twice else in_memory(bias.table)
+            values = bias.table.clone() if twice else materialized(bias.table)
             tables.append((values, _int32(bias.index)))
     mods = [mod.fn for mod in inputs.score_mods]
     on_edges = None
