@@ -91,7 +91,7 @@ class Inputs:
         return any(tangent is not None for tangent in tangents)
 
     def resolved_layouts(self) -> tuple[GraphLayout, GraphLayout]:
-        """Those of queries and of keys, with as many graphs each; for code that runs, not traced."""
+        """Those of queries and of keys, with as many graphs each; not for traced code."""
         return resolved_layouts(self.query_layout, self.layout, self.query.device)
 
     def _floats(self) -> list[Tensor]:
