@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from pyg_gt.ops._kernels.triton.full.problem import TYPES
+from pyg_gt.ops._kernels.triton.replay import SWITCH, replays
 
 from pyg_gt import GraphLayout, PairBias
 from pyg_gt.ops._backends import triton as _triton
 from pyg_gt.ops._kernels.triton.full import launches as _triton_full
-from pyg_gt.ops._kernels.triton.full.problem import TYPES
 from pyg_gt.ops._kernels.triton.full.programs import programs_of
 from pyg_gt.ops._kernels.triton.full.tiles import tiles_of
-from pyg_gt.ops._kernels.triton.replay import SWITCH, replays
 from pyg_gt.ops.dispatch import _inputs
 
 from .cases import layout_of

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+from pyg_gt.ops._kernels.triton.full.problem import Problem
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
@@ -21,7 +22,6 @@ from pyg_gt import EdgeLayout
 from pyg_gt.ops._kernels.triton.edges import launches as _triton_edges
 from pyg_gt.ops._kernels.triton.edges.programs import PART
 from pyg_gt.ops._kernels.triton.full import launches as _triton_full
-from pyg_gt.ops._kernels.triton.full.problem import Problem
 
 from .cases import layout_of
 from .sass import loops_of, powers_of_two, usage_of
