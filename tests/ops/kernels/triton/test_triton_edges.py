@@ -18,20 +18,21 @@ from pyg_gt.ops._kernels.triton.edges.programs import (
 from pyg_gt.ops._kernels.triton.edges.tiles import edge_tiles
 from pyg_gt.ops.dispatch import _inputs
 
-from .test_triton_full import needs_triton, run, side_by_side
+from .processes import needs_triton, run, side_by_side
+
+CASES = "tests/ops/kernels/triton/edge_cases.py"
 
 
 @needs_triton
 @pytest.mark.slow
 def test_kernels_in_the_interpreter() -> None:
-    run(["-m", "pytest", "-q", "-x", "tests/ops/triton_edge_cases.py"], interpret=True)
+    run(["-m", "pytest", "-q", "-x", CASES], interpret=True)
 
 
 @needs_triton
 @pytest.mark.cuda
 def test_kernels_on_a_gpu() -> None:
-    cases = "tests/ops/triton_edge_cases.py"
-    run(["-m", "pytest", "-q", *side_by_side(), cases], interpret=False)
+    run(["-m", "pytest", "-q", *side_by_side(), CASES], interpret=False)
 
 
 def layout_of(degrees: list[int], sources: int) -> EdgeLayout:
