@@ -105,7 +105,7 @@ def values_on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor | None:
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
-    # the gradient of 'index_select' is atomic on CUDA, that of indexing sorts, which a CPU need not
+    # on CUDA the gradient of indexing sorts, where that of 'index_select' adds atomically
     return x[index] if x.is_cuda else x.index_select(0, index)
 
 

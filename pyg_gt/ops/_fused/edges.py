@@ -21,7 +21,7 @@ from ..op_arguments import check_like
 from ..second_derivatives import differentiable_once
 from .biases import values_on_edges
 from .full import FLOATS
-from .kernels import edge_kernels
+from .kernels import EAGER_ONLY, ONE_GRADIENT, edge_kernels
 from .saved_tensors import check_kinds, kinds_of
 
 _CURE = "backend='sparse' or 'reference'"
@@ -44,13 +44,13 @@ def edge_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
             edges = known
         query, key, value, values, features = leaves
         problem = EdgeProblem(edges, values, features, *numbers)
-        kernels = kernels or edge_kernels(query)
+        kernels = kernels or edge_kernels(query, features)
         if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in leaves]):
             return apply(_EdgeAttention, *leaves, problem, backend, kernels)
         out = kernels.forward(problem, query, key, value)[0]
         return out
     if kernels is not None:
-        raise NotImplementedError("Triton's interpreter runs in eager code only")
+        raise NotImplementedError(EAGER_ONLY)
     edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
     out = torch.ops.pyg_gt.edge_attention(*leaves, edge_index, *numbers)[0]
     return out
@@ -99,8 +99,8 @@ class _EdgeAttention(torch.autograd.Function):
             if is_plain(grad):
                 grads = ctx.kernels.backward(problem, grad, query, key, value, out, stats, needs)
             else:  # a batch of gradients, or a compiler at work
-                if ctx.kernels is not edge_kernels(query):
-                    raise NotImplementedError("Triton's interpreter computes one gradient at a time")
+                if ctx.kernels is not edge_kernels(query, features):
+                    raise NotImplementedError(ONE_GRADIENT)
                 if stats is None:
                     out, stats = query, _no_statistics(query)
                 grads = torch.ops.pyg_gt.edge_attention_backward(
@@ -140,7 +140,7 @@ def _problem(
     dropout_p: float,
 ) -> EdgeProblem:
     """Everything is checked here: kernels go by addresses."""
-    kernels = edge_kernels(query)
+    kernels = edge_kernels(query, features)
     if query.dtype not in kernels.TYPES:
         raise NotImplementedError(
             f"'query' must be of one of the types {', '.join(map(str, kernels.TYPES))} on "
@@ -173,7 +173,8 @@ def _problem(
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     problem = _problem(query, key, value, *rest)
-    out, stats = edge_kernels(query).forward(problem, query, key, value)
+    kernels = edge_kernels(query, problem.features)
+    out, stats = kernels.forward(problem, query, key, value)
     return out, _no_statistics(query) if stats is None else stats
 
 
@@ -190,9 +191,8 @@ def _backward(
     check_like("grad", grad, query.shape, query, *FLOATS)
     check_like("out", out, query.shape, query, query.dtype)
     check_like("stats", stats, (*query.shape[:2], 2), query, stats.dtype)
-    made = edge_kernels(query).backward(
-        problem, grad, query, key, value, out, stats, tuple(needs)
-    )
+    kernels = edge_kernels(query, problem.features)
+    made = kernels.backward(problem, grad, query, key, value, out, stats, tuple(needs))
     # an op returns tensors, and no tensor twice
     return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
 

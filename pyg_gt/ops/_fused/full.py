@@ -22,7 +22,7 @@ from ..memory import apply, empty_like, is_plain
 from ..op_arguments import check_like, check_pairs, layout_arguments, layouts_of
 from ..second_derivatives import differentiable_once
 from .biases import full_biases
-from .kernels import full_kernels
+from .kernels import EAGER_ONLY, ONE_GRADIENT, full_kernels
 from .qkv import as_one, parts_of
 from .saved_tensors import check_kinds, kinds_of
 
@@ -56,7 +56,7 @@ def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
             parts = inputs.qkv, None, None
         return _eager(problem, *parts, backend, kernels or full_kernels(inputs.query))
     if kernels is not None:
-        raise NotImplementedError("Triton's interpreter runs in eager code only")
+        raise NotImplementedError(EAGER_ONLY)
     out: Tensor = torch.ops.pyg_gt.full_attention(
         inputs.query, inputs.key, inputs.value, biases.pairs, biases.table, biases.edge_values,
         biases.table_index, None if edges is None else edges.edge_index, inputs.seed,
@@ -133,17 +133,13 @@ class _FullAttention(torch.autograd.Function):
                 joined = empty_like(query) if key is None else None
                 grads = ctx.kernels.backward(problem, grad, *parts, out, stats, needs, joined)
             else:  # a batch of gradients, or a compiler at work
-                _check_own_kernels(ctx.kernels, query)
+                if ctx.kernels is not full_kernels(query):
+                    raise NotImplementedError(ONE_GRADIENT)
                 grads = _backward_by_op(problem, grad, *parts, out, stats, needs)
             if key is None:
                 grads = (as_one(grads[:3], joined), None, None, *grads[3:])
         made_from = grad, query, key, value, pairs, table, edge_values
         return *differentiable_once(ctx.backend, _CURE, grads, made_from), None, None, None
-
-
-def _check_own_kernels(kernels: ModuleType, query: Tensor) -> None:
-    if kernels is not full_kernels(query):
-        raise NotImplementedError("Triton's interpreter computes one gradient at a time")
 
 
 def _backward_by_op(
@@ -219,7 +215,7 @@ def _problem(
         check_pairs(index, query_layout, layout)
         check_like("index", index, index.shape, query, index.dtype)
         if index.is_cuda and index.dtype in (torch.uint8, torch.int16):
-            index = index.int()  # kernels keep a widened copy by identity, which proves nothing here
+            index = index.int()  # not as kernels do, which find a widened copy by identity
     edge_layout = None
     if edge_values is not None and edges is not None:
         edge_layout = found_edges(edges, layout.num_nodes, query_layout.num_nodes)
