@@ -216,7 +216,7 @@ def test_parts_of_a_hub_that_have_no_weight() -> None:
     with torch.no_grad():
         order = _programs.programs_by_target(
             EdgeLayout.of(mask_of(case).edges, 9, 2)
-        ).numbers.long()
+        ).edge_ids.long()
         values[order] = -INF
         values[order[32:64]] = -1000.0  # the second part of the first target
     assert_is_the_reference(case, tolerance=1e-4)
@@ -466,7 +466,7 @@ def test_an_edit_between_forward_and_backward_is_seen() -> None:
 
 
 def test_more_edges_than_32_bits_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_programs, "MOST", 6)
+    monkeypatch.setattr(_programs, "MAX_COUNT", 6)
     with pytest.raises(NotImplementedError, match="32 bits.*6 edges.*'sparse'"):
         attend(make(edges_of([2, 4], 5), 2, 5))
 

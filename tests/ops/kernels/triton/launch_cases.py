@@ -257,7 +257,7 @@ def test_every_pass_over_edges_goes_by_its_own_order(runs: list[Run]) -> None:
     }  # fmt: skip
     assert {run.name for run in runs} == orders.keys()
     for run in runs:
-        for name, x in orders[run.name].lists.items():
+        for name, x in orders[run.name].csr.items():
             assert run.given[name] == x.data_ptr(), run.name
 
 

@@ -68,9 +68,9 @@ def test_every_edge_has_one_place_and_every_place_one_program(
     programs = make(edges)
     assert programs is make(edges)
     ends, others = (edges.target, edges.source)[:: 1 if end == "target" else -1]
-    numbers = programs.numbers.long()
+    numbers = programs.edge_ids.long()
     assert torch.equal(numbers.sort().values, torch.arange(edges.num_edges))
-    assert torch.equal(programs.others.long(), others[numbers])
+    assert torch.equal(programs.neighbors.long(), others[numbers])
     sizes = ends.bincount(minlength=edges.num_dst if end == "target" else edges.num_src)
     whole = ranges_of(programs.light) + ranges_of(programs.parts)
     places = torch.zeros(edges.num_edges, dtype=torch.int64)
@@ -103,7 +103,7 @@ def test_edges_of_a_node_keep_the_caller_s_order() -> None:
     edges = layout_of([5, 40, 0, 7], 3)
     programs = programs_by_target(edges)
     for _, first, last in ranges_of(programs.light):
-        numbers = programs.numbers[first:last]
+        numbers = programs.edge_ids[first:last]
         assert (numbers[1:] > numbers[:-1]).all()
 
 
