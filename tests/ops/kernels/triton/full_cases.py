@@ -625,9 +625,6 @@ def test_the_op_checks_what_it_is_given(place: int, wrong: object) -> None:
 
 
 @needs_gpu
-@pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-)
 def test_traced_code_sees_one_graph_for_all_batches() -> None:
     def attention(qkv: Tensor, batch: Tensor, pairs: Tensor) -> Tensor:
         query, key, value = qkv.unbind(1)
