@@ -33,10 +33,6 @@ from .cases import BIASES, Case, layout_of, make_case, unsupported
 
 pytestmark = [
     pytest.mark.compiled,
-    # torch.compile itself does what this is about
-    pytest.mark.filterwarnings(
-        "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-    ),
 ]
 OPS = torch.ops.pyg_gt
 SAME = -2
@@ -283,7 +279,8 @@ def test_other_types_are_computed_in_torch_operations(dtype: torch.dtype) -> Non
     call = {n: x.to(dtype) if n in names else x for n, x in given().items()}
     torch.library.opcheck(OPS.full_attention, tuple(call.values()))
     out, stats = OPS.full_attention(*call.values())
-    want = OPS.full_attention(*{n: x.double() if n in names else x for n, x in call.items()}.values())
+    exact = {n: x.double() if n in names else x for n, x in call.items()}
+    want = OPS.full_attention(*exact.values())
     assert out.dtype == dtype
     torch.testing.assert_close(out.double(), want[0], rtol=2e-3, atol=2e-3)
     query, key, value, *rest = call.values()

@@ -97,7 +97,8 @@ def test_gather_and_scatter_count_no_product() -> None:
 
 def test_without_values_pairs_are_told_by_what_has_a_row_each() -> None:
     """Compilers ask with tensors that hold no numbers."""
-    formula, backward = flop_registry[OPS.full_attention], flop_registry[OPS.full_attention_backward]
+    formula = flop_registry[OPS.full_attention]
+    backward = flop_registry[OPS.full_attention_backward]
     with FakeTensorMode():
         q = torch.randn(12, 2, 8)
         batch, pairs = torch.zeros(12, dtype=torch.int64), torch.randn(70, 2)

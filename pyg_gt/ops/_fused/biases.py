@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
-from ...layout.identity import is_readable
+from ...layout.values import is_readable
 from ..bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of
 from ..inputs import Inputs
 from ..pairs import pair_of_edge
@@ -105,7 +106,7 @@ def values_on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor | None:
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
-    # the gradient of 'index_select' is atomic on CUDA, that of indexing sorts, which a CPU need not
+    # on CUDA the gradient of indexing sorts, where that of 'index_select' adds atomically
     return x[index] if x.is_cuda else x.index_select(0, index)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
 from .._kernels.problem import EdgeProblem
 from ..bias import checked_edges_of
 from ..deferred import LIBRARY, TAGS, checked_edges, found_edges
@@ -21,7 +22,7 @@ from ..op_arguments import check_like
 from ..second_derivatives import differentiable_once
 from .biases import values_on_edges
 from .full import FLOATS
-from .kernels import edge_kernels
+from .kernels import EAGER_ONLY, ONE_GRADIENT, edge_kernels
 from .saved_tensors import check_kinds, kinds_of
 
 _CURE = "backend='sparse' or 'reference'"
@@ -50,7 +51,7 @@ def edge_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
         out = kernels.forward(problem, query, key, value)[0]
         return out
     if kernels is not None:
-        raise NotImplementedError("Triton's interpreter runs in eager code only")
+        raise NotImplementedError(EAGER_ONLY)
     edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
     out = torch.ops.pyg_gt.edge_attention(*leaves, edge_index, *numbers)[0]
     return out
@@ -100,7 +101,7 @@ class _EdgeAttention(torch.autograd.Function):
                 grads = ctx.kernels.backward(problem, grad, query, key, value, out, stats, needs)
             else:  # a batch of gradients, or a compiler at work
                 if ctx.kernels is not edge_kernels(query, features):
-                    raise NotImplementedError("Triton's interpreter computes one gradient at a time")
+                    raise NotImplementedError(ONE_GRADIENT)
                 if stats is None:
                     out, stats = query, _no_statistics(query)
                 grads = torch.ops.pyg_gt.edge_attention_backward(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges
+from ...layout.deferred import DeferredEdges
 from ...layout.graph_layout import GraphLayout
 from .._kernels.problem import FullProblem
 from ..deferred import LIBRARY, TAGS, checked_table_index, found_edges
@@ -22,7 +22,7 @@ from ..memory import apply, empty_like, is_plain
 from ..op_arguments import check_like, check_pairs, layout_arguments, layouts_of
 from ..second_derivatives import differentiable_once
 from .biases import full_biases
-from .kernels import full_kernels
+from .kernels import EAGER_ONLY, ONE_GRADIENT, full_kernels
 from .qkv import as_one, parts_of
 from .saved_tensors import check_kinds, kinds_of
 
@@ -50,13 +50,12 @@ def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
             query_layout, layout, biases.pairs, biases.table, biases.table_index, edges,
             biases.edge_values, inputs.seed, inputs.scale, inputs.dropout_p,
         )  # fmt: skip
-        parts: tuple[Tensor, Tensor | None, Tensor | None]
-        parts = inputs.query, inputs.key, inputs.value
+        kernels = kernels or full_kernels(inputs.query)
         if inputs.qkv is not None:
-            parts = inputs.qkv, None, None
-        return _eager(problem, *parts, backend, kernels or full_kernels(inputs.query))
+            return _eager(problem, inputs.qkv, None, None, backend, kernels)
+        return _eager(problem, inputs.query, inputs.key, inputs.value, backend, kernels)
     if kernels is not None:
-        raise NotImplementedError("Triton's interpreter runs in eager code only")
+        raise NotImplementedError(EAGER_ONLY)
     out: Tensor = torch.ops.pyg_gt.full_attention(
         inputs.query, inputs.key, inputs.value, biases.pairs, biases.table, biases.edge_values,
         biases.table_index, None if edges is None else edges.edge_index, inputs.seed,
@@ -99,6 +98,7 @@ class _FullAttention(torch.autograd.Function):
         kernels: ModuleType,
     ) -> Tensor:
         """``[Nq, H, C]``."""
+        out: Tensor
         out, stats = kernels.forward(problem, *parts_of(query, key, value))
         # tensors go through autograd, which sees edits and lets checkpoints drop them; the
         # caller's edges are saved for that alone, since the layout has numbers of its own
@@ -133,17 +133,13 @@ class _FullAttention(torch.autograd.Function):
                 joined = empty_like(query) if key is None else None
                 grads = ctx.kernels.backward(problem, grad, *parts, out, stats, needs, joined)
             else:  # a batch of gradients, or a compiler at work
-                _check_own_kernels(ctx.kernels, query)
+                if ctx.kernels is not full_kernels(query):
+                    raise NotImplementedError(ONE_GRADIENT)
                 grads = _backward_by_op(problem, grad, *parts, out, stats, needs)
             if key is None:
                 grads = (as_one(grads[:3], joined), None, None, *grads[3:])
         made_from = grad, query, key, value, pairs, table, edge_values
         return *differentiable_once(ctx.backend, _CURE, grads, made_from), None, None, None
-
-
-def _check_own_kernels(kernels: ModuleType, query: Tensor) -> None:
-    if kernels is not full_kernels(query):
-        raise NotImplementedError("Triton's interpreter computes one gradient at a time")
 
 
 def _backward_by_op(
@@ -219,7 +215,7 @@ def _problem(
         check_pairs(index, query_layout, layout)
         check_like("index", index, index.shape, query, index.dtype)
         if index.is_cuda and index.dtype in (torch.uint8, torch.int16):
-            index = index.int()  # kernels keep a widened copy by identity, which proves nothing here
+            index = index.int()  # not as kernels do, which find a widened copy by identity
     edge_layout = None
     if edge_values is not None and edges is not None:
         edge_layout = found_edges(edges, layout.num_nodes, query_layout.num_nodes)

@@ -6,6 +6,10 @@ from types import ModuleType
 
 from torch import Tensor
 
+# Triton's interpreter runs on a CPU, whose ops have other kernels
+EAGER_ONLY = "Triton's interpreter runs in eager code only"
+ONE_GRADIENT = "Triton's interpreter computes one gradient at a time"
+
 
 def full_kernels(query: Tensor) -> ModuleType:
     """Those of ``pyg_gt::full_attention`` for tensors like ``query``."""

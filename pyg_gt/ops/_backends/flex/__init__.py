@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
-from ....layout.identity import is_readable
+from ....layout.values import is_readable
 from ...bias import EdgeBias, EdgeMask, PairBias, TableBias
 from ...deferred import resolved
 from ...inputs import Inputs
@@ -92,10 +92,10 @@ def forward(inputs: Inputs) -> Tensor:
         return inputs.query.masked_fill(torch.ones_like(inputs.query, dtype=torch.bool), 0.0)
     compact = inputs.query.device.type == "cuda"  # the CPU kernel wants full-width tables
     keys = weakref.ref(layout)
-    axes = query_layout.once(("flex", keys), lambda: packed_axes(query_layout, layout))
+    axes = query_layout.cached(("flex", keys), lambda: packed_axes(query_layout, layout))
     maps: EdgeMaps | None = None
     if inputs.mask is None:
-        block_mask = query_layout.once(
+        block_mask = query_layout.cached(
             ("flex mask", keys, compact), lambda: graph_mask(axes, compact)
         )
     else:
@@ -126,7 +126,7 @@ def _edge_maps(
 ) -> EdgeMaps:
     edges, has_values = _edges(mask), mask.values is not None
     key = ("flex", weakref.ref(query_layout), weakref.ref(layout), has_values, compact)
-    return edges.once(
+    return edges.cached(
         key, lambda: edge_mask(axes, edges, query_layout, layout, has_values, compact)
     )
 

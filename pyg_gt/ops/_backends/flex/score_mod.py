@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ....layout.identity import IdentityCache, same_numbers
+from ....layout.comparison import same_numbers
+from ....layout.identity import IdentityCache
 from ...bias import EdgeMask, TableBias, segment_logsumexp
 from ...inputs import Inputs
 from ...memory import in_memory

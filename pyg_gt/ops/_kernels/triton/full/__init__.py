@@ -1,1 +1,5 @@
-from .problem import MAX_CHANNELS, TYPES
+"""Full attention inside each graph: forward, backward and their limits."""
+
+from .attention import MAX_CHANNELS, TYPES, backward, forward
+
+__all__ = ["MAX_CHANNELS", "TYPES", "backward", "forward"]

@@ -59,8 +59,9 @@ class Call(NamedTuple):
 
 # made or called by the library itself, or with nothing to get wrong
 _LEFT_OUT = {
-    "BlockDensity", "ReorderReport", "OGBTask", "PrecomputedDataset", "AttentionBias",
-    "once", "pair_values", "apply", "edge_update", "message", "aggregate", "reset_parameters",
+    "Attribute", "AttentionBias", "BlockDensity", "GraphEncoding", "Graphs", "OGBTask",
+    "PrecomputedDataset", "ReorderReport",
+    "cached", "pair_values", "apply", "edge_update", "message", "aggregate", "reset_parameters",
     "encode", "get", "len", "get_idx_split", "pin_memory", "report", "check", "explain_message",
     "check_unedited", "is_edited",
 }  # fmt: skip
