@@ -22,7 +22,7 @@ from pyg_gt.layout.identity import IdentityCache
 from pyg_gt.nn import EdgePathBias
 from pyg_gt.nn.pair_encoding import _path_rows
 from pyg_gt.ops import deferred
-from pyg_gt.ops._backends import flex
+from pyg_gt.ops._backends.flex import score_mod as flex
 from pyg_gt.ops._kernels.triton.full import launches
 
 SIZES = [1, 5, 3, 0, 7]
