@@ -20,7 +20,7 @@ from pyg_gt.layout import edge_layout, graph_layout
 from pyg_gt.layout.graph_layout import DeferredLayout
 from pyg_gt.layout.identity import IdentityCache
 from pyg_gt.nn import EdgePathBias
-from pyg_gt.nn.pair_encoding import _path_rows
+from pyg_gt.nn.pair_encoding import path_rows
 from pyg_gt.ops import deferred
 from pyg_gt.ops._backends import flex
 from pyg_gt.ops._kernels.triton.full import launches
@@ -437,7 +437,7 @@ def test_the_batch_of_a_dead_layout_is_remembered_again() -> None:
 
 CACHES = [
     cache
-    for module in (graph_layout, edge_layout, deferred, flex, launches, _path_rows)
+    for module in (graph_layout, edge_layout, deferred, flex, launches, path_rows)
     for cache in vars(module).values() if isinstance(cache, IdentityCache)
 ]  # fmt: skip
 

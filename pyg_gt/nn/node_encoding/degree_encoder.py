@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import Embedding
 
 from ...layout.identity import is_readable
-from .._arguments import check_counts, check_flags, said
+from ..arguments import check_counts, check_flags, describe
 
 
 class DegreeEncoder(torch.nn.Module):
@@ -65,8 +65,8 @@ class DegreeEncoder(torch.nn.Module):
             or degree.layout is not torch.strided
         ):
             raise ValueError(
-                f"'degree' must be a dense tensor of integers (got {said(degree)}); 'AddDegree' "
-                f"makes it"
+                f"'degree' must be a dense tensor of integers (got {describe(degree)}); "
+                f"'AddDegree' makes it"
             )
         if degree.dtype == torch.bool or degree.is_floating_point() or degree.is_complex():
             raise ValueError(

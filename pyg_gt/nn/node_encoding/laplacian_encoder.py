@@ -10,8 +10,8 @@ from torch.nn import Linear
 from torch_geometric.nn import MLP
 
 from ...layout.graph_layout import GraphLayout
-from .._arguments import check_counts
-from ._eigenpairs import masked_eigenpairs
+from ..arguments import check_counts
+from .eigenpairs import masked_eigenpairs
 
 Kind = Literal["deepset", "linear"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import MLP, BatchNorm
 
-from .._arguments import check_counts, said
+from ..arguments import check_counts, describe
 
 
 class RandomWalkEncoder(torch.nn.Module):
@@ -66,7 +66,7 @@ class RandomWalkEncoder(torch.nn.Module):
         if not dense or encoding.is_nested or not encoding.is_floating_point():
             raise ValueError(
                 f"expected a dense floating-point encoding of shape [N, {self.walk_length}] (got "
-                f"{said(encoding)}); 'AddRandomWalkPE({self.walk_length})' makes one"
+                f"{describe(encoding)}); 'AddRandomWalkPE({self.walk_length})' makes one"
             )
         if encoding.dim() != 2 or encoding.size(1) != self.walk_length:
             raise ValueError(

@@ -10,9 +10,9 @@ from torch_geometric.nn import MLP
 from torch_geometric.nn.inits import reset
 
 from ...layout.edge_layout import EdgeLayout
-from .._arguments import check_counts, check_module
-from ._eigenpairs import masked_eigenpairs
-from ._graph_network import graph_network
+from ..arguments import check_counts, check_module
+from .eigenpairs import masked_eigenpairs
+from .graph_network import graph_network
 
 
 class SignNetEncoder(torch.nn.Module):

@@ -10,10 +10,10 @@ from torch_geometric.nn import MLP
 from torch_geometric.nn.inits import reset
 
 from ...layout.edge_layout import EdgeLayout
-from .._arguments import check_counts, check_module
-from ._component_pairs import ComponentPairs, component_pairs
-from ._eigenpairs import masked_eigenpairs
-from ._graph_network import graph_network
+from ..arguments import check_counts, check_module
+from .component_pairs import ComponentPairs, component_pairs
+from .eigenpairs import masked_eigenpairs
+from .graph_network import graph_network
 
 
 class StableEncoder(torch.nn.Module):

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops import PairBias
-from .._arguments import check_counts
-from ._check import check_tensor
-from ._path_rows import path_rows
+from ..arguments import check_counts, check_tensor
+from .path_rows import path_rows
 
 _INTEGERS = (torch.int16, torch.int32, torch.int64)
 

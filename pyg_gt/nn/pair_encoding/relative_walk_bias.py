@@ -8,8 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from torch_geometric.nn.dense.linear import Linear
 
 from ...ops import PairBias
-from .._arguments import check_counts
-from ._check import check_tensor
+from ..arguments import check_counts, check_tensor
 
 _HIDDEN_AT_ONCE = 2**22  # numbers of the hidden layer
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from ...ops import TableBias
-from .._arguments import check_counts
-from ._check import check_tensor
+from ..arguments import check_counts, check_tensor
 
 _INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import MultiheadAttention
 from torch_geometric.utils import to_dense_batch
 
-from ..layout.graph_layout import DeferredLayout, GraphLayout
-from ..layout.identity import is_traced
-from ..ops import AttentionBias
+from ...layout.graph_layout import DeferredLayout, GraphLayout
+from ...layout.identity import is_traced
+from ...ops import AttentionBias
 
 
 def padded_attention(
