@@ -361,8 +361,8 @@ def _concrete_layouts(
         ValueError: if one is neither a layout nor a ``batch``.
     """
     given = [
-        ("query_layout", layout if query_layout is None else query_layout),
         ("layout", layout),
+        ("query_layout", layout if query_layout is None else query_layout),
     ]
     layouts = [_concrete_layout(name, x, num_graphs) for name, x in given]
     num_graphs = max(x.num_graphs for x in layouts)
