@@ -1,0 +1,42 @@
+"""The code in the documents runs as it stands, section by section, and prints what they say."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.documents import DOCUMENTS, ROOT, sections
+
+SECTIONS = [
+    pytest.param(document, heading, id=f"{document.relative_to(ROOT)}: {heading or 'beginning'}")
+    for document in DOCUMENTS
+    for heading in sections(document)
+]
+
+
+@pytest.mark.parametrize(("document", "heading"), SECTIONS)
+def test_code_runs(
+    document: Path,
+    heading: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # a section stands alone, as it is copied
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in sections(document)[heading]:
+        code = compile("\n" * block.line + block.code, str(document), "exec")
+        exec(code, namespace)
+        printed = capsys.readouterr().out
+        if block.printed is not None:
+            assert printed == block.printed
+
+
+def test_blocks_are_found(tmp_path: Path) -> None:
+    document = tmp_path / "page.md"
+    document.write_text(
+        "```python\na\n```\n\n```text\nb\n```\n\n```\nc\n```\n## One\n"
+        "```python\nd\n```\nwords\n\n```text\ne\n```\n## Two\n```bash\nf\n```\n"
+    )
+    assert sections(document) == {"": [("a\n", 1, "b\n")], "One": [("d\n", 13, None)]}
+    assert len(SECTIONS) > 10
