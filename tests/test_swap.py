@@ -206,6 +206,8 @@ def test_an_unknown_backend_is_refused_before_anything_is_turned(backend):
     model = torch.nn.ModuleList([PyGGPSConv(F, None)])
     with pytest.raises(ValueError, match="Unknown backend.*expected 'auto' or one of"):
         pyg_gt.swap(model, backend=backend)
+    with pytest.raises(ValueError, match="'varlen' was removed"):
+        pyg_gt.swap(model, backend="varlen")
     assert type(model[0]) is PyGGPSConv
 
 

@@ -16,7 +16,7 @@ from torch_geometric.typing import SparseTensor
 from ..layout.edge_layout import DeferredEdges, EdgeLayout
 from ..layout.graph_layout import DeferredLayout, GraphLayout
 from ..ops import AttentionBias, EdgeBias, EdgeMask, PairBias, ScoreMod, TableBias
-from ..ops.dispatch import BACKENDS
+from ..ops.dispatch import check_backend as check_backend
 
 _BIASES = (PairBias, TableBias, EdgeBias, EdgeMask, ScoreMod)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -57,14 +57,6 @@ def check_heads(channels: Any, heads: Any) -> None:
     if channels % heads != 0:
         raise ValueError(
             f"'channels' must be divisible by 'heads' (got {channels} channels, {heads} heads)"
-        )
-
-
-def check_backend(backend: Any) -> None:
-    """Raises ``ValueError`` unless there is a backend of that name."""
-    if not isinstance(backend, str) or (backend != "auto" and backend not in BACKENDS):
-        raise ValueError(
-            f"Unknown backend {backend!r}; expected 'auto' or one of {', '.join(BACKENDS)}"
         )
 
 

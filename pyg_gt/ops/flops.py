@@ -18,8 +18,8 @@ from ..layout.identity import is_readable
 from .op_arguments import SAME, layouts_of
 from .pairs import num_pairs
 
-_FULL = "cpu_full", "triton_full", "bucketed", "varlen"
-_ALONG_EDGES = "cpu_edges", "triton_edges"
+_FULL = "full_attention", "bucketed"
+_ALONG_EDGES = ("edge_attention",)
 
 
 def count_flops_of_ops() -> None:

@@ -128,6 +128,10 @@ def test_without_a_change_it_runs() -> None:
         ({"backend": 3}, "Unknown backend 3"),
         ({"backend": ["cpu"]}, r"Unknown backend \['cpu'\]"),
         ({"backend": b"cpu"}, "Unknown backend b'cpu'"),
+        (
+            {"backend": "varlen"},
+            "'varlen' was removed.*backend='auto' or 'triton'.*torch.nn.attention.varlen",
+        ),
     ],
 )
 def test_wrong_arguments(changes: dict, message: str) -> None:

@@ -22,13 +22,13 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from pyg_gt.ops._fused.triton_full_eager import attend
 from torch import Tensor
 from triton import knobs
 from triton.compiler import CompiledKernel
 from triton.runtime import driver
 
 from pyg_gt import EdgeLayout, GraphLayout
-from pyg_gt.ops._fused.triton_full_eager import attend
 from pyg_gt.ops._kernels.triton import (
     again as _triton_again,
 )

@@ -5,7 +5,7 @@
 import triton
 import triton.language as tl
 
-from .parts import (
+from .device_functions import (
     kept,
     load_rows,
     load_shuffled,

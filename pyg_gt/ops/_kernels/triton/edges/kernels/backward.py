@@ -5,7 +5,7 @@
 import triton
 import triton.language as tl
 
-from .parts import each_head, edges_of, kept, load_rows, nodes_of, scores_of, store_rows
+from .device_functions import each_head, edges_of, kept, load_rows, nodes_of, scores_of, store_rows
 
 
 @triton.jit(do_not_specialize=["count", "threshold"], do_not_specialize_on_alignment=["programs"])
