@@ -17,6 +17,7 @@ SECTIONS = [
 @pytest.mark.filterwarnings(
     "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
 )
+@pytest.mark.filterwarnings("ignore:Using 'NeighborSampler' without a 'pyg-lib':UserWarning")
 @pytest.mark.parametrize(("document", "heading"), SECTIONS)
 def test_code_runs(
     document: Path,
