@@ -435,8 +435,8 @@ def test_one_node_in_a_compiled_graph(features: bool) -> None:
     counter = CompileCounterWithBackend("aot_eager")
 
     def run(x: dict[str, Tensor], edges: Tensor) -> Tensor:
-        layouts = (GraphLayout.of(None, x[name].size(0)) for name in ("key", "query"))
-        layout, query_layout = layouts
+        layout = GraphLayout.of(None, x["key"].size(0))
+        query_layout = GraphLayout.of(None, x["query"].size(0))
         mask = EdgeMask(edges, None, x.get("features"))
         return attention(
             x["query"], x["key"], x["value"], layout, mask, query_layout=query_layout, scale=0.3,

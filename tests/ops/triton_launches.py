@@ -23,6 +23,9 @@ import torch
 import triton
 import triton.language as tl
 from pyg_gt.ops._fused.triton_full_eager import attend
+from pyg_gt.ops._kernels.triton.again import Known, key_of
+from pyg_gt.ops._kernels.triton.full.problem import Problem
+from pyg_gt.ops._kernels.triton.replay import SWITCH, VERSIONS, replays
 from torch import Tensor
 from triton import knobs
 from triton.compiler import CompiledKernel
@@ -38,12 +41,9 @@ from pyg_gt.ops._kernels.triton import (
 from pyg_gt.ops._kernels.triton import (
     launch as _triton_launch,
 )
-from pyg_gt.ops._kernels.triton.again import Known, key_of
 from pyg_gt.ops._kernels.triton.edges import launches as _triton_edges
 from pyg_gt.ops._kernels.triton.full import launches as _triton_full
-from pyg_gt.ops._kernels.triton.full.problem import Problem
 from pyg_gt.ops._kernels.triton.launch import Call, likeness, number_kind
-from pyg_gt.ops._kernels.triton.replay import SWITCH, VERSIONS, replays
 
 from .triton_compiles import NoDevice
 

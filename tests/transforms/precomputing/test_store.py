@@ -32,6 +32,7 @@ from pyg_gt.transforms.graph_encoding import GraphEncoding
 from pyg_gt.transforms.graphs.attributes import Attribute
 from pyg_gt.transforms.graphs.graphs import Graphs, offsets
 from pyg_gt.transforms.precomputing import chunks, files, manifest, store
+from tests.transforms.samples import ReadAnew
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
@@ -82,20 +83,6 @@ def some_graphs() -> list[Data]:
         )
         for i, data in enumerate([*found, Data(edge_index=torch.zeros(2, 0), num_nodes=0)])
     ]
-
-
-class OnDisk(Dataset):
-    """A dataset that reads each graph anew."""
-
-    def __init__(self, graphs: list[Data]) -> None:
-        super().__init__()
-        self.graphs = graphs
-
-    def len(self) -> int:
-        return len(self.graphs)
-
-    def get(self, idx: int) -> Data:
-        return copy.copy(self.graphs[idx])
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +168,7 @@ def test_the_same_with_a_cache_and_without(tmp_path: Path, num_workers: int) -> 
     assert expected[4].kind_mask.dtype == torch.bool and expected[4].kind_pairs.numel() == 25
     assert expected[4].kind_nothing.shape == (0, 2) and expected[4].x.shape == (5, 3)
     for where in ("list", "list", "dataset"):
-        data = some_graphs() if where == "list" else OnDisk(some_graphs())
+        data = some_graphs() if where == "list" else ReadAnew(some_graphs())
         got = cached(tmp_path, data, num_workers=num_workers)
         assert isinstance(got, list if where == "list" else PrecomputedDataset)
         assert_equal(got, expected)
@@ -717,7 +704,7 @@ def test_another_process_finishes_first(
 def test_writing_to_what_is_given_back_does_not_reach_the_disk(tmp_path: Path) -> None:
     expected = cached(tmp_path)
     before = contents(tmp_path)
-    for data in (cached(tmp_path), cached(tmp_path, OnDisk(some_graphs()))):
+    for data in (cached(tmp_path), cached(tmp_path, ReadAnew(some_graphs()))):
         for each in data:
             for key, value in each.to_dict().items():
                 if "kind" in key or "pe" in key:
@@ -733,7 +720,7 @@ def test_graphs_that_change_between_reads_are_an_error(tmp_path: Path) -> None:
             data.edge_index = torch.randint(data.num_nodes, (2, 8))
         return data
 
-    dataset = OnDisk(some_graphs())
+    dataset = ReadAnew(some_graphs())
     dataset.transform = add_noise
     with pytest.raises(ValueError, match="same graphs at every read"):
         cached(tmp_path, dataset)
@@ -768,7 +755,7 @@ def test_a_graph_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         store, "mapped", lambda path: (opened.append(path.parent.name), mapped(path))[1]
     )
-    dataset = cached(tmp_path, OnDisk(some_graphs()))
+    dataset = cached(tmp_path, ReadAnew(some_graphs()))
     assert not opened
     assert_equal([dataset[7], dataset[8]], expected[7:9])
     assert len(set(opened)) == 1 and len(opened) == 2 * 12
@@ -780,7 +767,7 @@ def test_a_graph_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_files_do_not_stay_open(tmp_path: Path) -> None:
     # A process may have 1024 open, and a large dataset has more shards.
     before = len(os.listdir("/proc/self/fd"))
-    for data in (some_graphs(), OnDisk(some_graphs())):
+    for data in (some_graphs(), ReadAnew(some_graphs())):
         kept = list(cached(tmp_path, data))
         assert len(kept) == len(data) and len(os.listdir("/proc/self/fd")) == before
 
@@ -788,14 +775,14 @@ def test_files_do_not_stay_open(tmp_path: Path) -> None:
 def test_to_another_process_goes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = in_memory()
     monkeypatch.chdir(tmp_path)
-    dataset = cached(Path("cache"), OnDisk(some_graphs()))
+    dataset = cached(Path("cache"), ReadAnew(some_graphs()))
     list(dataset)
     monkeypatch.chdir("/")
     dataset._shards._opened.clear()
     for copied in (pickle.loads(pickle.dumps(dataset)), copy.deepcopy(dataset), dataset):
         assert_equal(copied, expected)
     large = precompute(
-        OnDisk(some_graphs()), EveryKind(10_000), cache_dir=tmp_path, progress=False
+        ReadAnew(some_graphs()), EveryKind(10_000), cache_dir=tmp_path, progress=False
     )
     list(large)
     assert len(pickle.dumps(large)) < 2e5 < large[8].kind_floats.numel() * 4
@@ -805,7 +792,7 @@ def test_to_another_process_goes_the_name(tmp_path: Path, monkeypatch: pytest.Mo
 def test_in_a_data_loader(num_workers: int, tmp_path: Path) -> None:
     graphs = [data for data in some_graphs() if data.num_nodes > 1]
     expected = precompute(graphs, ALL, progress=False)
-    dataset = cached(tmp_path, OnDisk(graphs))
+    dataset = cached(tmp_path, ReadAnew(graphs))
     for _ in range(2):
         seen = 0
         for batch in DataLoader(dataset, batch_size=4, num_workers=num_workers):
@@ -829,7 +816,7 @@ def test_a_cache_that_cannot_be_written_is_read(public_folder: Path) -> None:
             (public_folder / "file").touch()
         except PermissionError:
             assert_equal(cached(public_folder), expected)
-            assert_equal(cached(public_folder, OnDisk(some_graphs())), expected)
+            assert_equal(cached(public_folder, ReadAnew(some_graphs())), expected)
             os._exit(0)
         os._exit(7)
 
@@ -874,7 +861,7 @@ def test_memory_stays_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = from_networkx(nx.path_graph(128)).edge_index
 
     def run() -> None:
-        data = OnDisk([Data(edge_index=path, num_nodes=128)] * 200)
+        data = ReadAnew([Data(edge_index=path, num_nodes=128)] * 200)
         encoding = Pairs()
         dataset = cached(tmp_path, data, encoding)
         assert len(encoding.seen) == 50

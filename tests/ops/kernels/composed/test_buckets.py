@@ -10,7 +10,7 @@ from pyg_gt import GraphLayout
 from pyg_gt.ops._kernels.composed import buckets as _buckets
 from pyg_gt.ops._kernels.composed.buckets import padded, plan_of, tiles
 
-from .cases import layout_of
+from ...cases import layout_of
 
 SIZES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=12)
 
@@ -111,7 +111,7 @@ def test_slices_cover_a_bucket_once_and_know_its_pairs(
         covered = torch.zeros(bucket.num, bucket.rows)
         for tile in tiles(bucket, heads):
             covered[tile.graphs, tile.rows] += 1
-            pairs, there = tile.pairs()
+            pairs, is_pair = tile.pairs()
             scores = pairs.numel() * heads
             assert scores <= most or pairs.shape[:2] == (1, 1)
             assert pairs.shape == covered[tile.graphs, tile.rows].shape + (bucket.cols,)
@@ -120,13 +120,13 @@ def test_slices_cover_a_bucket_once_and_know_its_pairs(
                 n, m = want.shape
                 real = torch.zeros(bucket.rows, bucket.cols, dtype=torch.bool)
                 real[:n, :m] = True
-                assert torch.equal(there[place], real[tile.rows])
+                assert torch.equal(is_pair[place], real[tile.rows])
                 # padding shows a pair of its own graph
                 assert torch.isin(pairs[place], want).all()
                 filled = torch.zeros(bucket.rows, bucket.cols, dtype=torch.int64)
                 filled[:n, :m] = want
-                assert torch.equal(pairs[place][there[place]], filled[tile.rows][there[place]])
-            found[pairs[there]] += 1
+                assert torch.equal(pairs[place][is_pair[place]], filled[tile.rows][is_pair[place]])
+            found[pairs[is_pair]] += 1
         assert (covered == 1).all()
     assert (found == 1).all()
 
