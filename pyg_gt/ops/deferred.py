@@ -10,9 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..layout.edge_layout import DeferredEdges, EdgeLayout, edges_of
-from ..layout.graph_layout import DeferredLayout, GraphLayout, check_num_nodes, layout_of
-from ..layout.identity import IdentityCache, check_not_mapped, in_numpy, is_readable
+from ..layout.checks import check_num_nodes
+from ..layout.deferred import DeferredEdges, DeferredLayout
+from ..layout.edge_layout import EdgeLayout, edges_of
+from ..layout.graph_layout import GraphLayout, layout_of
+from ..layout.identity import IdentityCache
+from ..layout.values import check_not_mapped, in_numpy, is_readable
 
 LIBRARY = torch.library.Library("pyg_gt", "DEF")
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.cudagraph_unsafe)
@@ -79,7 +82,7 @@ def resolved(
 def _with_graphs(layout: GraphLayout, num_graphs: int) -> GraphLayout:
     if layout.num_graphs == num_graphs:
         return layout
-    return layout.once(
+    return layout.cached(
         ("graphs", num_graphs), lambda: GraphLayout.from_batch(layout.batch, num_graphs)
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from ..layout.identity import is_readable
+from ..layout.values import is_readable
 from .op_arguments import SAME, layouts_of
 from .pairs import num_pairs
 

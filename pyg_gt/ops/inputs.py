@@ -11,9 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..layout.edge_layout import DeferredEdges, EdgeLayout
-from ..layout.graph_layout import DeferredLayout, GraphLayout
-from ..layout.identity import is_traced
+from ..layout.deferred import DeferredEdges, DeferredLayout
+from ..layout.edge_layout import EdgeLayout
+from ..layout.graph_layout import GraphLayout
+from ..layout.values import is_traced
 from .bias import (
     AdditiveBias,
     AttentionBias,

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layout.graph_layout import DeferredLayout, GraphLayout
-from ..layout.identity import is_traced
+from ..layout.deferred import DeferredLayout
+from ..layout.graph_layout import GraphLayout
+from ..layout.values import is_traced
 from .deferred import resolved
 from .pairs import num_pairs
 

@@ -22,10 +22,6 @@ OPS = torch.ops.pyg_gt
 INF = float("inf")
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="compiling is for POSIX systems"),
-    # torch.compile itself does what this is about
-    pytest.mark.filterwarnings(
-        "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-    ),
 ]
 
 

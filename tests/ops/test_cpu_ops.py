@@ -33,10 +33,6 @@ from .cases import BIASES, Case, layout_of, make_case, unsupported
 
 pytestmark = [
     pytest.mark.compiled,
-    # torch.compile itself does what this is about
-    pytest.mark.filterwarnings(
-        "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-    ),
 ]
 OPS = torch.ops.pyg_gt
 SAME = -2

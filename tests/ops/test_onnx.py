@@ -20,9 +20,6 @@ from pyg_gt.ops import qkv_attention
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.* is deprecated"),
     pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated"),
-    pytest.mark.filterwarnings(
-        "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-    ),
 ]
 
 BIASES: dict[str, Callable[..., tuple]] = {

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pyg_gt.ops._kernels.triton.full.problem import MAX_TABLE_ROWS, interprets
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -29,7 +30,6 @@ from pyg_gt.ops._backends import reference as _reference
 from pyg_gt.ops._backends import triton as _triton
 from pyg_gt.ops._kernels.triton import replay as _triton_replay
 from pyg_gt.ops._kernels.triton.full import launches as _triton_full
-from pyg_gt.ops._kernels.triton.full.problem import MAX_TABLE_ROWS, interprets
 from pyg_gt.ops.dispatch import _inputs
 from pyg_gt.ops.inputs import Inputs
 
@@ -618,9 +618,6 @@ def test_the_ops_check_what_they_are_given(place: int, wrong: object) -> None:
         OPS.triton_full(*given)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-)
 def test_traced_code_sees_one_graph_for_all_batches() -> None:
     def attention(qkv: Tensor, batch: Tensor, pairs: Tensor) -> Tensor:
         query, key, value = qkv.unbind(1)
@@ -721,7 +718,7 @@ def test_each_call_is_checked_where_nothing_is_replayed(
         assert len(checks) == made
         torch.testing.assert_close(out, want, rtol=0, atol=3e-5)
         gradients(out, list(case.leaves.values()))
-    kept = [x for x in layout._made if "checked" in str(x)]
+    kept = [x for x in layout._cache if "checked" in str(x)]
     assert not kept and len(checks) == 3
 
 

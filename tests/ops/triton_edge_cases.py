@@ -585,9 +585,6 @@ def along(
     return attention
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-)
 @pytest.mark.parametrize("extras", [False, True])
 def test_traced_code_sees_one_graph_for_all_batches(extras: bool) -> None:
     attention = along(extras, extras)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing, SumAggregation
 
+from ...layout.deferred import DeferredLayout
 from ...layout.edge_layout import EdgeLayout
-from ...layout.graph_layout import DeferredLayout, GraphLayout
+from ...layout.graph_layout import GraphLayout
 from ...ops.bias import (
     AttentionBias,
     EdgeBias,

@@ -12,7 +12,8 @@ from torch_geometric.nn import GPSConv as PyGGPSConv
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.attention import PerformerAttention
 
-from ...layout.graph_layout import DeferredLayout, GraphLayout
+from ...layout.deferred import DeferredLayout
+from ...layout.graph_layout import GraphLayout
 from ...ops import AttentionBias
 from .._arguments import (
     as_biases,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding
 
-from ...layout.identity import is_readable
+from ...layout.values import is_readable
 from .._arguments import check_counts, check_flags, said
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...layout.identity import is_traced
+from ...layout.values import is_traced
 from .._fused.biases import unsupported_biases
 from .._fused.edges import edge_attention
 from .._fused.full import full_attention

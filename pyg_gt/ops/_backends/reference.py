@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
-from ...layout.identity import is_readable
+from ...layout.values import is_readable
 from ..bias import EdgeMask, checked_edges_of
 from ..deferred import found_edges, resolved
 from ..dropout import keep_edges, keep_pairs

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
-from ...layout.identity import is_readable, is_traced
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
+from ...layout.values import is_readable, is_traced
 from .._kernels.composed import edges as kernels
 from .._kernels.problem import EdgeProblem
 from ..bias import EdgeBias, EdgeMask, checked_edges_of

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
-from ...layout.identity import is_readable
+from ...layout.values import is_readable
 from ..bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of
 from ..inputs import Inputs
 from ..pairs import pair_of_edge

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
 from .._kernels.problem import EdgeProblem
 from ..bias import checked_edges_of
 from ..deferred import LIBRARY, TAGS, checked_edges, found_edges

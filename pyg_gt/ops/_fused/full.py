@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges
+from ...layout.deferred import DeferredEdges
 from ...layout.graph_layout import GraphLayout
 from .._kernels.problem import FullProblem
 from ..deferred import LIBRARY, TAGS, checked_table_index, found_edges
@@ -50,11 +50,10 @@ def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
             query_layout, layout, biases.pairs, biases.table, biases.table_index, edges,
             biases.edge_values, inputs.seed, inputs.scale, inputs.dropout_p,
         )  # fmt: skip
-        parts: tuple[Tensor, Tensor | None, Tensor | None]
-        parts = inputs.query, inputs.key, inputs.value
+        kernels = kernels or full_kernels(inputs.query)
         if inputs.qkv is not None:
-            parts = inputs.qkv, None, None
-        return _eager(problem, *parts, backend, kernels or full_kernels(inputs.query))
+            return _eager(problem, inputs.qkv, None, None, backend, kernels)
+        return _eager(problem, inputs.query, inputs.key, inputs.value, backend, kernels)
     if kernels is not None:
         raise NotImplementedError(EAGER_ONLY)
     out: Tensor = torch.ops.pyg_gt.full_attention(
@@ -99,6 +98,7 @@ class _FullAttention(torch.autograd.Function):
         kernels: ModuleType,
     ) -> Tensor:
         """``[Nq, H, C]``."""
+        out: Tensor
         out, stats = kernels.forward(problem, *parts_of(query, key, value))
         # tensors go through autograd, which sees edits and lets checkpoints drop them; the
         # caller's edges are saved for that alone, since the layout has numbers of its own

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....layout.comparison import same_numbers
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
-from ....layout.identity import IdentityCache, is_readable, same_numbers
+from ....layout.identity import IdentityCache
+from ....layout.values import is_readable
 from ...bias import EdgeBias, EdgeMask, PairBias, TableBias, segment_logsumexp
 from ...deferred import resolved
 from ...inputs import Inputs
@@ -93,10 +95,10 @@ def forward(inputs: Inputs) -> Tensor:
         return inputs.query.masked_fill(torch.ones_like(inputs.query, dtype=torch.bool), 0.0)
     compact = inputs.query.device.type == "cuda"  # the CPU kernel wants full-width tables
     other = weakref.ref(layout)
-    table = query_layout.once(("flex", other), lambda: packed(query_layout, layout))
+    table = query_layout.cached(("flex", other), lambda: packed(query_layout, layout))
     joined: Joined | None = None
     if inputs.mask is None:
-        block_mask = query_layout.once(
+        block_mask = query_layout.cached(
             ("flex full", other, compact), lambda: full_mask(table, compact)
         )
     else:
@@ -127,7 +129,7 @@ def _joined(
 ) -> Joined:
     edges, has_values = _edges(mask), mask.values is not None
     key = ("flex", weakref.ref(query_layout), weakref.ref(layout), has_values, compact)
-    return edges.once(
+    return edges.cached(
         key, lambda: edge_mask(table, edges, query_layout, layout, has_values, compact)
     )
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
-from ....layout.identity import is_readable, is_traced
+from ....layout.values import is_readable, is_traced
 from ...bias import EdgeBias, PairBias, TableBias, checked_edges_of
 from ...inputs import Inputs
 from ...op_arguments import distinct, layout_arguments, needs_no_node

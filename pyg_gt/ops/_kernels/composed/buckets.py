@@ -132,7 +132,7 @@ def padded(n: Tensor) -> Tensor:
 def plan_of(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
     """The buckets of a pair of layouts, made once."""
     key_side = None if query_layout is layout else weakref.ref(layout)
-    return query_layout.once(("buckets", key_side), lambda: _make_plan(query_layout, layout))
+    return query_layout.cached(("buckets", key_side), lambda: _make_plan(query_layout, layout))
 
 
 def tiles(bucket: Bucket, heads: int) -> Iterator[Tile]:

@@ -22,6 +22,9 @@ from .dropout import Dropout, philox_dropout
 # benchmarks.cpu.attention).
 _FUSED_FROM = 48
 
+TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+MAX_CHANNELS = None  # any number
+
 
 def forward(
     problem: FullProblem,

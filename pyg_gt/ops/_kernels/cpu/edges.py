@@ -119,7 +119,7 @@ def _by_target(edges: EdgeLayout) -> _Order:
             raise IndexError(f"a {name} index in 'edge_index' does not lie in [0, {size})")
         return _Order(tensors, addresses, most)
 
-    return edges.once("cpu_by_target", make)
+    return edges.cached("cpu_by_target", make)
 
 
 def _by_source(edges: EdgeLayout) -> _Order:
@@ -133,7 +133,7 @@ def _by_source(edges: EdgeLayout) -> _Order:
         most = EDGES.get().edges_by_source(ptr, source, edges.num_edges, edges.num_src, *addresses)
         return _Order(tensors, addresses, most)
 
-    return edges.once("cpu_by_source", make)
+    return edges.cached("cpu_by_source", make)
 
 
 def _lists(edges: EdgeLayout, nodes: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
-from ....layout.identity import unwrapped
+from ....layout.values import unwrapped
 from ....native import Library
 from ...dropout import threshold
 from ...memory import HOST, check, empty_like, in_memory, with_dense_channels
@@ -178,7 +178,7 @@ def _place(layout: GraphLayout) -> tuple[Tensor, Tensor | None]:
             raise ValueError(f"'order' of a layout must hold the numbers of its {nodes} nodes")
         return ptr, order
 
-    return layout.once("cpu_full", make)
+    return layout.cached("cpu_full", make)
 
 
 def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:
@@ -199,7 +199,7 @@ def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:
             torch.cumsum(torch.bincount(target, minlength=edges.num_dst), 0, out=ptr[1:])
             return ptr, target.argsort(stable=True), source
 
-    return edges.once("cpu_full", make)
+    return edges.cached("cpu_full", make)
 
 
 def _positions(layout: GraphLayout, keys: int) -> Tensor:

@@ -58,7 +58,7 @@ def programs_by_target(edges: EdgeLayout) -> EdgePrograms:
         ends, order = target.sort(stable=True)
         return _made(ends, source[order], order.int(), edges.num_dst)
 
-    return edges.once("triton_by_target", make)
+    return edges.cached("triton_by_target", make)
 
 
 def programs_by_source(edges: EdgeLayout) -> EdgePrograms:
@@ -71,7 +71,7 @@ def programs_by_source(edges: EdgeLayout) -> EdgePrograms:
         numbers = by_target.numbers[order]
         return _made(ends, edges.ends[1][numbers.long()].int(), numbers, edges.num_src)
 
-    return edges.once("triton_by_source", make)
+    return edges.cached("triton_by_source", make)
 
 
 def _check_size(edges: EdgeLayout) -> None:

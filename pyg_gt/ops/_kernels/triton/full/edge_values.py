@@ -38,7 +38,7 @@ def pairs_of_edges(edges: EdgeLayout, query_layout: GraphLayout, layout: GraphLa
         return EdgePairs(index, bool((ordered[1:] == ordered[:-1]).any()))
 
     edges.check_within_graphs(query_layout, layout)
-    return edges.once(("pairs", weakref.ref(query_layout), weakref.ref(layout)), find)
+    return edges.cached(("pairs", weakref.ref(query_layout), weakref.ref(layout)), find)
 
 
 def with_edge_values(problem: FullProblem) -> Tensor | None:

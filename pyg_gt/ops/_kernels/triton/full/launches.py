@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .....layout.identity import IdentityCache, same_numbers
+from .....layout.comparison import same_numbers
+from .....layout.identity import IdentityCache
 from ....memory import aligned_strides, in_memory, with_dense_channels
 from ...problem import FullProblem
 from ..availability import interprets

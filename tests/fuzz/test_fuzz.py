@@ -15,11 +15,12 @@ import torch
 from pyg_gt.ops._backends import cpu as _cpu
 from pyg_gt.ops._backends import reference as _reference
 from pyg_gt.ops._backends import sdpa as _sdpa
-from pyg_gt.testing.fuzz import arguments, attention, calls, definition, runner, transforms
-from pyg_gt.testing.fuzz.__main__ import command, main
-from pyg_gt.testing.fuzz.draws import Fault, Part
-from pyg_gt.testing.fuzz.parts import PARTS
 from pyg_gt.transforms import AddKHopEdges, add_degree
+from tests.fuzz import arguments, calls, definition, runner, transforms
+from tests.fuzz.__main__ import command, main
+from tests.fuzz.draws import Fault, Part, random_of
+from tests.fuzz.parts import PARTS
+from tests.fuzz.problems import random_problem
 
 # seed and number of draws of a short run, of some seconds each
 SHORT = {"attention": (13, 300), "edits": (13, 250), "layers": (19, 100), "transforms": (13, 400)}
@@ -129,8 +130,7 @@ def test_an_argument_that_is_not_checked_is_found(monkeypatch: pytest.MonkeyPatc
 
 def test_a_draw_is_made_from_its_number_alone() -> None:
     def once(number: int) -> str:
-        rng = attention.random_of(3, "attention", number)
-        return attention.random_problem(rng).describe()
+        return random_problem(random_of(3, "attention", number)).describe()
 
     first = [once(i) for i in range(20)]
     assert [once(i) for i in reversed(range(20))] == first[::-1]
@@ -168,8 +168,11 @@ def test_dead_and_hanging_processes_are_findings(
 
 
 def test_seconds_end_a_run() -> None:
-    part = Part(lambda seed, number: Counter([str(time.sleep(0.05))]))
-    assert 1 <= runner.run("slow", part, 0, 1000, 0.3, jobs=1).draws < 20
+    def slow(seed: int, number: int) -> Counter[str]:
+        time.sleep(0.05)
+        return Counter(["fine"])
+
+    assert 1 <= runner.run("slow", Part(slow), 0, 1000, 0.3, jobs=1).draws < 20
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +196,7 @@ def test_failures_are_counted_by_kind_with_a_command_each(
     report = tmp_path / "report"
     assert main(["--what", "transforms", "--batches", "5", "--report", str(report)]) == 1
     out = capsys.readouterr().out
-    line = "python -m pyg_gt.testing.fuzz --what transforms --seed 0 --only"
+    line = "python -m tests.fuzz --what transforms --seed 0 --only"
     assert f"5 x off by 0.5\n      {line} 0" in out
     assert report.read_text().splitlines()[3] == f"off by 3.5\t{line} 3"
 

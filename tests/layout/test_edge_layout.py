@@ -16,10 +16,10 @@ from torch_geometric import EdgeIndex
 
 from pyg_gt import EdgeLayout, EdgeMask, GraphLayout, attention
 from pyg_gt.layout import edge_layout as module
-from pyg_gt.layout.edge_layout import DeferredEdges
+from pyg_gt.layout.deferred import DeferredEdges
 
 EDGES = torch.tensor([[0, 2, 1, 2, 0], [1, 1, 0, 3, 0]])  # 3 sources, 4 targets
-CACHES = (module._BY_EDGES, module._BY_OWN_EDGES)
+CACHES = (module._LAYOUTS.by_source, module._LAYOUTS.by_own)
 
 
 def of(*args: object, **kwargs: object) -> EdgeLayout:
@@ -292,7 +292,7 @@ def test_checks_against_layouts_that_are_gone_go_with_them() -> None:
     for _ in range(50):
         layout = GraphLayout.from_sizes([2, 2])
         edges.check_within_graphs(layout, layout)
-    assert len(edges._made) == 1
+    assert len(edges._cache) == 1
 
 
 def test_edges_are_compared_with_the_graphs_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import pyg_gt
+
 from .calls import Call, calls
 from .draws import Fault, random_of
 from .wrong_values import is_right, wrong_values
 
-_HERE = Path(__file__).resolve().parent
-_PACKAGE = _HERE.parents[1]
+_PACKAGE = Path(pyg_gt.__file__).resolve().parent
 _TYPES = (ValueError, IndexError, NotImplementedError, ImportError, TypeError, FileNotFoundError)
 # other words by which a message may name an argument
 _SAID = {
@@ -120,7 +121,7 @@ def _in_a_folder_of_its_own() -> Iterator[None]:
 def _what_is_wrong(error: Exception, argument: str) -> str | None:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     last = Path(frame.filename)
-    own = last.is_relative_to(_PACKAGE) and not last.is_relative_to(_HERE)
+    own = last.is_relative_to(_PACKAGE)
     own = own and (frame.line or "").startswith("raise")  # not what Python says of an operand
     names = re.search(rf"\b({re.escape(argument)}|{_SAID.get(argument, argument)})", str(error))
     if isinstance(error, MemoryError) or "allocate" in str(error):

@@ -30,7 +30,8 @@ from pyg_gt import (
     attention,
     explain_choice,
 )
-from pyg_gt.layout.identity import in_numpy, same_numbers
+from pyg_gt.layout.comparison import same_numbers
+from pyg_gt.layout.values import check_not_captured, in_numpy
 from pyg_gt.nn import (
     EdgePathBias,
     FullTransformerConv,
@@ -38,11 +39,6 @@ from pyg_gt.nn import (
     MaskedTransformerConv,
     StableEncoder,
     TransformerBlock,
-)
-
-# Dynamo of torch 2.13, when it traces an autograd.Function
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
 )
 
 N = 7
@@ -485,7 +481,7 @@ def test_a_csr_matrix_edited_in_its_parts_is_seen(part: str) -> None:
     assert new.edge_index.tolist() == want
 
 
-def test_what_a_layout_handed_out_is_compared_too() -> None:
+def test_own_tensors_of_a_layout_are_compared_too() -> None:
     x, conv, full = torch.randn(N, 8), MaskedTransformerConv(8, 4), FullTransformerConv(8, 4)
     for numbers in (BATCH, BATCH.flip(0)):
         batch = GraphLayout.from_batch(numbers).batch
@@ -599,4 +595,4 @@ def test_version_and_capture_without_an_accelerator(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(RuntimeError, match="'batch' is read on the host.*Make a layout"):
-        _identity.check_not_captured("batch", OnCuda(), "Make a layout")  # type: ignore[arg-type]
+        check_not_captured("batch", OnCuda(), "Make a layout")  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from torch_geometric.loader import DataLoader
 import pyg_gt
 from pyg_gt import GraphLayout, attention
 from pyg_gt.layout import edge_layout, graph_layout
-from pyg_gt.layout.graph_layout import DeferredLayout
+from pyg_gt.layout.deferred import DeferredLayout
 from pyg_gt.layout.identity import IdentityCache
 from pyg_gt.nn import EdgePathBias
 from pyg_gt.nn.pair_encoding import _path_rows
@@ -243,7 +243,7 @@ def test_a_layout_rides_through_a_data_loader(num_workers: int) -> None:
     sizes = []
     for batch in loader:
         assert_same(batch.layout, GraphLayout.from_batch(batch.batch, batch.num_graphs))
-        # an op that is handed the layout's own batch finds the layout
+        # an op that is given the layout's own batch finds the layout
         assert GraphLayout.of(batch.layout.batch, batch.num_nodes) is batch.layout
         sizes += batch.layout.sizes
         x = batch.x.unsqueeze(1)
@@ -257,6 +257,13 @@ def test_moving_a_batch_moves_its_layout() -> None:
     assert batch.to("cpu").layout is layout
     assert batch.to("meta").layout.device.type == "meta"
     assert batch.layout.sizes == (2, 3)
+
+
+def test_a_pickle_of_when_layout_was_a_module_loads() -> None:
+    layout = GraphLayout.from_sizes([2, 0, 1])
+    now = pickle.dumps(layout, protocol=0)
+    before = now.replace(b"cpyg_gt.layout.graph_layout\n", b"cpyg_gt.layout\n")
+    assert before != now and pickle.loads(before).sizes == (2, 0, 1)
 
 
 def test_pinning_a_batch_pins_its_layout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +299,7 @@ def test_pinning_without_an_accelerator_says_so() -> None:
 def test_pickle_copy_and_pytree(order: str) -> None:
     numbers = [0, 0, 2, 2, 2] if order == "sorted" else [2, 0, 2, 0, 2]
     layout = GraphLayout.from_batch(torch.tensor(numbers), 4)
-    layout.once("anything", lambda: 1)
+    layout.cached("anything", lambda: 1)
     leaves, spec = pytree.tree_flatten(layout)
     loaded = pytree.treespec_loads(pytree.treespec_dumps(spec))
     assert loaded == spec
@@ -428,7 +435,7 @@ def test_another_number_of_graphs_is_another_layout() -> None:
     assert GraphLayout.of(layout.batch, 3, num_graphs=2) is layout
 
 
-def test_the_batch_of_a_dead_layout_is_remembered_again() -> None:
+def test_the_batch_of_a_dead_layout_is_cached_again() -> None:
     batch = GraphLayout.from_sizes([2, 3]).batch
     gc.collect()
     layout = GraphLayout.of(batch, 5)
@@ -437,8 +444,10 @@ def test_the_batch_of_a_dead_layout_is_remembered_again() -> None:
 
 CACHES = [
     cache
-    for module in (graph_layout, edge_layout, deferred, flex, launches, _path_rows)
-    for cache in vars(module).values() if isinstance(cache, IdentityCache)
+    for holder in (
+        graph_layout._LAYOUTS, edge_layout._LAYOUTS, deferred, flex, launches, _path_rows
+    )
+    for cache in vars(holder).values() if isinstance(cache, IdentityCache)
 ]  # fmt: skip
 
 
@@ -495,13 +504,13 @@ def test_what_a_layout_made_for_another_goes_with_it() -> None:
         nodes = GraphLayout.from_sizes([n, 3])
         x = torch.randn(n + 3, 1, 2)
         attention(q, x, x, nodes, query_layout=latents)
-    assert len(latents._made) == 1
+    assert len(latents._cache) == 1
 
 
-def test_what_is_made_once_is_made_once() -> None:
+def test_a_cached_value_is_made_once() -> None:
     layout, calls = GraphLayout.from_sizes([2]), []
     for key in ("a", "a", ("b", 1), ("b", 1)):
-        layout.once(key, lambda key=key: calls.append(key))
+        layout.cached(key, lambda key=key: calls.append(key))
     assert calls == ["a", ("b", 1)]
 
 

@@ -17,13 +17,15 @@ from typing import Any, NamedTuple
 
 import torch
 
+import pyg_gt
+
 from .draws import Fault, Part
 
 # of one draw; what takes longer hangs. The first one may compile the C++
 SECONDS_A_DRAW = 120.0
 # beyond what a process holds when it starts: small inputs need little
 MEMORY = 3 * 2**30
-_HERE = Path(__file__).resolve().parent
+_PACKAGE = Path(pyg_gt.__file__).resolve().parent
 
 
 class Finding(NamedTuple):
@@ -66,7 +68,7 @@ def told(error: BaseException) -> str:
     inside = [
         frame
         for frame, path in zip(frames, paths, strict=True)
-        if path.is_relative_to(_HERE.parents[1]) and not path.is_relative_to(_HERE)
+        if path.is_relative_to(_PACKAGE)
     ]
     frame = (inside or frames)[-1]
     line = (str(error).splitlines() or [""])[0][:300]

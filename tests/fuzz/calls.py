@@ -61,7 +61,7 @@ class Call(NamedTuple):
 _LEFT_OUT = {
     "Attribute", "AttentionBias", "BlockDensity", "GraphEncoding", "Graphs", "OGBTask",
     "PrecomputedDataset", "ReorderReport",
-    "once", "pair_values", "apply", "edge_update", "message", "aggregate", "reset_parameters",
+    "cached", "pair_values", "apply", "edge_update", "message", "aggregate", "reset_parameters",
     "encode", "get", "len", "get_idx_split", "pin_memory", "report", "check", "explain_message",
     "check_unedited", "is_edited",
 }  # fmt: skip

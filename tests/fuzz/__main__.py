@@ -1,4 +1,7 @@
-"""The command line: ``python -m pyg_gt.testing.fuzz --what attention --batches 1000``."""
+"""Random inputs against oracles from outside the library: ``python -m tests.fuzz``.
+
+Every draw is made from (seed, part, number) alone, so a failure prints one line that repeats it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from .runner import Finding, kinds, run, run_one
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs what was asked for; 1 if something failed."""
-    parser = argparse.ArgumentParser(prog="python -m pyg_gt.testing.fuzz", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--what", choices=[*PARTS, "all"], default="all")
     parser.add_argument(
         "--batches", type=int, default=1000, help="draws of each part (%(default)s)"
@@ -57,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 def command(finding: Finding, seed: int) -> str:
     """What repeats a finding."""
     return (
-        f"python -m pyg_gt.testing.fuzz --what {finding.part} --seed {seed} "
+        f"python -m tests.fuzz --what {finding.part} --seed {seed} "
         f"--only {finding.number}"
     )
 
