@@ -1,5 +1,6 @@
 """The code in the documents runs as it stands, section by section, and prints what they say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,20 @@ def test_blocks_are_found(tmp_path: Path) -> None:
     )
     assert sections(document) == {"": [("a\n", 1, "b\n")], "One": [("d\n", 13, None)]}
     assert len(SECTIONS) > 10
+
+
+# of a file, in a document
+PATH = re.compile(r"`([\w.]+(?:/[\w.]+)*/[\w.]+\.(?:py|cpp|h|sh|md))`")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_are_named_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    there = "\n".join(line for line in text.splitlines() if "*planned*" not in line)
+    files = [
+        path
+        for folder in ("pyg_gt", "benchmarks", "tests", "docs", "examples")
+        for path in (ROOT / folder).rglob("*")
+    ]
+    missing = [x for x in PATH.findall(there) if not any(path.match(x) for path in files)]
+    assert missing == []
