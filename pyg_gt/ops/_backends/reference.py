@@ -9,7 +9,7 @@ from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
 from ...layout.values import is_readable
 from ..bias import EdgeMask, checked_edges_of
-from ..deferred import found_edges, resolved
+from ..deferred import resolved_edges
 from ..dropout import keep_edges, keep_pairs
 from ..inputs import Inputs
 from ..pairs import num_pairs
@@ -33,7 +33,7 @@ def forward(inputs: Inputs) -> Tensor:
 
 
 def _by_graph(inputs: Inputs) -> Tensor:
-    query_layout, layout = resolved(inputs.query_layout, inputs.layout, inputs.query.device)
+    query_layout, layout = inputs.resolved_layouts()
     dtype = inputs.query.dtype
     score_dtype = dtype if dtype == torch.float64 else torch.float32
     query, key, value = (x.to(score_dtype) for x in (inputs.query, inputs.key, inputs.value))
@@ -113,7 +113,7 @@ def _edges_of(
     assert mask is not None
     edges = checked_edges_of(mask)
     if not isinstance(edges, EdgeLayout):  # deferred edges that reached eager code
-        made = found_edges(edges.edge_index, edges.num_src, edges.num_dst)
+        made = resolved_edges(edges.edge_index, edges.num_src, edges.num_dst)
         made.check_within_graphs(query_layout, layout)
         edges = made
     return mask, edges, (query_layout.batch[edges.ends[1]] == graph).nonzero().squeeze(1)

@@ -13,7 +13,6 @@ from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
 from ....layout.values import is_readable
 from ...bias import EdgeBias, EdgeMask, PairBias, TableBias
-from ...deferred import resolved
 from ...inputs import Inputs
 from ...pairs import num_pairs
 from .block_masks import graph_mask
@@ -55,7 +54,7 @@ def unsupported(inputs: Inputs) -> str | None:
     mask = inputs.mask
     if mask is not None and mask.features is not None:
         return "an 'EdgeMask' with 'features' changes keys and values per edge"
-    query_layout, layout = resolved(inputs.query_layout, inputs.layout, query.device)
+    query_layout, layout = inputs.resolved_layouts()
     if mask is not None:
         has_values = mask.values is not None
         if (reason := too_large(_edges(mask), query_layout, layout, has_values)) is not None:
@@ -87,7 +86,7 @@ def _adds_with_atomics(inputs: Inputs) -> str | None:
 
 def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
-    query_layout, layout = resolved(inputs.query_layout, inputs.layout, inputs.query.device)
+    query_layout, layout = inputs.resolved_layouts()
     if num_pairs(query_layout, layout) == 0:
         return inputs.query.masked_fill(torch.ones_like(inputs.query, dtype=torch.bool), 0.0)
     compact = inputs.query.device.type == "cuda"  # the CPU kernel wants full-width tables

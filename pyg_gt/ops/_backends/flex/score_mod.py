@@ -9,7 +9,7 @@ from ....layout.comparison import same_numbers
 from ....layout.identity import IdentityCache
 from ...bias import EdgeMask, TableBias, segment_logsumexp
 from ...inputs import Inputs
-from ...memory import in_memory
+from ...memory import materialized
 from .compiled import Function
 from .edge_masks import EdgeMaps
 from .packed_axes import PackedAxes, nearest
@@ -30,7 +30,7 @@ def score_mod_of(inputs: Inputs, axes: PackedAxes, maps: EdgeMaps | None) -> Fun
         if isinstance(bias, TableBias):
             # a tensor that is read at two places has no gradient in flex, but its copy has
             is_read = any(bias.table is table for table, _ in tables)
-            values = bias.table.clone() if is_read else in_memory(bias.table)
+            values = bias.table.clone() if is_read else materialized(bias.table)
             tables.append((values, _int32(bias.index)))
     mods = [mod.fn for mod in inputs.score_mods]
     on_edges = None

@@ -1,17 +1,15 @@
 """The Triton kernels of full attention against the reference; run by ``test_triton_full``.
 
 Without a GPU triton's interpreter must be switched on before triton is imported, so these tests
-have a process of their own: ``TRITON_INTERPRET=1 pytest tests/ops/triton_cases.py``.
+have a process of their own: ``TRITON_INTERPRET=1 pytest tests/ops/kernels/triton/full_cases.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
-from pyg_gt.ops._kernels.triton.full.problem import MAX_TABLE_ROWS, interprets
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -28,17 +26,20 @@ from pyg_gt.ops import AttentionBias
 from pyg_gt.ops import dispatch as _dispatch
 from pyg_gt.ops._backends import reference as _reference
 from pyg_gt.ops._backends import triton as _triton
-from pyg_gt.ops._kernels.triton import replay as _triton_replay
-from pyg_gt.ops._kernels.triton.full import launches as _triton_full
+from pyg_gt.ops._fused import full as _fused_full
+from pyg_gt.ops._kernels.triton.availability import interprets
+from pyg_gt.ops._kernels.triton.full import launches
+from pyg_gt.ops._kernels.triton.full.attention import MAX_TABLE_ROWS
 from pyg_gt.ops.dispatch import _inputs
 from pyg_gt.ops.inputs import Inputs
 
-from .cases import BIASES, Case, layout_of, random_edges
+from ...cases import BIASES, Case, layout_of, random_edges
 
 INF = float("inf")
 DEVICE = "cpu" if interprets() else "cuda"
 OPS = torch.ops.pyg_gt
 SAME = -2
+needs_gpu = pytest.mark.skipif(interprets(), reason="on a CPU the op runs other kernels")
 # the interpreter cuts float32 to bfloat16 where a GPU rounds
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
@@ -282,7 +283,7 @@ def test_three_products_in_tf32_are_as_good_as_float32(
     monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
     case = make(name, heads=2, channels=16, bias="pair")
     assert max(errors(case, 0.3).values()) < 2e-6
-    monkeypatch.setattr(_triton_full, "_precision", lambda dtype: "tf32")
+    monkeypatch.setattr(launches, "_precision", lambda dtype: "tf32")
     assert max(errors(case, 0.3).values()) > 1e-4  # of a single product
 
 
@@ -337,13 +338,7 @@ def test_pair_values_are_read_as_they_lie(kind: str, name: str) -> None:
 
 
 def test_offsets_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    call = _triton_full.Call
-
-    def wide(key: tuple, *given: object) -> object:
-        varying, tensors, fixed, beside = given
-        return call((*key, "wide"), varying, tensors, lambda: fixed() | {"WIDE": True}, beside)
-
-    monkeypatch.setattr(_triton_full, "Call", wide)
+    monkeypatch.setattr(launches, "_passes_32_bits", lambda *_: True)
     for name in ("small", "large"):
         assert_is_the_reference(make(name, bias="additive"))
 
@@ -355,7 +350,7 @@ def test_parts_of_a_joined_projection_are_read_where_they_lie() -> None:
     case.query, case.key, case.value = joined.unbind(1)
     leaves = [x.detach().clone().requires_grad_() for x in joined.unbind(1)]
     apart.query, apart.key, apart.value = leaves
-    assert all(_triton_full.with_dense_channels(x) is x for x in joined.unbind(1))
+    assert all(launches.with_dense_channels(x) is x for x in joined.unbind(1))
     want = gradients(attend(apart), leaves)
     out, together = gradients(attend(case), [joined])
     assert torch.equal(out, want[0]) and torch.equal(together, torch.stack(want[1:], 1))
@@ -387,6 +382,17 @@ def test_one_gradient_of_query_key_and_value(
     assert got[1].is_contiguous() and got[1].shape == qkv.shape
 
 
+def batches_of_gradients(
+    out: Tensor, leaves: list[Tensor], waves: Tensor
+) -> list[tuple[Tensor, ...]]:
+    """One batch; none by the interpreter, which says so: the op behind it runs other kernels."""
+    if interprets():
+        with pytest.raises(NotImplementedError, match="one gradient at a time"):
+            torch.autograd.grad(out, leaves, waves, is_grads_batched=True, retain_graph=True)
+        return []
+    return [torch.autograd.grad(out, leaves, waves, is_grads_batched=True, retain_graph=True)]
+
+
 def test_one_gradient_in_unusual_calls() -> None:
     """A scale below zero, a batch of gradients, a refused second derivative, no gradient."""
     case = make("small", heads=2)
@@ -400,9 +406,9 @@ def test_one_gradient_in_unusual_calls() -> None:
             assert torch.equal(a, b)
     out = attend_joined(case, qkv)
     waves = torch.randn(2, *out.shape, device=DEVICE)
-    (some,) = torch.autograd.grad(out, qkv, waves, is_grads_batched=True, retain_graph=True)
-    for wave, one in zip(waves, some, strict=True):
-        assert torch.equal(one, torch.autograd.grad(out, qkv, wave, retain_graph=True)[0])
+    for some in batches_of_gradients(out, [qkv], waves):
+        for wave, one in zip(waves, some[0], strict=True):
+            assert torch.equal(one, torch.autograd.grad(out, qkv, wave, retain_graph=True)[0])
     (gradient,) = torch.autograd.grad(out.square().sum(), qkv, create_graph=True)
     with pytest.raises(NotImplementedError, match="'triton' backend has no second derivative"):
         gradient.sum().backward()
@@ -411,7 +417,7 @@ def test_one_gradient_in_unusual_calls() -> None:
 
 
 def test_the_backward_pass_in_the_calling_thread() -> None:
-    """On a GPU torch has another one for it; what is remembered of calls belongs to a thread."""
+    """On a GPU torch has another one for it."""
     case = make("small", heads=2, bias="pair")
     results = []
     for multithreaded in (True, False, True, False):
@@ -502,17 +508,14 @@ def test_only_the_gradients_that_are_wanted() -> None:
     assert grad.shape == case.key.shape
 
 
+@needs_gpu
 @pytest.mark.parametrize("name", ["small", "large"])
-def test_eager_code_and_the_ops_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eager_code_and_the_op_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = make(name, heads=2, bias="additive")
-    calls: list[str] = []
-    run = _triton.FullAttention.apply
-    monkeypatch.setattr(_triton.FullAttention, "apply", lambda *x: calls.append("op") or run(*x))
     directly = gradients(attend(case, 0.3), list(case.leaves.values()))
-    assert not calls
-    monkeypatch.setattr(_triton, "is_plain", lambda x: False)
+    monkeypatch.setattr(_fused_full, "has_raw_memory", lambda x: False)
     by_op = gradients(attend(case, 0.3), list(case.leaves.values()))
-    assert calls == ["op"] and all(map(torch.equal, directly, by_op))
+    assert all(map(torch.equal, directly, by_op))
 
 
 def test_a_batch_of_gradients() -> None:
@@ -520,10 +523,10 @@ def test_a_batch_of_gradients() -> None:
     leaves = list(case.leaves.values())
     out = attend(case, 0.3)
     waves = torch.randn(2, *out.shape, device=DEVICE)
-    got = torch.autograd.grad(out, leaves, waves, is_grads_batched=True, retain_graph=True)
     each = [torch.autograd.grad(out, leaves, wave, retain_graph=True) for wave in waves]
-    for found, wanted in zip(got, zip(*each, strict=True), strict=True):
-        assert torch.equal(found, torch.stack(wanted))
+    for got in batches_of_gradients(out, leaves, waves):
+        for found, wanted in zip(got, zip(*each, strict=True), strict=True):
+            assert torch.equal(found, torch.stack(wanted))
 
 
 def test_hooks_that_hand_back_other_tensors() -> None:
@@ -545,6 +548,7 @@ def test_hooks_that_hand_back_other_tensors() -> None:
     assert all(map(torch.equal, torch.autograd.grad(out.sum(), leaves), want))
 
 
+@needs_gpu
 def test_fake_tensors_see_an_op() -> None:
     from torch._subclasses import FakeTensorMode
 
@@ -587,17 +591,19 @@ def arguments(extras: str, dtype: torch.dtype = torch.float32) -> tuple:
 CALLS = ["", "pairs seed", "cross pairs table edges seed"]
 
 
+@needs_gpu
 @pytest.mark.parametrize("extras", CALLS)
-def test_the_ops_are_what_they_say(extras: str) -> None:
+def test_the_op_is_what_it_says(extras: str) -> None:
     """Schema, fakes and tracing."""
     given = arguments(extras, torch.bfloat16 if "pairs" in extras else torch.float32)
-    torch.library.opcheck(OPS.triton_full, given)
-    out, stats = OPS.triton_full(*given)
+    torch.library.opcheck(OPS.full_attention, given)
+    out, stats = OPS.full_attention(*given)
     needs = [x is not None for x in given[3:6]]
     call = (torch.randn_like(out), *given[:3], out, stats, *given[3:], needs)
-    torch.library.opcheck(OPS.triton_full_backward, call)
+    torch.library.opcheck(OPS.full_attention_backward, call)
 
 
+@needs_gpu
 @pytest.mark.parametrize(
     ("place", "wrong"),
     [
@@ -611,13 +617,14 @@ def test_the_ops_are_what_they_say(extras: str) -> None:
         (14, 1.5),
     ],
 )
-def test_the_ops_check_what_they_are_given(place: int, wrong: object) -> None:
+def test_the_op_checks_what_it_is_given(place: int, wrong: object) -> None:
     given = list(arguments("pairs table edges seed"))
     given[place] = wrong.to(DEVICE) if isinstance(wrong, Tensor) else wrong
     with pytest.raises(ValueError):
-        OPS.triton_full(*given)
+        OPS.full_attention(*given)
 
 
+@needs_gpu
 def test_traced_code_sees_one_graph_for_all_batches() -> None:
     def attention(qkv: Tensor, batch: Tensor, pairs: Tensor) -> Tensor:
         query, key, value = qkv.unbind(1)
@@ -673,101 +680,49 @@ def mask_with_more(case: Case) -> EdgeMask:
 
 
 @pytest.fixture
-def replay(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As with the environment variable, and a triton that was read for it."""
-    import triton
-
-    if interprets():  # where checks alone are at stake
-        known = triton.__version__.rpartition(".")[0]
-        monkeypatch.setattr(_triton_replay, "VERSIONS", (known,))
-    monkeypatch.setenv(_triton_replay.SWITCH, "1")
-    _triton_replay.replays.cache_clear()
-    if not _triton_replay.replays():
-        pytest.skip(f"launches are not made without triton's launcher in {triton.__version__}")
-    yield
-    monkeypatch.undo()
-    _triton_replay.replays.cache_clear()
-
-
-@pytest.fixture
-def no_replay(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As it is by default."""
-    monkeypatch.delenv(_triton_replay.SWITCH, raising=False)
-    _triton_replay.replays.cache_clear()
-    yield
-    monkeypatch.undo()
-    _triton_replay.replays.cache_clear()
-
-
-@pytest.mark.usefixtures("no_replay")
-@pytest.mark.parametrize("kind", list(KNOWN))
-def test_each_call_is_checked_where_nothing_is_replayed(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert not _triton_replay.replays()
-    checks = []
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with each check of all arguments."""
+    made: list[int] = []
     check = _dispatch.checked
-    monkeypatch.setattr(_dispatch, "checked", lambda *args: checks.append(1) or check(*args))
-    layout = layout_of([5, 3], "unsorted", DEVICE)
-    case = Case(layout, layout, torch.float32, heads=2, channels=8)
-    case.biases = KNOWN[kind](case)
-    want = case.attention("reference")
-    checks.clear()
-    for made in range(1, 4):
-        out = case.attention("triton")
-        assert len(checks) == made
-        torch.testing.assert_close(out, want, rtol=0, atol=3e-5)
-        gradients(out, list(case.leaves.values()))
-    kept = [x for x in layout._cache if "checked" in str(x)]
-    assert not kept and len(checks) == 3
+    monkeypatch.setattr(_dispatch, "checked", lambda *args: made.append(1) or check(*args))
+    return made
 
 
-@pytest.mark.usefixtures("replay")
 @pytest.mark.parametrize("query_sizes", [[5, 3], [2, 4]])
 @pytest.mark.parametrize("kind", list(KNOWN))
-def test_a_call_like_an_earlier_one_is_not_checked_again(
-    kind: str, query_sizes: list[int], monkeypatch: pytest.MonkeyPatch
+def test_every_call_on_a_layout_is_checked_and_gives_the_same(
+    kind: str, query_sizes: list[int], checks: list[int]
 ) -> None:
-    checks = []
-    check = _dispatch.checked
-    monkeypatch.setattr(_dispatch, "checked", lambda *args: checks.append(1) or check(*args))
     query_layout = layout = layout_of([5, 3], "unsorted", DEVICE)
     if query_sizes != [5, 3]:
         query_layout = layout_of(query_sizes, "unsorted", DEVICE)
     case = Case(query_layout, layout, torch.float32, heads=2, channels=8)
     case.biases = KNOWN[kind](case)
     for p in (0.0, 0.3):
-        results = []
-        for _ in range(3):
-            torch.manual_seed(3)
-            out = case.attention("triton", dropout_p=p)
-            results.append(gradients(out, list(case.leaves.values())))
-        assert len(checks) == 1
-        for again in results[1:]:
-            assert all(map(torch.equal, again, results[0]))
         torch.manual_seed(3)
         want = case.attention("reference", dropout_p=p)
-        torch.testing.assert_close(results[0][0], want, rtol=0, atol=3e-5)
+        results = []
         checks.clear()
-    with torch.no_grad():  # whatever autograd does
-        case.attention("triton")
-    assert not checks
-    kwargs: dict[str, object]
+        for made in range(1, 4):
+            torch.manual_seed(3)
+            out = case.attention("triton", dropout_p=p)
+            assert len(checks) == made
+            results.append(gradients(out, list(case.leaves.values())))
+        for other in results[1:]:
+            assert all(map(torch.equal, other, results[0]))
+        torch.testing.assert_close(results[0][0], want, rtol=0, atol=3e-5)
     for kwargs in ({"scale": 0.3}, {"dropout_p": 0.2}):
-        case.attention("triton", **kwargs)
-        case.attention("triton", **kwargs)
-        assert checks.pop() and not checks
+        torch.manual_seed(3)
+        want = case.attention("reference", **kwargs)
+        torch.manual_seed(3)
+        torch.testing.assert_close(case.attention("triton", **kwargs), want, rtol=0, atol=3e-5)
     for bias in case.biases:
-        if isinstance(bias, TableBias):  # what was found of its numbers does not hold any more
+        if isinstance(bias, TableBias):  # the rows that were read before do not hold any more
             bias.index[0] = 1
-            case.attention("triton")
-            assert checks.pop() and not checks
-    half = [x.detach().half() for x in (case.query, case.key, case.value)]
+            want = case.attention("reference")
+            torch.testing.assert_close(case.attention("triton"), want, rtol=0, atol=3e-5)
     arguments = case.layout, case.biases
     more = {"query_layout": case.query_layout, "backend": "triton"}
-    if kind != "mask with more":
-        attention(*half, *arguments, **more)
-        assert checks.pop() and not checks
     wrong = [case.query, case.key, case.value[:, :1]]
     with pytest.raises(ValueError, match="'key' and 'value' must have one shape"):
         attention(*wrong, *arguments, **more)
@@ -777,14 +732,8 @@ def test_a_call_like_an_earlier_one_is_not_checked_again(
         attention(case.query, case.key[1:], case.value[1:], *arguments, **more)
 
 
-@pytest.mark.usefixtures("replay")
 @pytest.mark.parametrize("kind", list(KNOWN))
-def test_one_tensor_is_not_checked_again_either(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checks = []
-    check = _dispatch.checked
-    monkeypatch.setattr(_dispatch, "checked", lambda *args: checks.append(1) or check(*args))
+def test_one_tensor_and_its_parts_give_the_same(kind: str, checks: list[int]) -> None:
     layout = layout_of([5, 3], "unsorted", DEVICE)
     case = Case(layout, layout, torch.float32, heads=2, channels=8)
     case.biases = KNOWN[kind](case)
@@ -800,7 +749,7 @@ def test_one_tensor_is_not_checked_again_either(
         return gradients(attention(*qkv.unbind(1), *arguments, **more), leaves)
 
     results = [run(whole) for whole in (True, True, False, True, False)]
-    assert len(checks) == 2  # one for each of the two doors
+    assert len(checks) == 5
     for other in results[1:]:
         assert all(map(torch.equal, other, results[0]))
     with pytest.raises(ValueError, match="'qkv' must be a tensor of shape"):
@@ -809,8 +758,7 @@ def test_one_tensor_is_not_checked_again_either(
         qkv_attention(qkv[1:], layout, case.biases, backend="triton")
 
 
-@pytest.mark.usefixtures("replay")
-def test_what_looks_on_is_seen_in_calls_like_an_earlier_one() -> None:
+def test_transforms_are_refused_after_a_plain_call_too() -> None:
     case = make("small")
     case.attention("triton")
     before = (case.query, case.key, case.value)

@@ -1,7 +1,7 @@
 """The Triton kernels along edges against the reference; run by ``test_triton_edges``.
 
-A process of its own, as for ``triton_cases``: ``TRITON_INTERPRET=1 pytest
-tests/ops/triton_edge_cases.py``.
+A process of its own, as for ``full_cases``: ``TRITON_INTERPRET=1 pytest
+tests/ops/kernels/triton/edge_cases.py``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from pyg_gt import EdgeLayout, EdgeMask, GraphLayout
 from pyg_gt.ops._backends import sparse as _sparse
 from pyg_gt.ops._backends import triton as _triton
-from pyg_gt.ops._fused import triton_edges_op as _triton_edges_op
-from pyg_gt.ops._kernels.triton.edges import programs as _triton_edge_programs
-from pyg_gt.ops._kernels.triton.launch import Arguments
+from pyg_gt.ops._fused import edges as _fused_edges
+from pyg_gt.ops._kernels.triton import launch
+from pyg_gt.ops._kernels.triton.edges import programs as _programs
 from pyg_gt.ops.dispatch import _inputs
 from pyg_gt.ops.dropout import keep_edges
 
-from .cases import BIASES, Case, layout_of
-from .triton_cases import (
+from ...cases import BIASES, Case, layout_of
+from .full_cases import (
     DEVICE,
     TOLERANCE,
     assert_a_negated_gradient_is_read,
@@ -33,6 +33,7 @@ from .triton_cases import (
     gradients,
     in_double,
     inputs_of,
+    needs_gpu,
     negated,
 )
 
@@ -163,7 +164,7 @@ def test_pair_and_table_biases_are_read_along_edges() -> None:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes with more than 32 edges are computed in parts."""
-    monkeypatch.setattr(_triton_edge_programs, "PART", 32)
+    monkeypatch.setattr(_programs, "PART", 32)
 
 
 HUBS = [40, 0, 3, 140, 32, 33]
@@ -182,7 +183,7 @@ def test_hubs(degrees: list[int], heads: int, channels: int, ends: str) -> None:
 
 
 def test_a_hub_of_a_thousand_edges() -> None:
-    count = 2 * _triton_edge_programs.PART + 1
+    count = 2 * _programs.PART + 1
     case = make(edges_of([2, count], 60), 2, 60, 1, 4, features=False)
     assert_is_the_reference(case)
 
@@ -213,9 +214,9 @@ def test_parts_of_a_hub_that_have_no_weight() -> None:
     values = mask_of(case).values
     assert values is not None
     with torch.no_grad():
-        order = _triton_edge_programs.programs_by_target(
+        order = _programs.programs_by_target(
             EdgeLayout.of(mask_of(case).edges, 9, 2)
-        ).numbers.long()
+        ).edge_ids.long()
         values[order] = -INF
         values[order[32:64]] = -1000.0  # the second part of the first target
     assert_is_the_reference(case, tolerance=1e-4)
@@ -465,7 +466,7 @@ def test_an_edit_between_forward_and_backward_is_seen() -> None:
 
 
 def test_more_edges_than_32_bits_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_triton_edge_programs, "MOST", 6)
+    monkeypatch.setattr(_programs, "MAX_COUNT", 6)
     with pytest.raises(NotImplementedError, match="32 bits.*6 edges.*'sparse'"):
         attend(make(edges_of([2, 4], 5), 2, 5))
 
@@ -498,37 +499,34 @@ def arguments(extras: str, dtype: torch.dtype = torch.float32) -> list:
     ]
 
 
+@needs_gpu
 @pytest.mark.parametrize("extras", ["", "values seed", "values features seed"])
-def test_the_ops_are_what_they_say(extras: str) -> None:
+def test_the_op_is_what_it_says(extras: str) -> None:
     """Schema, fakes and tracing."""
     given = arguments(extras, torch.bfloat16 if extras == "values seed" else torch.float32)
-    torch.library.opcheck(OPS.triton_edges, tuple(given))
-    out, stats = OPS.triton_edges(*given)
+    torch.library.opcheck(OPS.edge_attention, tuple(given))
+    out, stats = OPS.edge_attention(*given)
     for needs in ([x is not None for x in given[:5]], [False, True, False, False, False]):
         call = (torch.randn_like(out), out, stats, *given, needs)
-        torch.library.opcheck(OPS.triton_edges_backward, call)
+        torch.library.opcheck(OPS.edge_attention_backward, call)
 
 
-def test_eager_calls_and_the_ops_are_one() -> None:
-    query, key, value, values, features, edges, seed, scale, p = arguments("values features seed")
-    leaves = [x.requires_grad_() for x in (query, key, value, values, features)]
-    out = _triton_edges_op.forward(query, key, value, edges, values, features, seed, scale, p)
-    cotangent = torch.randn_like(out)
-    grads = torch.autograd.grad(out, leaves, cotangent)
-    tensors = [x.detach() for x in leaves]
-    again, stats = OPS.triton_edges(*tensors, edges, seed, scale, p)
-    assert torch.equal(out, again)
-    call = cotangent, again, stats, *tensors, edges, seed, scale, p, [True] * 5
-    assert all(map(torch.equal, grads, OPS.triton_edges_backward(*call)))
+@needs_gpu
+def test_eager_code_and_the_op_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make(edges_of([2, 7, 0, 18], 6), 4, 6)
+    directly = all_of(case, 0.3)
+    monkeypatch.setattr(_fused_edges, "has_raw_memory", lambda x: False)
+    assert all(map(torch.equal, directly, all_of(case, 0.3)))
 
 
+@needs_gpu
 @pytest.mark.parametrize(
     ("place", "wrong", "says"),
     [
         (0, torch.randn(4, 2, 5), "'key' must have shape"),
         (0, torch.randn(2, 2, 4), "arget index"),
         (0, torch.randn(4, 8), "'query' must have shape"),
-        (0, torch.randn(4, 2, 257), "with C from 1 to 256"),
+        (0, torch.randn(4, 2, 257), "at most 256"),
         (1, torch.randn(2, 2, 4), "'value' must have shape"),
         (2, torch.randn(6, 2, 4).double(), "'value' must have"),
         (3, torch.randn(26, 2), "'values' must have shape"),
@@ -541,34 +539,36 @@ def test_eager_calls_and_the_ops_are_one() -> None:
         (8, 1.5, "'dropout_p' must lie in"),
     ],
 )
-def test_the_ops_check_what_they_are_given(place: int, wrong: object, says: str) -> None:
+def test_the_op_checks_what_it_is_given(place: int, wrong: object, says: str) -> None:
     """What lies behind an op reads addresses. (On a GPU an index stops the device instead.)"""
     given = arguments("values features seed")
-    out, stats = OPS.triton_edges(*given)
+    out, stats = OPS.edge_attention(*given)
     given[place] = wrong.to(DEVICE) if isinstance(wrong, Tensor) else wrong
     if "index" in says and DEVICE == "cuda":
         return
     with pytest.raises((ValueError, IndexError), match=says):
-        OPS.triton_edges(*given)
+        OPS.edge_attention(*given)
     with pytest.raises((ValueError, IndexError), match=says):
-        OPS.triton_edges_backward(torch.randn_like(out), out, stats, *given, [True] * 5)
+        OPS.edge_attention_backward(torch.randn_like(out), out, stats, *given, [True] * 5)
 
 
+@needs_gpu
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_the_backward_op_checks_what_autograd_kept(place: int) -> None:
     given = arguments("")
-    out, stats = OPS.triton_edges(*given)
+    out, stats = OPS.edge_attention(*given)
     kept = [torch.randn_like(out), out, stats]
     kept[place] = kept[place][:3]
     with pytest.raises(ValueError, match="must have shape"):
-        OPS.triton_edges_backward(*kept, *given, [True] * 5)
+        OPS.edge_attention_backward(*kept, *given, [True] * 5)
 
 
-def test_ops_refuse_other_types() -> None:
+@needs_gpu
+def test_the_op_refuses_other_types() -> None:
     x = torch.randn(2, 2, 3, device=DEVICE, dtype=torch.float64)
     edges = torch.tensor([[0], [1]], device=DEVICE)
-    with pytest.raises(NotImplementedError, match="float32, float16 or bfloat16.*float64"):
-        OPS.triton_edges(x, x, x, None, None, edges, None, 1.0, 0.0)
+    with pytest.raises(NotImplementedError, match="float32.*float16.*bfloat16.*got torch.float64"):
+        OPS.edge_attention(x, x, x, None, None, edges, None, 1.0, 0.0)
 
 
 def along(
@@ -585,6 +585,7 @@ def along(
     return attention
 
 
+@needs_gpu
 @pytest.mark.parametrize("extras", [False, True])
 def test_traced_code_sees_one_graph_for_all_batches(extras: bool) -> None:
     attention = along(extras, extras)
@@ -620,14 +621,13 @@ def test_nothing_of_the_size_of_all_edges_is_kept() -> None:
 def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of molecules takes one kernel forward and two backward."""
     names = []
-    launch = Arguments.launch
+    launch_each = launch._launch_all
 
-    def count(self: Arguments, kernel: object, grid: int, *rest: object, **more: int) -> None:
-        if grid:
-            names.append(kernel.fn.__name__)  # type: ignore[attr-defined]
-        launch(self, kernel, grid, *rest, **more)  # type: ignore[arg-type]
+    def count(launches: list[launch.Launch], shared: dict[str, object]) -> None:
+        names.extend(each.kernel.fn.__name__ for each in launches if each.grid)
+        launch_each(launches, shared)
 
-    monkeypatch.setattr(Arguments, "launch", count)
+    monkeypatch.setattr(launch, "_launch_all", count)
     edges = edges_of([4, 1, 2, 3, 3], 5)
     case = make(edges, 5, 5, values=False, features=False)
     attend(case).sum().backward()

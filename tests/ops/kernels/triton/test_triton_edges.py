@@ -18,20 +18,21 @@ from pyg_gt.ops._kernels.triton.edges.programs import (
 from pyg_gt.ops._kernels.triton.edges.tiles import edge_tiles
 from pyg_gt.ops.dispatch import _inputs
 
-from .test_triton_full import needs_triton, run, side_by_side
+from .processes import needs_triton, run, side_by_side
+
+CASES = "tests/ops/kernels/triton/edge_cases.py"
 
 
 @needs_triton
 @pytest.mark.slow
 def test_kernels_in_the_interpreter() -> None:
-    run(["-m", "pytest", "-q", "-x", "tests/ops/triton_edge_cases.py"], interpret=True)
+    run(["-m", "pytest", "-q", "-x", CASES], interpret=True)
 
 
 @needs_triton
 @pytest.mark.cuda
 def test_kernels_on_a_gpu() -> None:
-    cases = "tests/ops/triton_edge_cases.py"
-    run(["-m", "pytest", "-q", *side_by_side(), cases], interpret=False)
+    run(["-m", "pytest", "-q", *side_by_side(), CASES], interpret=False)
 
 
 def layout_of(degrees: list[int], sources: int) -> EdgeLayout:
@@ -67,9 +68,9 @@ def test_every_edge_has_one_place_and_every_place_one_program(
     programs = make(edges)
     assert programs is make(edges)
     ends, others = (edges.target, edges.source)[:: 1 if end == "target" else -1]
-    numbers = programs.numbers.long()
+    numbers = programs.edge_ids.long()
     assert torch.equal(numbers.sort().values, torch.arange(edges.num_edges))
-    assert torch.equal(programs.others.long(), others[numbers])
+    assert torch.equal(programs.neighbors.long(), others[numbers])
     sizes = ends.bincount(minlength=edges.num_dst if end == "target" else edges.num_src)
     whole = ranges_of(programs.light) + ranges_of(programs.parts)
     places = torch.zeros(edges.num_edges, dtype=torch.int64)
@@ -102,7 +103,7 @@ def test_edges_of_a_node_keep_the_caller_s_order() -> None:
     edges = layout_of([5, 40, 0, 7], 3)
     programs = programs_by_target(edges)
     for _, first, last in ranges_of(programs.light):
-        numbers = programs.numbers[first:last]
+        numbers = programs.edge_ids[first:last]
         assert (numbers[1:] > numbers[:-1]).all()
 
 

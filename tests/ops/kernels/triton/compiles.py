@@ -1,6 +1,6 @@
 """Compiles the kernels for compute capability 9.0, on a machine that need not have a GPU.
 
-``python -m tests.ops.triton_compiles [--all] [full] [edges]`` prints what each takes of a
+``python -m tests.ops.kernels.triton.compiles [--all] [full] [edges]`` prints what each takes of a
 multiprocessor.
 """
 
@@ -18,12 +18,12 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
 from pyg_gt import EdgeLayout
-from pyg_gt.ops._kernels.triton.edges import launches as _triton_edges
+from pyg_gt.ops._kernels.problem import EdgeProblem, FullProblem
+from pyg_gt.ops._kernels.triton import edges as along_edges
+from pyg_gt.ops._kernels.triton import full
 from pyg_gt.ops._kernels.triton.edges.programs import PART
-from pyg_gt.ops._kernels.triton.full import launches as _triton_full
-from pyg_gt.ops._kernels.triton.full.problem import Problem
 
-from .cases import layout_of
+from ...cases import layout_of
 from .sass import loops_of, powers_of_two, usage_of
 
 # what a thread block of any card since capability 8.6 can have, but for 1 KiB
@@ -148,15 +148,16 @@ def compile_all(dtype: torch.dtype, channels: int, with_everything: bool) -> Non
     layout = layout_of([5, 20, 40, 100], "unsorted" if with_everything else "sorted")
     heads, pairs = 4, layout.num_pairs
     query, key, value = torch.randn(layout.num_nodes, 3, heads, channels, dtype=dtype).unbind(1)
-    values = table = index = seed = slopes = None
+    values = table = index = seed = None
     if with_everything:
         values, table = (torch.randn(n, heads) for n in (pairs, 20))
-        slopes = _triton_full.room_for_slopes(query, pairs, torch.float32)
         index, seed = torch.zeros(pairs, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
-    problem = Problem(layout, layout, values, table, index, seed, 0.25, 0.3 * with_everything)
-    out, stats = _triton_full.forward(problem, query, key, value)
-    grad = torch.randn_like(out)
-    _triton_full.backward(problem, grad, query, key, value, out, stats, slopes, table is not None)
+    problem = FullProblem(
+        layout, layout, values, table, index, None, None, seed, 0.25, 0.3 * with_everything
+    )
+    out, stats = full.forward(problem, query, key, value)
+    needs = with_everything, with_everything, False
+    full.backward(problem, torch.randn_like(out), query, key, value, out, stats, needs)
 
 
 def compile_edges(
@@ -170,7 +171,7 @@ def compile_edges(
     assert isinstance(edges, EdgeLayout)
     query, key, value = torch.randn(nodes, 3, heads, channels, dtype=dtype).unbind(1)
     count = edges.num_edges
-    problem = _triton_edges.Problem(
+    problem = EdgeProblem(
         edges,
         torch.randn(count, heads) if "values" in extras else None,
         torch.randn(count, heads, channels, dtype=dtype) if "features" in extras else None,
@@ -178,9 +179,9 @@ def compile_edges(
         0.25,
         0.3 if "dropout" in extras else 0.0,
     )
-    out, stats = _triton_edges.forward(problem, query, key, value)
+    out, stats = along_edges.forward(problem, query, key, value)
     grad = torch.randn_like(out)
-    _triton_edges.backward(problem, grad, query, key, value, out, stats, [True] * 5)
+    along_edges.backward(problem, grad, query, key, value, out, stats, (True,) * 5)
 
 
 def main() -> None:

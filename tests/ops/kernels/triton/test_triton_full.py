@@ -2,109 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
 import pytest
 import torch
 
 from pyg_gt import GraphLayout, PairBias
 from pyg_gt.ops._backends import triton as _triton
-from pyg_gt.ops._kernels.triton.full import launches as _triton_full
-from pyg_gt.ops._kernels.triton.full.problem import TYPES
+from pyg_gt.ops._kernels.triton.full import TYPES, launches
 from pyg_gt.ops._kernels.triton.full.programs import programs_of
 from pyg_gt.ops._kernels.triton.full.tiles import tiles_of
-from pyg_gt.ops._kernels.triton.replay import SWITCH, replays
 from pyg_gt.ops.dispatch import _inputs
 
-from .cases import layout_of
+from ...cases import layout_of
+from .processes import needs_triton, run, side_by_side
 
-ROOT = Path(__file__).resolve().parents[2]
-needs_triton = pytest.mark.skipif(
-    find_spec("triton") is None, reason="needs the package 'triton' (pyg_gt[triton])"
-)
-
-
-def run(arguments: list[str], interpret: bool) -> None:
-    """In a process of its own: triton reads the switch of its interpreter once."""
-    # not the options and the worker's name of the pytest around it
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    env["TRITON_INTERPRET"] = "1" if interpret else "0"
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True,
-        timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-
-
-def side_by_side() -> list[str]:
-    """On a GPU nearly all of the time goes into compiling."""
-    if find_spec("xdist") is None:
-        return []
-    # what 'pytest-benchmark' says of it would be an error
-    return ["-n", str(max(1, (os.cpu_count() or 1) // 2)), "-p", "no:benchmark"]
+CASES = "tests/ops/kernels/triton/full_cases.py"
 
 
 @needs_triton
 @pytest.mark.slow
 def test_kernels_in_the_interpreter() -> None:
-    run(["-m", "pytest", "-q", "-x", "tests/ops/triton_cases.py"], interpret=True)
+    run(["-m", "pytest", "-q", "-x", CASES], interpret=True)
 
 
 @needs_triton
 @pytest.mark.cuda
 def test_kernels_on_a_gpu() -> None:
-    run(["-m", "pytest", "-q", *side_by_side(), "tests/ops/triton_cases.py"], interpret=False)
+    run(["-m", "pytest", "-q", *side_by_side(), CASES], interpret=False)
 
 
 @needs_triton
 @pytest.mark.slow
 def test_kernels_compile_for_a_gpu_that_is_not_there() -> None:
-    run(["-m", "tests.ops.triton_compiles"], interpret=False)
-
-
-@needs_triton
-@pytest.mark.slow
-def test_launches_choose_the_compilation_that_triton_chooses() -> None:
-    run(["-m", "tests.ops.triton_launches"], interpret=False)
-
-
-@needs_triton
-@pytest.mark.parametrize(
-    ("asked", "version", "answer"),
-    [
-        (None, "3.7.1", False), ("", "3.7.1", False), ("0", "3.7.1", False),
-        ("off", "3.6.0", False), ("False", "3.6.0", False), ("1", "3.7.1", True),
-        ("on", "3.6.0", True), ("True", "3.7.0+git1234", True), ("0", "3.8.0", False),
-        ("1", "3.8.0", "warns"), ("1", "3.60.0", "warns"), ("yes", "3.5.1", "warns"),
-        ("maybe", "3.7.1", "raises"),
-    ],
-)  # fmt: skip
-def test_launches_go_without_triton_only_where_asked_for_and_known(
-    asked: str | None, version: str, answer: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import triton
-
-    monkeypatch.setattr(triton, "__version__", version)
-    monkeypatch.delenv(SWITCH, raising=False)
-    if asked is not None:
-        monkeypatch.setenv(SWITCH, asked)
-    replays.cache_clear()
-    try:
-        if answer == "raises":
-            with pytest.raises(ValueError, match=f"{SWITCH} must be 1 or 0 .got 'maybe'"):
-                replays()
-        elif answer == "warns":
-            with pytest.warns(UserWarning, match=f"3.6 and 3.7 .got {version}.*Unset {SWITCH}"):
-                assert replays() is False
-            assert replays() is False  # without another warning
-        else:
-            assert replays() is answer
-    finally:
-        replays.cache_clear()
+    run(["-m", "tests.ops.kernels.triton.compiles"], interpret=False)
 
 
 @pytest.mark.parametrize("kind", ["self", "cross"])
@@ -155,7 +84,7 @@ def test_a_graph_has_its_tile_by_its_own_size() -> None:
 
 def test_float32_is_cut_to_tf32_only_where_torch_may() -> None:
     def precisions() -> list[str]:
-        return [_triton_full._precision(x) for x in TYPES]
+        return [launches._precision(x) for x in TYPES]
 
     before = torch.get_float32_matmul_precision()
     assert precisions() == ["tf32x3", "half", "half"]
