@@ -1,4 +1,4 @@
-"""What encoders read of a batch: the attributes that transforms have stored."""
+"""Encodings that transforms have stored in a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Degrees of nodes as learned vectors."""
+"""Encoder of degrees by learned vectors."""
 
 from __future__ import annotations
 

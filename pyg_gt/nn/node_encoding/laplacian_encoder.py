@@ -1,4 +1,4 @@
-"""Laplacian eigenvectors under random signs."""
+"""Encoder of Laplacian eigenvectors with random signs in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Return probabilities and other numbers that need no symmetry."""
+"""Encoder of random-walk probabilities and other columns that need no symmetry."""
 
 from __future__ import annotations
 

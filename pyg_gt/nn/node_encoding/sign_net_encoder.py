@@ -1,4 +1,4 @@
-"""Laplacian eigenvectors whatever their signs."""
+"""Sign-invariant encoder of Laplacian eigenvectors."""
 
 from __future__ import annotations
 

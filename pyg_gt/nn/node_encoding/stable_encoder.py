@@ -1,4 +1,4 @@
-"""Laplacian eigenvectors whatever the basis of an eigenspace."""
+"""Basis-invariant encoder of Laplacian eigenvectors."""
 
 from __future__ import annotations
 
