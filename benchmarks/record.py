@@ -27,12 +27,12 @@ def parser(
     description: str | None, out: Path | None = None, rounds: int | None = None, threads: int = 1
 ) -> argparse.ArgumentParser:
     """``--threads``, ``--out`` and, where calls are interleaved, ``--rounds``."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("--threads", type=int, default=threads)
-    made.add_argument("--out", type=Path, default=out, help="a JSON file")
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--threads", type=int, default=threads)
+    result.add_argument("--out", type=Path, default=out, help="a JSON file")
     if rounds is not None:
-        made.add_argument("--rounds", type=int, default=rounds)
-    return made
+        result.add_argument("--rounds", type=int, default=rounds)
+    return result
 
 
 def environment() -> dict[str, Any]:

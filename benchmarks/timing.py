@@ -36,7 +36,7 @@ def batched(
     """Seconds of a call, by name, where calls are short or do not wait for their device.
 
     In every round each candidate is called as often as fills about ``batch`` seconds; the device
-    has nothing left to do when a clock is read.
+    is idle when the clock is read.
 
     Args:
         candidates: what to time; each has been called before.

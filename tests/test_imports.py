@@ -3,10 +3,12 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,21 +29,9 @@ ALLOWED = {
     # the route through propagate asks for the same check as the fused one
     "nn": {"layout", "identity", "bias", "inputs", "dispatch", "linear", "ops", "nn"},
     "swap": {"layout", "identity", "ops", "nn"},
-    # the fuzz goes through every public door
-    "testing": {
-        "testing",
-        "top",
-        "layout",
-        "identity",
-        "bias",
-        "ops",
-        "nn",
-        "swap",
-        "transforms",
-        "datasets",
-    },
+    "testing": {"testing", "layout", "ops"},
     "_version": set(),
-    "transforms": {"transforms", "native", "_version"},
+    "transforms": {"transforms", "transforms.encoding", "transforms.precomputing", "native"},
     "datasets": {"datasets"},
     "top": {
         *("_version", "layout", "identity", "bias", "dispatch", "ops", "nn", "swap"),
@@ -58,6 +48,17 @@ ALLOWED = {
         "transforms",
         "models",
     },
+}
+# The rooms of the transforms: each imports those before it.
+ROOMS = ("graphs", "compiled", "spectra", "walks", "paths", "expanders", "ordering")
+for i, room in enumerate(ROOMS):
+    ALLOWED[f"transforms.{room}"] = {f"transforms.{each}" for each in ROOMS[: i + 1]}
+    ALLOWED["transforms"].add(f"transforms.{room}")
+ALLOWED["transforms.compiled"] = {"transforms.compiled", "native"}
+ALLOWED["transforms.encoding"] = {f"transforms.{room}" for room in ROOMS[:3]}
+ALLOWED["transforms.precomputing"] = {
+    *("transforms.precomputing", "transforms.encoding", "_version"),
+    *(f"transforms.{room}" for room in ROOMS[:3]),
 }
 ALLOWED["example"] = {"top", "layout", "ops", "nn", "testing", "transforms", "datasets", "models"}
 ALLOWED["benchmark"] = set(ALLOWED)  # it may time the parts of a backend
@@ -86,6 +87,9 @@ def group(module: str, tree: ast.Module) -> str:
         return "layout"
     if parts[1] in ("_identity", "_swap"):
         return parts[1][1:]
+    if parts[1] == "transforms" and len(parts) > 2:
+        room = parts[2].removeprefix("graph_")
+        return f"transforms.{room}" if f"transforms.{room}" in ALLOWED else "transforms"
     if parts[1] != "ops":
         return parts[1]
     if len(parts) == 2:
@@ -212,6 +216,38 @@ def test_only_the_dispatcher_knows_the_backends() -> None:
             assert not known & backends, module
 
 
+def circles(sources: Mapping[str, str], packages: frozenset[str]) -> list[list[str]]:
+    """Modules that import one another in a circle as they are imported."""
+    graph = nx.DiGraph()
+    for module, text in sources.items():
+        for name, _, inside in imports(module, ast.parse(text), module in packages, set(sources)):
+            if name in sources and not inside:
+                graph.add_edge(module, name)
+    return sorted(sorted(each) for each in nx.simple_cycles(graph))
+
+
+def test_no_circle() -> None:
+    sources, packages = package_sources()
+    assert circles(sources, packages) == []
+
+
+def test_circles_are_found() -> None:
+    assert circles(LIBRARY, PACKAGES) == []
+    back = {**LIBRARY, "pyg_gt.ops.bias": "from . import _inputs\n"}
+    assert circles(back, PACKAGES) == [["pyg_gt.ops._inputs", "pyg_gt.ops.bias"]]
+    late = {**LIBRARY, "pyg_gt.ops.bias": "def late():\n    from . import _inputs\n"}
+    assert circles(late, PACKAGES) == []
+
+
+def test_folders_are_small() -> None:
+    """No folder of the transforms has more than 18 modules."""
+    sources, packages = package_sources()
+    modules = [name for name in set(sources) - packages if name.startswith("pyg_gt.transforms.")]
+    folders = Counter(name.rpartition(".")[0] for name in modules)
+    assert len(folders) > 8
+    assert {folder: count for folder, count in folders.items() if count > 18} == {}
+
+
 def test_module_names() -> None:
     sources, packages = package_sources()
     for module, text in sources.items():
@@ -244,11 +280,17 @@ LIBRARY = {
     "pyg_gt.nn": "from pyg_gt.nn.block import TransformerBlock\n",
     "pyg_gt.nn.block": "from pyg_gt.ops import attention\n",
     "pyg_gt.models": "from pyg_gt.nn import TransformerBlock\n",
-    "pyg_gt.transforms": "from scipy import sparse\nimport torch_geometric.transforms\n",
+    "pyg_gt.transforms": "from .add_degree import AddDegree\nimport torch_geometric.transforms\n",
+    "pyg_gt.transforms.add_degree": "from .graph_encoding import GraphEncoding\n",
+    "pyg_gt.transforms.graph_encoding": "from .graphs import Graphs\n",
+    "pyg_gt.transforms.graphs": "from scipy import sparse\n",
+    "pyg_gt.transforms.compiled": "from ..native import Library\n",
+    "pyg_gt.transforms.spectra": "from .compiled import call\nfrom .graphs import Graphs\n",
+    "pyg_gt.transforms.precomputing": "from .graph_encoding import GraphEncoding\n",
     "pyg_gt.datasets": "def load():\n    import ogb\n",
     "examples.train": "import matplotlib\nimport pyg_gt\nfrom pyg_gt import models\n",
 }
-PACKAGES = frozenset({"pyg_gt", "pyg_gt.ops", "pyg_gt.nn", "pyg_gt.models"})
+PACKAGES = frozenset({"pyg_gt", "pyg_gt.ops", "pyg_gt.nn", "pyg_gt.models", "pyg_gt.transforms"})
 
 
 def test_checker_accepts_the_design() -> None:
@@ -284,6 +326,14 @@ def test_checker_accepts_the_design() -> None:
         ("pyg_gt.nn.block", "import pyg_gt"),
         ("pyg_gt", "from pyg_gt import models"),
         ("pyg_gt.transforms", "from pyg_gt.layout import GraphLayout"),
+        ("pyg_gt.transforms.graphs", "from pyg_gt.layout import GraphLayout"),
+        ("pyg_gt.transforms.graphs", "from .spectra import full_spectrum"),
+        ("pyg_gt.transforms.graphs", "from .graph_encoding import GraphEncoding"),
+        ("pyg_gt.transforms.compiled", "from .graphs import Graphs"),
+        ("pyg_gt.transforms.spectra", "from ..native import Library"),
+        ("pyg_gt.transforms.graph_encoding", "from .add_degree import AddDegree"),
+        ("pyg_gt.transforms.precomputing", "from .add_degree import AddDegree"),
+        ("pyg_gt.transforms.spectra", "from .precomputing import precompute"),
         ("pyg_gt.datasets", "from pyg_gt.transforms import AddRandomWalkPE"),
         ("pyg_gt.datasets", "import ogb"),
         ("pyg_gt.datasets", "try:\n    import ogb\nexcept ImportError:\n    ogb = None"),
@@ -309,7 +359,7 @@ def test_checker_finds(module: str, line: str) -> None:
         ("pyg_gt.models", "from pyg_gt.transforms import AddRandomWalkPE"),
         ("pyg_gt.ops._one", "from pyg_gt.native import Library"),
         ("pyg_gt.ops._philox", "from ..native import Library"),
-        ("pyg_gt.transforms", "from pyg_gt.native import Library"),
+        ("pyg_gt.transforms.compiled", "from pyg_gt.native import Library"),
         ("benchmarks.cpu.attention", "from pyg_gt.ops import _one"),
     ],
 )

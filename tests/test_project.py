@@ -59,7 +59,7 @@ def test_readme_commands_are_the_ones_that_run(command: str) -> None:
     assert f"'{command}'" in read(".ci/run")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/encodings.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/adding.md", "docs/encodings.md"])
 def test_documented_code_runs(document: str, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", read(document), re.MULTILINE | re.DOTALL)
     assert blocks

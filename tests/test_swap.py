@@ -206,6 +206,8 @@ def test_an_unknown_backend_is_refused_before_anything_is_turned(backend):
     model = torch.nn.ModuleList([PyGGPSConv(F, None)])
     with pytest.raises(ValueError, match="Unknown backend.*expected 'auto' or one of"):
         pyg_gt.swap(model, backend=backend)
+    with pytest.raises(ValueError, match="'varlen' was removed"):
+        pyg_gt.swap(model, backend="varlen")
     assert type(model[0]) is PyGGPSConv
 
 
@@ -522,11 +524,6 @@ def test_verbose_prints_a_line_for_each_layer(capsys):
 
 # Other ways to hold a model ######################################################################
 
-# torch.compile itself does what these are about
-quiet = pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning",
-    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
-)
 
 
 class Small(torch.nn.Module):
@@ -549,7 +546,6 @@ def small(swapped=False):
     return (pyg_gt.swap(model) if swapped else model), (x, edge_index, batch)
 
 
-@quiet
 @pytest.mark.parametrize(
     ("when", "backend"), [("before", "eager"), ("between", "eager"), ("after", "aot_eager")]
 )
@@ -571,7 +567,6 @@ def test_torch_compile(when, backend):
         compiled(*args)
 
 
-@quiet
 def test_layers_compiled_by_themselves_run_the_new_code():
     theirs, args = small()
     want = gradients(theirs, *args)

@@ -20,8 +20,7 @@ from benchmarks.record import RESULTS, environment, parser, write
 from benchmarks.timing import interleaved, median_ms
 from pyg_gt import EdgeMask, GraphLayout, PairBias, TableBias, attention
 from pyg_gt.ops import AttentionBias
-from pyg_gt.ops._kernels.composed import buckets as _buckets
-from pyg_gt.ops._kernels.composed import full as _bucketed
+from pyg_gt.ops._kernels.composed import buckets, full
 
 HEADS, CHANNELS = 4, 16
 SIZES = ((16, 256), (24, 128), (32, 128), (48, 64), (64, 64), (96, 32), (200, 16), (450, 8))
@@ -83,7 +82,7 @@ def with_settings(run: Attend, fused_from: int, slice_size: int) -> Attend:
     """``run`` under other thresholds."""
 
     def call(**kwargs: Any) -> Tensor:
-        _bucketed._FUSED_FROM, _buckets._MAX_SCORES["cpu"] = fused_from, slice_size
+        full._FUSED_FROM, buckets._MAX_SCORES["cpu"] = fused_from, slice_size
         return run(**kwargs)
 
     return call
@@ -118,7 +117,7 @@ def ragged(rounds: int, note: Note) -> None:
 
 def thresholds(rounds: int, note: Note) -> None:
     """Fused or batched products in ``sdpa``, and the scores of one slice."""
-    chosen = _bucketed._FUSED_FROM, _buckets._MAX_SCORES["cpu"]
+    chosen = full._FUSED_FROM, buckets._MAX_SCORES["cpu"]
     for nodes, graphs in SIZES:
         layout = GraphLayout.from_sizes([nodes] * graphs)
         qkv = tensors(layout.num_nodes)
@@ -132,7 +131,7 @@ def thresholds(rounds: int, note: Note) -> None:
         if nodes in (24, 200, 450):
             sizes = {f"2^{k}": with_settings(run, 2**62, 2**k) for k in SLICES}
             note("slices", f"{graphs} x {nodes}", timed(sizes, reference, qkv, rounds))
-    _bucketed._FUSED_FROM, _buckets._MAX_SCORES["cpu"] = chosen
+    full._FUSED_FROM, buckets._MAX_SCORES["cpu"] = chosen
 
 
 def along_edges(rounds: int, note: Note) -> None:

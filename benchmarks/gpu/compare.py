@@ -81,18 +81,23 @@ class Problem:
 
 
 def backends(
-    lines: Mapping[str, str], run_of: Callable[[str], Run]
+    lines: Mapping[str, str], run_of: Callable[[str], Run], elsewhere: Mapping[str, str] = {}
 ) -> tuple[dict[str, Run], dict[str, str]]:
-    """The backends that can run by ``explain_choice``'s lines, and what the others object."""
+    """The backends that can run by ``explain_choice``'s lines, and what the others object.
+
+    ``elsewhere`` names backends that are measured in another part, and that part.
+    """
     runs: dict[str, Run] = {}
     objections: dict[str, str] = {}
     for name, text in lines.items():
         if name == "reference":
             continue
-        if text == "chosen" or text.startswith("could run"):
-            runs[name] = run_of(name)
-        else:
+        if text != "chosen" and not text.startswith("could run"):
             objections[name] = text
+        elif name in elsewhere:
+            objections[name] = f"measured in the part '{elsewhere[name]}'"
+        else:
+            runs[name] = run_of(name)
     return runs, objections
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.compare import call_of, side_by_side
-from benchmarks.gpu.operators import Case, configs
+from benchmarks.gpu.operators import FLEX, Case, configs
 from benchmarks.gpu.section import Row, Section, one_line
 
 
 def run(section: Section) -> None:
-    """Without biases and dropout; candidates that a graph cannot hold say why."""
+    """Rows without biases and dropout; what cannot be captured is noted with its reason."""
     # goals are about narrow heads
     for config in sorted(configs(section.tiny), key=lambda c: c.channels):
         if not config.shape.startswith("molecules") or config.variant != "plain":
@@ -22,7 +22,7 @@ def run(section: Section) -> None:
             continue
         with section.guarded(config.label):
             case = Case(config, section.device, section.tiny)
-            runs, objections = case.candidates(("flex",))
+            runs, objections = case.candidates(FLEX)
             # PyG's path reads sizes on the host, which a graph cannot: it runs as it is
             padded = runs.pop("pyg padded")
             problem = case.problem()

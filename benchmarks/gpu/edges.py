@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -27,7 +29,7 @@ SAMPLE = 128
 
 
 class Shape(NamedTuple):
-    """A set of edges with what is timed on it; molecules where there are no numbers."""
+    """A set of edges and what is timed on it; without edges of its own, a batch of molecules."""
 
     name: str
     nodes: int
@@ -119,13 +121,15 @@ class Case:
         leaves = self.parts if "train" in self.shape.modes else {}
         return Problem(leaves, self.reference, self.sample, self.dropout_p, EXACT)
 
-    def candidates(self) -> tuple[dict[str, Run], dict[str, str]]:
+    def candidates(
+        self, elsewhere: Mapping[str, str] = {}
+    ) -> tuple[dict[str, Run], dict[str, str]]:
         """The backends that can run, the peer, and what other backends object."""
         lines = explain_choice(
             *self.parts.values(), self.layout, (EdgeMask(self.edges),),
             dropout_p=self.dropout_p,
         )  # fmt: skip
-        runs, objections = backends(lines, lambda name: partial(self.ours, name))
+        runs, objections = backends(lines, lambda name: partial(self.ours, name), elsewhere)
         if "sdpa" in runs and self.layout.num_pairs > MAX_PAIRS:
             del runs["sdpa"]
             objections["sdpa"] = f"not tried: it fills all {self.layout.num_pairs:,} pairs"
@@ -156,43 +160,35 @@ class Case:
 
 
 def run(section: Section) -> None:
-    """All shapes; but for flex on a GPU, whose compilation takes its own time."""
-    _all(section, shapes(section.tiny), ("flex",) if section.device == "cuda" else ())
+    """All shapes; without flex on a GPU, whose compilation takes long: it has its own part."""
+    elsewhere = {"flex": "flex edges"} if section.device == "cuda" else {}
+    run_shapes(section, shapes(section.tiny), elsewhere)
 
 
 def run_flex(section: Section) -> None:
-    """The shapes that flex can compute, with all others beside it."""
+    """The shapes that flex can compute, with all other candidates."""
     chosen = [s._replace(dropouts=(0.0,)) for s in shapes(section.tiny) if s.name != "products"]
-    _all(section, chosen[::-1], ())
+    run_shapes(section, chosen[::-1])
 
 
-def _all(section: Section, chosen: list[Shape], without: tuple[str, ...]) -> None:
+def run_shapes(section: Section, chosen: list[Shape], elsewhere: Mapping[str, str] = {}) -> None:
+    """A row for each shape, type and dropout."""
+    cuda = section.device == "cuda"
     for shape in chosen:
         torch.manual_seed(0)
         if not section.has_time(shape.name):
             continue
         with section.guarded(shape.name):
             num_nodes, edge_index = edges_of(shape, section.device, section.tiny)
-            for dtype in shape.dtypes:
-                for p in shape.dropouts:
-                    what = f"{shape.name}, {str(dtype).removeprefix('torch.')}, dropout {p}"
-                    if section.has_time(what):
-                        with section.guarded(what):
-                            case = Case(shape, dtype, num_nodes, edge_index, p)
-                            one(section, case, without)
-
-
-def one(section: Section, case: Case, without: tuple[str, ...]) -> None:
-    """A row."""
-    runs, objections = case.candidates()
-    for name in without:
-        if runs.pop(name, None) is not None:
-            objections[name] = f"measured in the part '{name} edges'"
-    cuda = section.device == "cuda"
-    modes = case.shape.modes
-    if "train" in modes and case.dropout_p == 0:
-        modes += (ONE_THREAD,)
-    compared(
-        section, case.row(), case.problem(), runs, objections, "pyg core", modes,
-        seconds=0.3 if cuda else 0.02, peak=cuda,
-    )  # fmt: skip
+            for dtype, p in product(shape.dtypes, shape.dropouts):
+                label = f"{shape.name}, {str(dtype).removeprefix('torch.')}, dropout {p}"
+                if not section.has_time(label):
+                    continue
+                with section.guarded(label):
+                    case = Case(shape, dtype, num_nodes, edge_index, p)
+                    one_thread = (ONE_THREAD,) if "train" in shape.modes and p == 0 else ()
+                    compared(
+                        section, case.row(), case.problem(), *case.candidates(elsewhere),
+                        "pyg core", shape.modes + one_thread, seconds=0.3 if cuda else 0.02,
+                        peak=cuda,
+                    )  # fmt: skip

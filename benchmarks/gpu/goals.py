@@ -47,14 +47,14 @@ def copy_shares(parts: Row) -> Iterator[Row]:
 
 def goals(parts: Row) -> Iterator[Row]:
     """Goals and what was measured; of several candidates the package's best."""
-    for part, words in (("operators", ""), ("graphs", ", CUDA graph over PyG without")):
+    for part, suffix in (("operators", ""), ("graphs", ", CUDA graph over PyG without")):
         for row in parts.get(part, {}).get("rows", []):
             plain = row["bias"] is None and row["dropout"] == 0
             if row["shape"].startswith("molecules") and plain and row["channels"] == 16:
                 for mode, least in (("forward", 8), ("train", 5), (ONE_THREAD, 5)):
                     if mode == ONE_THREAD and mode not in row["peer_over"]:
                         continue
-                    what = f"PyG padded / ours, {row['shape']}, {row['dtype']}, {mode}{words}"
+                    what = f"PyG padded / ours, {row['shape']}, {row['dtype']}, {mode}{suffix}"
                     yield _at_least(what, least, _gain(row, mode))
     for row in parts.get("edges", {}).get("rows", []):
         where = f"{row['shape']}, {row['dtype']}"

@@ -29,7 +29,7 @@ ONE_THREAD = ("pyg, one thread", "pyg_gt, one thread")
 
 
 def run(section: Section) -> None:
-    """``GPSConv`` on batches made anew at every step, ``TransformerConv`` along edges."""
+    """``GPSConv`` with a new batch in every step, ``TransformerConv`` along edges."""
     shapes: dict[str, tuple[Any, ...]] = dict(SHAPES)
     edges = {"E=1M": (20_000, 1_000_000), "E=280k": (20_000, 280_000)}
     if section.tiny:
@@ -131,8 +131,8 @@ def recompiles(section: Section) -> None:
                     graphs = int(torch.randint(2, 6 if section.tiny else 200, ()))
                     call(*(t.to(section.device) for t in batch_of(graphs, (0, 1), (2, 40))))
                     done += 1
-                made = _graphs() - before
-                section.add({"compiled": name, "batches": done, "graphs": made})
+                row = {"compiled": name, "batches": done, "graphs": _graphs() - before}
+                section.add(row)
 
 
 def _graphs() -> int:

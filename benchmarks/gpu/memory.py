@@ -50,8 +50,7 @@ def run(section: Section) -> None:
                 else:
                     joined, layout = graph_of(n, section.device)
                     candidate = candidates(joined, layout)[0][name]
-                own = Problem({"joined": joined}, problem.want)
-                call = call_of(own, candidate, "train")
+                call = call_of(Problem({"joined": joined}, problem.want), candidate, "train")
                 row["peak_mib"] = peak_mib(call, section.device)
                 row["train_ms"] = round(1e3 * timed_call(call)[1], 3)
                 before = row

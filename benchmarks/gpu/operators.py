@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ HEADS = 4
 # these drop the weights that the reference drops, bit for bit
 EXACT = ("triton", "cpu")
 TABLE_ROWS = 20
+FLEX = {"flex": "flex"}
 VARIANTS = {"plain": (0.0, None), "dropout 0.5": (0.5, None), "table": (0.0, "TableBias"),
             "pair": (0.0, "PairBias")}  # fmt: skip
 
@@ -99,22 +100,21 @@ class Case:
         parts = self.leaves["joined"].float().unbind(1)
         return attention(*parts, self.layout, self.biases, dropout_p=p, backend="reference")
 
-    def candidates(self, without: tuple[str, ...] = ()) -> tuple[dict[str, Run], dict[str, str]]:
+    def candidates(
+        self, elsewhere: Mapping[str, str] = {}
+    ) -> tuple[dict[str, Run], dict[str, str]]:
         """The backends and peers that can run, and what the others object."""
         joined, (bias,) = self.leaves["joined"], self.biases or (None,)
         lines = explain_choice(
             *joined.unbind(1), self.layout, self.biases, dropout_p=self.dropout_p
         )
-        runs, objections = backends(lines, lambda name: partial(self.ours, name))
-        for name in without:
-            if runs.pop(name, None) is not None:
-                objections[name] = f"measured in the part '{name}'"
+        runs, objections = backends(lines, lambda name: partial(self.ours, name), elsewhere)
         peers, peer_objections = peers_of(joined, self.layout, bias, self.dropout_p)
         return runs | peers, objections | peer_objections
 
     def problem(self) -> Problem:
         """For the comparison."""
-        # the reference takes some hundred operations a graph to draw the words of its weights
+        # drawing dropped weights takes the reference some hundred operations a graph
         exact = EXACT if self.layout.num_graphs <= 128 else ()
         return Problem(self.leaves, self.reference, None, self.dropout_p, exact)
 
@@ -131,17 +131,20 @@ class Case:
 
 
 def run(section: Section) -> None:
-    """Every backend but flex, whose compilation takes its own time, and all peers."""
-    _all(section, list(configs(section.tiny)), ("flex",) if section.device == "cuda" else ())
+    """All rows; without flex on a GPU, whose compilation takes long: it has its own part."""
+    run_configs(section, configs(section.tiny), FLEX if section.device == "cuda" else {})
 
 
 def run_flex(section: Section) -> None:
-    """The rows that flex can compute, with all others beside it."""
+    """The rows that flex can compute, with all other candidates."""
     chosen = [c for c in configs(section.tiny) if c.variant in ("plain", "table")]
-    _all(section, sorted(chosen, key=lambda c: (c.variant, c.dtype != torch.bfloat16)), ())
+    run_configs(section, sorted(chosen, key=lambda c: (c.variant, c.dtype != torch.bfloat16)))
 
 
-def _all(section: Section, chosen: list[Config], without: tuple[str, ...]) -> None:
+def run_configs(
+    section: Section, chosen: Iterable[Config], elsewhere: Mapping[str, str] = {}
+) -> None:
+    """A row for each of the chosen."""
     seconds = 0.02 if section.tiny else 0.3
     for config in chosen:
         # what has to be compiled cannot be broken off
@@ -149,7 +152,7 @@ def _all(section: Section, chosen: list[Config], without: tuple[str, ...]) -> No
             continue
         with section.guarded(config.label):
             case = Case(config, section.device, section.tiny)
-            runs, objections = case.candidates(without)
+            runs, objections = case.candidates(elsewhere)
             modes: tuple[str, ...] = ("forward", "train")
             # small batches are bound by host time, which depends on the thread of the backward
             if (config.shape[:9], config.channels, config.variant) == ("molecules", 16, "plain"):
@@ -161,7 +164,7 @@ def _all(section: Section, chosen: list[Config], without: tuple[str, ...]) -> No
 
 
 def warm(part: int, parts: int, device: str, tiny: bool) -> None:
-    """Compiles what the rows will run, so that no row waits for it; one of several processes."""
+    """Compiles the kernels of the rows ahead; one of several processes."""
     chosen = list(configs(tiny))[part::parts]
     for name in ("triton", "flex"):
         for config in chosen:

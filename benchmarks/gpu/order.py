@@ -20,14 +20,16 @@ def order(fastest: list[Row]) -> list[Row]:
         kind = "edges" if row["bias"] == "EdgeMask" else "full"
         key = (kind, row["dtype"], row["dropout"], row["bias"], row["mode"])
         groups.setdefault(key, []).append(row)
-    made = []
+    standings = []
     for (kind, dtype, dropout, bias, mode), rows in groups.items():
         names = {name for row in rows for name in row["ms"] if name not in PEERS}
         backends = [_standing(name, rows) for name in names]
         backends.sort(key=lambda b: (b["slowdown"], b["backend"]))
-        made.append({"kind": kind, "dtype": dtype, "dropout": dropout, "bias": bias, "mode": mode,
-                     "rows": len(rows), "backends": backends})  # fmt: skip
-    return made
+        standings.append(
+            {"kind": kind, "dtype": dtype, "dropout": dropout, "bias": bias, "mode": mode,
+             "rows": len(rows), "backends": backends}
+        )  # fmt: skip
+    return standings
 
 
 def _standing(name: str, rows: list[Row]) -> Row:
@@ -41,10 +43,10 @@ def _standing(name: str, rows: list[Row]) -> Row:
     }
 
 
-def text(made: list[Row]) -> list[str]:
+def text(standings: list[Row]) -> list[str]:
     """A line for each group."""
     lines = []
-    for group in made:
+    for group in standings:
         bias = "" if group["bias"] in (None, "EdgeMask") else f", {group['bias']}"
         dropout = f", dropout {group['dropout']:g}" if group["dropout"] else ""
         what = f"{group['kind']}, {group['dtype']}{dropout}{bias}, {group['mode']}"

@@ -54,7 +54,7 @@ def read_seconds() -> float:
     """The other side of :meth:`PartProcess.begin`."""
     line = sys.stdin.readline()
     if not line:
-        sys.exit("nobody is there any more to say how long this part may take")
+        sys.exit("the process that started this part ended before it told how long it may take")
     return float(line)
 
 

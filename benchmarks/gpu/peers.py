@@ -51,7 +51,7 @@ def peers_of(
 
 
 class Padded:
-    """As PyG's ``GPSConv``: pads to the largest graph, masks keys, picks the nodes again.
+    """As PyG's ``GPSConv``: pads to the largest graph, masks keys, drops the padding.
 
     ``nn.MultiheadAttention`` turns the padding into a float mask of minus infinities; a bias is
     added to that mask, in a dense form made of it in every call.

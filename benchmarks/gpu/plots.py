@@ -22,7 +22,7 @@ def draw(result: Row, stem: Path) -> list[Path]:
 
     matplotlib.use("Agg")
     fastest = result["summary"]["fastest"]
-    made = []
+    paths = []
     for name, figure in (
         ("operators", _bars([r for r in fastest if r["part"] == "operators"])),
         ("edges", _bars([r for r in fastest if r["part"] == "edges"])),
@@ -37,8 +37,8 @@ def draw(result: Row, stem: Path) -> list[Path]:
         figure.suptitle(f"{card}, torch {torch}, {result['environment']['date']}")
         path = stem.with_name(f"{stem.name}_{name}.png")
         figure.savefig(path, dpi=110)
-        made.append(path)
-    return made
+        paths.append(path)
+    return paths
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
@@ -123,10 +123,10 @@ def _memory(rows: list[Row]) -> Any:
     return figure
 
 
-def _shares(made: Row) -> Any:
+def _shares(summary: Row) -> Any:
     """Of the exp rate (full attention, C = 16) and of a copy (edges)."""
-    exp = [r for r in made["exp_shares"] if r["channels"] == 16 and r["candidate"] in ORDER]
-    copies = [r for r in made["copy_shares"] if r["dropout"] == 0 and r["mode"] == "forward"]
+    exp = [r for r in summary["exp_shares"] if r["channels"] == 16 and r["candidate"] in ORDER]
+    copies = [r for r in summary["copy_shares"] if r["dropout"] == 0 and r["mode"] == "forward"]
     panels = [("share of the exp rate, C=16", exp)] if exp else []
     if copies:
         panels.append(("share of the copy bandwidth, edges, forward", copies))

@@ -85,21 +85,21 @@ def _fastest(part: str, row: Row) -> Iterator[Row]:
                    "fastest": min(ours, key=lambda n: ours[n])}  # fmt: skip
 
 
-def text(made: Row) -> str:
+def text(result: Row) -> str:
     """A table, and what went wrong."""
     lines: list[list[Any]] = [["goal", "bound", "measured", "met"]]
-    lines += [[g["goal"], g["bound"], g["measured"], g["met"]] for g in made["goals"]]
+    lines += [[g["goal"], g["bound"], g["measured"], g["met"]] for g in result["goals"]]
     cells = [["-" if cell is None else str(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     table = [
         "  ".join(x.ljust(w) for x, w in zip(line, widths, strict=True)).rstrip() for line in cells
     ]
-    if made["order"]:
+    if result["order"]:
         table += ["", "backends, and how much slower than the fastest (geometric mean)"]
-        table += order.text(made["order"])
+        table += order.text(result["order"])
     for title in ("wrong", "left_out"):
-        if made[title]:
-            table += ["", f"{title.replace('_', ' ')}: {len(made[title])}"]
-            table += [f"  {line}" for line in made[title][:20]]
-            table += ["  ..."] * (len(made[title]) > 20)
+        if result[title]:
+            table += ["", f"{title.replace('_', ' ')}: {len(result[title])}"]
+            table += [f"  {line}" for line in result[title][:20]]
+            table += ["  ..."] * (len(result[title]) > 20)
     return "\n".join(["", *table])

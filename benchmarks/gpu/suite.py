@@ -1,4 +1,4 @@
-"""The tests marked ``cuda``, a process a file, while kernels are compiled beside them."""
+"""The tests marked ``cuda``, a process a file, while kernels are compiled ahead."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MARK = "mark.cuda"
 WORKERS = {"test_backends.py": 4}
 
 
-def run(section: Section, beside: Sequence[Sequence[str]] = (), root: Path = ROOT) -> None:
-    """A row for each test file; ``beside`` are commands that run meanwhile, without a result.
+def run(section: Section, background: Sequence[Sequence[str]] = (), root: Path = ROOT) -> None:
+    """A row for each test file; ``background`` commands run meanwhile, without a result.
 
     What is not done when time is up is killed and counted as failed.
     """
@@ -33,7 +33,7 @@ def run(section: Section, beside: Sequence[Sequence[str]] = (), root: Path = ROO
     ]
     if section.tiny and root == ROOT:
         files = files[:1]
-    others = [start(command, root) for command in beside]
+    others = [start(command, root) for command in background]
     running: dict[Path, tuple[subprocess.Popen[bytes], Path]] = {}
     try:
         with TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def run(section: Section, beside: Sequence[Sequence[str]] = (), root: Path = ROO
         for number, process in enumerate(others):
             if process.poll() is None:
                 section.left_out.append(f"compiling ahead, part {number}")
-    finally:  # where this one is stopped too
+    finally:  # also where this process is interrupted
         for process in (*others, *(p for p, _ in running.values())):
             end(process)
     section.save()
@@ -57,9 +57,9 @@ def _files(
     root: Path,
 ) -> None:
     """Some files at a time, until all have ended or time is up."""
-    places = max(2, (os.cpu_count() or 2) // 2)
+    most = max(2, (os.cpu_count() or 2) // 2)
     while (waiting or running) and section.left() > 0:
-        while waiting and len(running) < places:
+        while waiting and len(running) < most:
             file = waiting.pop(0)
             report = folder / f"{len(waiting)}.xml"
             command = [
@@ -81,7 +81,7 @@ def _files(
 def _workers(file: Path) -> list[str]:
     if file.name not in WORKERS or find_spec("xdist") is None:
         return []
-    # what 'pytest-benchmark' says of it would be an error
+    # a warning of 'pytest-benchmark' about it would be an error
     return ["-n", str(WORKERS[file.name]), "-p", "no:benchmark"]
 
 

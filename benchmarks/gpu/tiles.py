@@ -20,7 +20,7 @@ from benchmarks.gpu.section import one_line
 from benchmarks.record import card, environment, write
 from benchmarks.timing import kernel_us
 from pyg_gt import GraphLayout, attention
-from pyg_gt.ops._kernels.triton.full import tiles as _triton_tiles
+from pyg_gt.ops._kernels.triton.full import tiles as tile_tables
 
 HEADS = 4
 # one large graph, and a batch like that of PascalVOC-SP
@@ -58,20 +58,20 @@ def main() -> int:
 
 def candidates(dtype: torch.dtype, channels: int, sizes: list[int]) -> Iterator[dict[str, Any]]:
     """Kernel times in us of every tile; what cannot run says why."""
-    table = _triton_tiles._FLOAT32 if dtype == torch.float32 else _triton_tiles._HALF
+    table = tile_tables._FLOAT32 if dtype == torch.float32 else tile_tables._HALF
     usual = table[channels]
     first: list[Tensor] | None = None
     try:
         for tiles in [usual, *(FLOAT32 if dtype == torch.float32 else HALF)]:
             table[channels] = tiles
-            _triton_tiles.tiles_of.cache_clear()
+            tile_tables.tiles_of.cache_clear()
             row = {"dtype": str(dtype).removeprefix("torch."), "channels": channels,
                    "tiles": tiles}  # fmt: skip
             try:
                 call = call_of(dtype, channels, sizes)
-                made = call()
-                first = first or made
-                worst = max(difference(a, b) for a, b in zip(made, first, strict=True))
+                results = call()
+                first = first or results
+                worst = max(difference(a, b) for a, b in zip(results, first, strict=True))
                 row["difference"] = worst
                 if not worst <= TOLERANCE[dtype]:
                     row["wrong"] = "it differs from the tiles in use"
@@ -81,7 +81,7 @@ def candidates(dtype: torch.dtype, channels: int, sizes: list[int]) -> Iterator[
             yield row
     finally:
         table[channels] = usual
-        _triton_tiles.tiles_of.cache_clear()
+        tile_tables.tiles_of.cache_clear()
 
 
 def call_of(dtype: torch.dtype, channels: int, sizes: list[int]) -> Callable[[], list[Tensor]]:
@@ -100,7 +100,7 @@ def call_of(dtype: torch.dtype, channels: int, sizes: list[int]) -> Callable[[],
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """The largest, beside the largest number."""
+    """The largest difference, relative to the largest number of ``b``."""
     return float((a.float() - b.float()).abs().max() / b.float().abs().max())
 
 

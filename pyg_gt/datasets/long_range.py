@@ -40,12 +40,23 @@ class LongRange(InMemoryDataset):
     be read) and ``y [1]``.
 
     Args:
-        num_graphs: Number of rings.
-        sizes: Smallest and largest number of nodes; all even numbers between them occur.
-        num_colors: Number of classes K; chance is 1 / K.
-        seed: Of a generator of its own, so the rings depend on these arguments alone.
-        transform: Applied to a graph at every access.
-        pre_transform: Applied to every graph once, here.
+        num_graphs (int, optional): The number of rings. (default: :obj:`5000`)
+        sizes (tuple[int, int], optional): The smallest and the largest number of nodes; all even
+            numbers between them occur. (default: :obj:`(12, 24)`)
+        num_colors (int, optional): The number of classes K; chance is 1 / K.
+            (default: :obj:`4`)
+        seed (int, optional): Of a generator of its own, so the rings depend on these arguments
+            alone. (default: :obj:`0`)
+        transform (callable, optional): Applied to a graph at every access.
+            (default: :obj:`None`)
+        pre_transform (callable, optional): Applied to every graph once, here.
+            (default: :obj:`None`)
+
+    Example::
+
+        >>> rings = LongRange(num_graphs=10)
+        >>> len(rings), rings.num_classes
+        (10, 4)
 
     Raises:
         ValueError: If a size is odd or below 4, a number is too small or no whole number, or a

@@ -76,13 +76,16 @@ def load_ogb(
     call deletes.
 
     Args:
-        name: Official name: ``ogbg-*`` (graphs) or ``ogbn-*`` (nodes).
-        root: Folder that holds the datasets, as a string or path.
-        download: Fetch the dataset if its folder is missing (some are tens of gigabytes).
-        pre_transform: Applied to every graph once, before the ``processed`` folder is written.
-            The result must consist of tensors and plain Python values. Transforms are told apart
-            by their ``repr``, as everywhere in PyG: two plain functions look the same.
-        transform: Applied to a graph at every access.
+        name (str): The official name: ``ogbg-*`` (graphs) or ``ogbn-*`` (nodes).
+        root (str or path): The folder that holds the datasets.
+        download (bool, optional): Whether to fetch the dataset if its folder is missing (some
+            are tens of gigabytes). (default: :obj:`False`)
+        pre_transform (callable, optional): Applied to every graph once, before the ``processed``
+            folder is written. The result must consist of tensors and plain Python values.
+            Transforms are told apart by their ``repr``, as everywhere in PyG: two plain functions
+            look the same. (default: :obj:`None`)
+        transform (callable, optional): Applied to a graph at every access.
+            (default: :obj:`None`)
 
     Raises:
         ImportError: If ogb is not installed.

@@ -2,5 +2,6 @@
 
 from .edge_layout import EdgeLayout
 from .graph_layout import GraphLayout
+from .graph_layout import _unflatten as _unflatten  # of pickles made when this was a module
 
 __all__ = ["EdgeLayout", "GraphLayout"]

@@ -45,11 +45,6 @@ def cache_folder() -> Path:
         raise Unavailable(f"there is no home folder ({error}); set {CACHE} to a folder") from error
 
 
-def compiled(source: Path, flags: tuple[str, ...] = ()) -> Path:
-    """The shared library made from ``source``: an old one if nothing has changed since."""
-    return find_or_compile(source, flags, lambda path: None)[0]
-
-
 def find_or_compile(
     source: Path, flags: tuple[str, ...], load: Callable[[Path], T]
 ) -> tuple[Path, T]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.typing import SparseTensor
 
-from ..layout.edge_layout import DeferredEdges, EdgeLayout
-from ..layout.graph_layout import DeferredLayout, GraphLayout
+from ..layout.deferred import DeferredEdges, DeferredLayout
+from ..layout.edge_layout import EdgeLayout
+from ..layout.graph_layout import GraphLayout
 from ..ops import AttentionBias, EdgeBias, EdgeMask, PairBias, ScoreMod, TableBias
 
 _BIASES = (PairBias, TableBias, EdgeBias, EdgeMask, ScoreMod)

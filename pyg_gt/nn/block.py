@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import Dropout, LayerNorm, Linear, MultiheadAttention
 from torch_geometric.nn.resolver import activation_resolver
 
-from ..layout.graph_layout import DeferredLayout, GraphLayout
+from ..layout.deferred import DeferredLayout
+from ..layout.graph_layout import GraphLayout
 from ..ops import AttentionBias
 from ..ops.dispatch import check_backend
 from .arguments import (

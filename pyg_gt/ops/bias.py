@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from ..layout.edge_layout import DeferredEdges, EdgeLayout
+from ..layout.deferred import DeferredEdges
+from ..layout.edge_layout import EdgeLayout
 from ..layout.graph_layout import GraphLayout
 from .pairs import num_pairs, pair_of_edge, pair_ptr
 

@@ -9,37 +9,9 @@ import torch
 from torch import Tensor
 
 from ..layout.graph_layout import GraphLayout
-from . import _triton_known, _varlen
-from ._backends import (
-    cpu as _cpu,
-)
-from ._backends import (
-    flex as _flex,
-)
-from ._backends import (
-    onnx as _onnx,
-)
-from ._backends import (
-    reference as _reference,
-)
-from ._backends import (
-    sdpa as _sdpa,
-)
-from ._backends import (
-    sparse as _sparse,
-)
-from ._backends import (
-    triton as _triton,
-)
-from ._kernels.triton import replay as _triton_replay
+from ._backends import cpu, flex, onnx, reference, sdpa, sparse, triton
 from .bias import AttentionBias
-from .dropout import draw_seed
-from .edited_edges import watch_edges
-from .flops import count_flops_of_ops
-from .inputs import (
-    Backend,
-    Inputs,
-    Layout,
+from .checks import (
     check_tensors,
     checked,
     checked_dropout,
@@ -48,10 +20,14 @@ from .inputs import (
     is_onnx,
     kind_of,
 )
+from .dropout import draw_seed
+from .edited_edges import watch_edges
+from .flops import count_flops_of_ops
+from .inputs import Backend, Inputs, Layout
 
 # 'auto' takes the first without an objection; the reference, last, has none. On CUDA, 'triton' was
 # the fastest wherever they were compared (benchmarks/results/cuda_*.json, "order").
-_ORDER = cast(tuple[Backend, ...], (_cpu, _triton, _sparse, _varlen, _sdpa, _flex, _reference))
+_ORDER = cast(tuple[Backend, ...], (cpu, triton, sparse, sdpa, flex, reference))
 BACKENDS = {backend.NAME: backend for backend in _ORDER}
 
 Biases = AttentionBias | Sequence[AttentionBias]
@@ -103,11 +79,7 @@ def attention(
     """
     if key is None or value is None:  # which would make 'query' all three, as in 'qkv_attention'
         check_tensors(query, key, value)
-    return _run(
-        _triton_known.Call(
-            query, key, value, layout, biases, query_layout, scale, dropout_p, backend
-        )
-    )
+    return _run(query, key, value, layout, biases, query_layout, scale, dropout_p, backend)
 
 
 def qkv_attention(
@@ -139,42 +111,48 @@ def qkv_attention(
     Raises:
         ValueError: also if ``qkv`` is not ``[N, 3, H, C]``.
     """
-    return _run(
-        _triton_known.Call(qkv, None, None, layout, biases, None, scale, dropout_p, backend)
-    )
+    return _run(qkv, None, None, layout, biases, None, scale, dropout_p, backend)
 
 
 def check_backend(backend: object) -> None:
     """Raises ``ValueError`` unless it is the name of a backend, or ``"auto"``."""
     if isinstance(backend, str) and (backend == "auto" or backend in BACKENDS):
         return
+    if backend == "varlen":
+        raise ValueError(
+            "Backend 'varlen' was removed: 'triton' was faster wherever both ran. Pass "
+            "backend='auto' or 'triton'; to compare with FlashAttention on packed graphs, call "
+            "'torch.nn.attention.varlen'"
+        )
     raise ValueError(
         f"Unknown backend {backend!r}; expected 'auto' or one of {', '.join(BACKENDS)}"
     )
 
 
-def _run(call: _triton_known.Call) -> Tensor:
-    biases, backend = call.biases, call.backend
+def _run(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    layout: Layout | Tensor,
+    biases: Biases,
+    query_layout: Layout | Tensor | None,
+    scale: float | None,
+    dropout_p: float,
+    backend: str,
+) -> Tensor:
     check_backend(backend)
-    replays = not torch.compiler.is_compiling() and _triton_replay.replays()
-    if replays and type(biases) in (tuple, list):
-        out = _triton.as_before(call)
-        if out is not None:
-            return out
-    inputs = _inputs(*call[:-1])
+    inputs = _inputs(query, key, value, layout, biases, query_layout, scale, dropout_p)
     if is_onnx():
-        reason = _onnx.unsupported(inputs)
+        reason = onnx.unsupported(inputs)
         if backend != "auto":
             reason = f"ONNX has no operator of backend '{backend}'; export with backend='auto'"
         if reason is not None:
             raise NotImplementedError(f"This attention cannot be exported to ONNX: {reason}")
-        return _onnx.forward(inputs)
+        return onnx.forward(inputs)
     if backend == "auto":
         reasons = {}
         for chosen in _ORDER:
             if (reason := chosen.unsupported(inputs)) is None:
-                if replays and chosen.NAME == _triton.NAME:
-                    _triton_known.remember(call)
                 return _forward(chosen, inputs)
             reasons[chosen.NAME] = reason
         lines = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
@@ -184,14 +162,13 @@ def _run(call: _triton_known.Call) -> Tensor:
             f"Backend '{backend}' cannot run this attention: {reason}. Pass backend='auto', or "
             f"ask 'pyg_gt.explain_choice' which backends can"
         )
-    if replays and backend == _triton.NAME:
-        _triton_known.remember(call)
     return _forward(BACKENDS[backend], inputs)
 
 
 def _forward(backend: Backend, inputs: Inputs) -> Tensor:
     out = backend.forward(inputs)
-    if inputs.biases:
+    # autograd of the fused ones has saved the caller's edges, and sees edits itself
+    if inputs.biases and backend.NAME not in (cpu.NAME, triton.NAME):
         watch_edges(out, inputs.biases)
     return out
 

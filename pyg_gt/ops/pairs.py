@@ -21,7 +21,7 @@ def num_pairs(query_layout: GraphLayout, layout: GraphLayout) -> int:
     if torch.compiler.is_compiling():
         return count()
     other = None if query_layout is layout else weakref.ref(layout)
-    return query_layout.once(("number of pairs", other), count)
+    return query_layout.cached(("number of pairs", other), count)
 
 
 def pair_ptr(query_layout: GraphLayout, layout: GraphLayout) -> Tensor:

@@ -1,7 +1,4 @@
-"""For who writes a backend or a ``ScoreMod``: does it compute what the definition computes?
-
-``python -m pyg_gt.testing.fuzz`` asks the same of the whole library, on random inputs.
-"""
+"""Comparison of backends and of a ``ScoreMod`` with the definition, for who writes one."""
 
 from ._same_attention import assert_same_attention
 

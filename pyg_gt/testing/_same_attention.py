@@ -33,24 +33,29 @@ def assert_same_attention(
     fields of the biases, and what their functions capture.
 
     Args:
-        backend: the name of the backend.
-        query: ``[Nq, H, C]``.
-        key: ``[Nk, H, C]``.
-        value: ``[Nk, H, C]``.
-        layout: how the keys are split into graphs.
-        biases: what is added to scores, one or a tuple.
-        query_layout: how the queries are split; None: as the keys.
-        scale: factor of the scores.
-        captured: tensors that a ``ScoreMod`` reads.
-        tolerance: largest difference, relative to the largest number of the tensor (or to 1, if
-            that is more); None: by the type of ``query``.
+        backend (str): The name of the backend.
+        query (torch.Tensor): ``[Nq, H, C]``.
+        key (torch.Tensor): ``[Nk, H, C]``.
+        value (torch.Tensor): ``[Nk, H, C]``.
+        layout (GraphLayout): How the keys are split into graphs.
+        biases (AttentionBias or list, optional): One bias or several, added to the scores.
+            (default: :obj:`()`)
+        query_layout (GraphLayout, optional): How the queries are split; :obj:`None` is as the
+            keys. (default: :obj:`None`)
+        scale (float, optional): The factor of the scores; :obj:`None` is that of ``attention``.
+            (default: :obj:`None`)
+        captured (list[torch.Tensor], optional): Tensors that a ``ScoreMod`` reads.
+            (default: :obj:`()`)
+        tolerance (float, optional): The largest difference, relative to the largest number of the
+            tensor (or to 1, if that is more); :obj:`None` goes by the dtype of ``query``.
+            (default: :obj:`None`)
 
     Raises:
         ValueError: for wrong arguments.
         AssertionError: naming what differs, and by how much.
         NotImplementedError: if the backend cannot run these inputs.
     """
-    # which refuses what cannot be compared, in words
+    # which refuses what cannot be compared, with a message
     explain_choice(query, key, value, layout, biases, query_layout=query_layout, scale=scale)
     biases = (biases,) if isinstance(biases, AttentionBias) else tuple(biases)
     if tolerance is None:

@@ -1,4 +1,4 @@
-"""Numbers of edges that end and begin at each node."""
+"""In-degree and out-degree of each node."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ class AddDegree(GraphEncoding):
     as it stands, a self-loop once in each column. An edge of weight zero is none.
 
     Args:
-        attr_name: where to store the degrees; None appends them to ``data.x``.
+        attr_name (str, optional): Name of the attribute; :obj:`None` appends the degrees to
+            ``data.x``. (default: :obj:`"degree"`)
 
-    Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
-        IndexError: if ``edge_index`` holds a node that is not there.
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddDegree
+        >>> data = Data(edge_index=torch.tensor([[0, 0], [1, 2]]), num_nodes=3)
+        >>> AddDegree()(data).degree.tolist()
+        [[0, 2], [1, 0], [1, 0]]
     """
 
     reads_weights = False

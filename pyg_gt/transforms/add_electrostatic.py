@@ -1,4 +1,4 @@
-"""Electrostatic potentials between nodes as structural encoding."""
+"""Electrostatic potentials between nodes as a structural encoding."""
 
 from __future__ import annotations
 
@@ -39,9 +39,6 @@ class AddElectrostaticSE(GraphEncoding):
     where ``i`` runs over the nodes of *j's own component*, ``j`` included. Standard deviations
     have the divisor ``n - 1``. A component of one node has zeros.
 
-    A graph in a `Batch` gets what it gets alone, up to rounding. (A `Batch` gives back in
-    ``to_data_list`` only what was on its graphs when it was made.)
-
     GraphGPS has these eight, in this order, and two columns for the maxima. Both of those are over
     ``i`` of ``V_ij`` there, where the second is said to be over ``i`` of ``V_ji``; but either
     maximum is ``V_jj = 0``, so they are left out. It also lets ``i`` run over all components.
@@ -55,12 +52,19 @@ class AddElectrostaticSE(GraphEncoding):
     gradients run (minutes for 20,000 nodes).
 
     Args:
-        attr_name: where to store the encoding; None appends it to ``data.x``.
+        attr_name (str, optional): Name of the attribute; :obj:`None` appends the encoding to
+            ``data.x``. (default: :obj:`"electrostatic_se"`)
 
     Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
-            if weights are so small that potentials are beyond float32.
-        IndexError: if ``edge_index`` holds a node that is not there.
+        ValueError: if weights are so small that potentials are beyond float32.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddElectrostaticSE
+        >>> edge = Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=2)
+        >>> AddElectrostaticSE()(edge).electrostatic_se[:, :2].tolist()  # minimum and mean
+        [[-0.5, -0.25], [-0.5, -0.25]]
     """
 
     #: Number of nodes of a component above which ``G`` is never made dense.

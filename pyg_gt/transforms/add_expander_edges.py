@@ -42,18 +42,23 @@ class AddExpanderEdges(GraphEncoding):
 
     **Randomness.** The draw depends on ``seed`` and on the graph itself, that is on its number of
     nodes and its edges in any order, and on nothing else (not on weights, but an edge of weight
-    zero is none). So a graph gets the same expander alone, in a `Batch` and in any process. (A
-    `Batch` gives back in ``to_data_list`` only what was on its graphs when it was made.)
+    zero is none). So a graph gets the same expander alone, in a `Batch` and in any process.
 
     Args:
-        degree: number of neighbours, at least 3: less is no expander.
-        attr_name: where to store the edges, a name that ends with ``_edge_index``.
-        seed: of the random numbers.
-        max_tries: how many graphs are drawn at most for each graph.
+        degree (int): Number of neighbours, at least 3: less is no expander.
+        attr_name (str, optional): Name of the attribute, which ends with ``_edge_index``.
+            (default: :obj:`"expander_edge_index"`)
+        seed (int, optional): Seed of the random numbers. (default: :obj:`0`)
+        max_tries (int, optional): Most draws for each graph. (default: :obj:`100`)
 
-    Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
-        IndexError: if ``edge_index`` holds a node that is not there.
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddExpanderEdges
+        >>> ring = torch.stack([torch.arange(20), torch.arange(20).roll(-1)])
+        >>> data = AddExpanderEdges(degree=4)(Data(edge_index=ring, num_nodes=20))
+        >>> data.expander_edge_index[0].bincount().unique().tolist()
+        [4]
     """
 
     #: How far the eigenvalue may be above ``2 sqrt(degree - 1)``.
@@ -76,7 +81,7 @@ class AddExpanderEdges(GraphEncoding):
 
     def encode(self, graphs: Graphs) -> list[Attribute]:
         """See :class:`AddExpanderEdges`."""
-        size = np.diff(graphs.ptr)
+        size = graphs.sizes
         neighbours = np.minimum(self.degree, np.maximum(size - 1, 0))
         # each edge both ways, its two ends, and as much again while it is sorted
         check_memory(self, "degree", self.degree, 32 * int((neighbours * size).sum()))

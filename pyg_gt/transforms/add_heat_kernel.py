@@ -1,4 +1,4 @@
-"""Diagonals of heat kernels as structural encoding."""
+"""Diagonals of heat kernels as a structural encoding."""
 
 from __future__ import annotations
 
@@ -40,24 +40,29 @@ class AddHeatKernelSE(GraphEncoding):
     ``(W + W^T) / 2``. ``"sym"`` and ``"rw"`` have the same diagonals, since one kernel is
     ``D^{1/2}`` times the other times ``D^{-1/2}``.
 
-    A graph in a `Batch` gets what it gets alone, up to rounding. (A `Batch` gives back in
-    ``to_data_list`` only what was on its graphs when it was made.)
-
     **Large components.** Of a component of more than :attr:`DENSE_LIMIT` nodes the kernel is
     followed some columns at a time, with Chebyshev polynomials of ``L``: as exact, in little
     memory, and in a time that grows with ``N E sqrt(t d)``, where ``d`` is the largest degree, or
     one with a normalisation.
 
     Args:
-        times: one positive number a column.
-        attr_name: where to store the encoding; None appends it to ``data.x``.
-        normalization: ``"sym"`` for ``I - D^{-1/2} W D^{-1/2}``, ``"rw"`` for ``I - D^{-1} W``,
-            None for ``D - W``.
+        times (iterable of float): One positive number a column.
+        attr_name (str, optional): Name of the attribute; :obj:`None` appends the encoding to
+            ``data.x``. (default: :obj:`"heat_kernel_se"`)
+        normalization (str, optional): :obj:`"sym"` for ``I - D^{-1/2} W D^{-1/2}``, :obj:`"rw"`
+            for ``I - D^{-1} W``, :obj:`None` for ``D - W``. (default: :obj:`None`)
 
     Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
-            if ``t d`` of a large component is beyond some hundred million.
-        IndexError: if ``edge_index`` holds a node that is not there.
+        ValueError: if ``t d`` of a large component is beyond some hundred million.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddHeatKernelSE
+        >>> edge = Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=2)
+        >>> data = AddHeatKernelSE([0.5, 1.0])(edge)  # exp(-2 t) / 2
+        >>> [round(value, 4) for value in data.heat_kernel_se[0].tolist()]
+        [0.1839, 0.0677]
     """
 
     #: Number of nodes of a component above which its Laplacian is never made dense.

@@ -1,4 +1,4 @@
-"""Edges to all nodes a few hops away."""
+"""Edges between all nodes that are at most k hops apart."""
 
 from __future__ import annotations
 
@@ -32,20 +32,26 @@ class AddKHopEdges(GraphEncoding):
     not. Weights do not matter, nor their signs, but an edge of weight zero is none.
 
     Time and memory grow with ``E_k``: with the number of nodes where degrees are bounded, but with
-    the square of a node's degree from ``k = 2`` on. A graph in a `Batch` gets what it gets alone.
-    (A `Batch` gives back in ``to_data_list`` only what was on its graphs when it was made.)
+    the square of a node's degree from ``k = 2`` on.
 
     PyG's `NeighborLoader` renumbers ``edge_index`` and not these edges: give this transform to the
     loader instead (``docs/encodings.md``).
 
     Args:
-        k: most edges of a path, at most 254.
-        attr_name: where to store the edges, a name that ends with ``_edge_index``.
+        k (int): Most edges of a path, at most 254.
+        attr_name (str, optional): Name of the attribute, which ends with ``_edge_index``.
+            (default: :obj:`"k_hop_edge_index"`)
 
-    Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
-            if an edge joins two graphs.
-        IndexError: if ``edge_index`` holds a node that is not there.
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddKHopEdges
+        >>> path = Data(edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]]), num_nodes=4)
+        >>> data = AddKHopEdges(2)(path)
+        >>> data.k_hop_edge_index.tolist()
+        [[0, 0, 1, 1, 2], [1, 2, 2, 3, 3]]
+        >>> data.k_hop_distance.tolist()
+        [1, 2, 1, 2, 1]
     """
 
     reads_weights = False

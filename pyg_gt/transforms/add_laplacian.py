@@ -1,4 +1,4 @@
-"""Laplacian eigenvectors as positional encoding."""
+"""Laplacian eigenvectors as a positional encoding."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ class AddLaplacianEigenvectorPE(GraphEncoding):
     - ``{attr_name}_mask``, bool: whether there is one. A component of ``n`` nodes has ``n - 1``;
       the rest is zeros.
 
-    Components share the columns, so a graph in a `Batch` gets what it gets alone. (A `Batch` gives
-    back in ``to_data_list`` only what was on its graphs when it was made.)
+    Components share the columns, so a graph in a `Batch` gets what it gets alone.
 
     **The Laplacian** is ``I - D^{-1/2} W D^{-1/2}`` by default. Self-loops are left out, as in
     `torch_geometric.utils.get_laplacian`; ``edge_weight`` counts; repeated edges add up; an edge
@@ -58,19 +57,31 @@ class AddLaplacianEigenvectorPE(GraphEncoding):
     rounds otherwise and may choose another basis.
 
     Args:
-        k: number of columns, at most 2^20.
-        attr_name: where to store the encoding; None appends it to ``data.x`` (without eigenvalues
-            and mask, which have no name then).
-        is_undirected: whether all graphs are undirected; then a directed one is an error.
-        normalization: ``"sym"``, ``"rw"`` for ``I - D^{-1} W``, None for ``D - W``.
-        **kwargs: ``tol``, ``maxiter`` and ``ncv`` of `scipy.sparse.linalg.eigsh`, for components
-            of at least :attr:`SPARSE_THRESHOLD` nodes.
+        k (int): Number of columns, at most 2^20.
+        attr_name (str, optional): Name of the attribute; :obj:`None` appends the encoding to
+            ``data.x`` (without eigenvalues and mask, which have no name then).
+            (default: :obj:`"laplacian_eigenvector_pe"`)
+        is_undirected (bool, optional): Whether all graphs are undirected; then a directed one is
+            an error. (default: :obj:`False`)
+        normalization (str, optional): :obj:`"sym"`, :obj:`"rw"` for ``I - D^{-1} W``, or
+            :obj:`None` for ``D - W``. (default: :obj:`"sym"`)
+        **kwargs (optional): ``tol``, ``maxiter`` and ``ncv`` of `scipy.sparse.linalg.eigsh`, for
+            components of at least :attr:`SPARSE_THRESHOLD` nodes.
 
     Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
-        IndexError: if ``edge_index`` holds a node that is not there.
         RuntimeError: if the eigenvectors of a component of more than :attr:`DENSE_LIMIT` nodes
             are not found.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddLaplacianEigenvectorPE
+        >>> path = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
+        >>> data = AddLaplacianEigenvectorPE(4)(path)
+        >>> data.laplacian_eigenvector_pe.shape
+        torch.Size([3, 4])
+        >>> data.laplacian_eigenvector_pe_mask[0].tolist()  # it has two
+        [True, True, False, False]
     """
 
     #: Number of nodes of a component from which on its Laplacian stays sparse, unless ``k`` is

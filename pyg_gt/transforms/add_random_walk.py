@@ -1,4 +1,4 @@
-"""Return probabilities of random walks as positional encoding."""
+"""Return probabilities of random walks as a positional encoding."""
 
 from __future__ import annotations
 
@@ -36,9 +36,6 @@ class AddRandomWalkPE(GraphEncoding):
     often as it stands, a self-loop is a step, an edge of weight zero is none. So each row of ``P``
     sums to one, or to zero at a node without outgoing edges, where the walk ends.
 
-    A graph in a `Batch` gets what it gets alone, up to rounding. (A `Batch` gives back in
-    ``to_data_list`` only what was on its graphs when it was made.)
-
     **Large components.** Walks from a component of more than :attr:`DENSE_LIMIT` nodes are
     followed some rows of ``P^t`` at a time: exact, in little memory, and in a time that grows with
     ``N E`` where walks reach the whole graph (hours for a social network of 170,000 nodes). With
@@ -48,14 +45,20 @@ class AddRandomWalkPE(GraphEncoding):
     where a value is exact. The standard error is estimated from the same vectors.
 
     Args:
-        walk_length: number of columns, at most 2^20.
-        attr_name: where to store the encoding; None appends it to ``data.x``.
-        num_samples: number of random vectors of the estimate, at least 2; None for exact values.
-        seed: of the random vectors.
+        walk_length (int): Number of columns, at most 2^20.
+        attr_name (str, optional): Name of the attribute; :obj:`None` appends the encoding to
+            ``data.x``. (default: :obj:`"random_walk_pe"`)
+        num_samples (int, optional): Number of random vectors of the estimate, at least 2;
+            :obj:`None` for exact values. (default: :obj:`None`)
+        seed (int, optional): Seed of the random vectors. (default: :obj:`0`)
 
-    Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said.
-        IndexError: if ``edge_index`` holds a node that is not there.
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddRandomWalkPE
+        >>> path = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
+        >>> AddRandomWalkPE(walk_length=4)(path).random_walk_pe.tolist()
+        [[0.0, 0.5, 0.0, 0.5], [0.0, 1.0, 0.0, 1.0], [0.0, 0.5, 0.0, 0.5]]
     """
 
     #: Number of nodes of a component above which ``P`` is never made dense.

@@ -1,4 +1,4 @@
-"""Probabilities of random walks between nodes as encoding of pairs."""
+"""Probabilities of random walks between nodes as an encoding of pairs."""
 
 from __future__ import annotations
 
@@ -29,17 +29,22 @@ class AddRelativeRandomWalkPE(GraphEncoding):
     sums to one, or to zero at a node without outgoing edges, where the walk ends; on a directed
     graph, each row of ``P^t`` to the probability that it has not ended.
 
-    A graph in a `Batch` gets what it gets alone, up to rounding. (A `Batch` gives back in
-    ``to_data_list`` only what was on its graphs when it was made.)
-
     Args:
-        walk_length: number of columns, at most 2^20.
-        attr_name: where to store the probabilities, a name that begins with ``pair_``.
+        walk_length (int): Number of columns, at most 2^20.
+        attr_name (str, optional): Name of the attribute, which begins with ``pair_``.
+            (default: :obj:`"pair_walk"`)
 
     Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
-            if a graph has more than :attr:`MAX_NODES` nodes, or an edge joins two graphs.
-        IndexError: if ``edge_index`` holds a node that is not there.
+        ValueError: if a graph has more than :attr:`MAX_NODES` nodes.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddRelativeRandomWalkPE
+        >>> path = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
+        >>> walks = AddRelativeRandomWalkPE(walk_length=3)(path).pair_walk  # [9, 3]
+        >>> walks.view(3, 3, 3)[0, :, 2].tolist()  # from node 0 in two steps
+        [0.5, 0.0, 0.5]
     """
 
     #: Number of nodes of a graph above which its pairs are refused: 67 MB a column.

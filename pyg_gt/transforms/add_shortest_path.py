@@ -1,4 +1,4 @@
-"""Numbers of hops between nodes, and the edges along shortest paths."""
+"""Shortest-path distances as an encoding of pairs, and the edges along the paths."""
 
 from __future__ import annotations
 
@@ -37,19 +37,27 @@ class AddShortestPathDistance(GraphEncoding):
     compared node by node, the smaller number first; of repeated edges the first. So which path it
     is depends on the order of the nodes.
 
-    A graph in a `Batch` gets what it gets alone. (A `Batch` gives back in ``to_data_list`` only
-    what was on its graphs when it was made.)
-
     Args:
-        max_distance: the longest distance told from longer ones, at most 254.
-        attr_name: where to store the distances, a name that begins with ``pair_``.
-        path_length: number of columns for the edges of paths, at most 2^20; None for distances
-            alone.
+        max_distance (int, optional): The longest distance that is distinguished from longer
+            ones, at most 254. (default: :obj:`20`)
+        attr_name (str, optional): Name of the attribute, which begins with ``pair_``.
+            (default: :obj:`"pair_distance"`)
+        path_length (int, optional): Number of columns for the edges of paths, at most 2^20;
+            :obj:`None` for distances alone. (default: :obj:`None`)
 
     Raises:
-        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
-            if a graph has more than :attr:`MAX_NODES` nodes, or an edge joins two graphs.
-        IndexError: if ``edge_index`` holds a node that is not there.
+        ValueError: if a graph has more than :attr:`MAX_NODES` nodes.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddShortestPathDistance
+        >>> path = Data(edge_index=torch.tensor([[0, 1], [1, 2]]), num_nodes=3)
+        >>> data = AddShortestPathDistance(max_distance=5, path_length=2)(path)
+        >>> data.pair_distance.view(3, 3).tolist()
+        [[0, 1, 2], [6, 0, 1], [6, 6, 0]]
+        >>> data.pair_distance_edges.view(3, 3, 2)[0, 2].tolist()  # edge 0, then edge 1
+        [0, 1]
     """
 
     #: Number of nodes of a graph above which its pairs are refused: 0.3 GB of distances.

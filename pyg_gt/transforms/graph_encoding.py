@@ -24,7 +24,15 @@ class GraphEncoding(BaseTransform):
     A subclass has an ``__init__`` that stores each argument under its own name, and
     :meth:`encode`, which computes the attributes of one graph or of many side by side, each as if
     it were alone. So it can be called with a `Data` or a `Batch`, and given to
-    :func:`pyg_gt.transforms.precompute` and :class:`pyg_gt.transforms.EncodeAndCollate`.
+    :func:`pyg_gt.transforms.precompute` and :class:`pyg_gt.transforms.EncodeAndCollate`; a graph
+    gets the same from each, up to rounding. (A `Batch` gives back in ``to_data_list`` only what
+    was on its graphs when it was made.)
+
+    Raises:
+        ValueError: for an argument, an ``edge_index`` or an ``edge_weight`` that is not as said;
+            if an edge joins two graphs; for an ``x`` of whole numbers to which floats are to be
+            appended.
+        IndexError: if ``edge_index`` holds a node that is not there.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Nodes in an order that puts neighbours beside each other, so that few blocks are visited."""
+"""A transform that numbers nodes anew, so that attention along edges visits few blocks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ from .graphs.graphs import Graphs, Ints
 from .graphs.read import read_graphs
 from .ordering.block_density import BlockDensity, block_density
 from .ordering.node_order import node_order
-from .ordering.permutation import ORDER, as_given, permute
+from .ordering.permutation import ORDER, in_caller_order, permute
 
 
 class ReorderReport(NamedTuple):
-    """The blocks attention along ``edge_index`` visits, in the given order and in the new one."""
+    """The blocks attention along ``edge_index`` visits, in the given order and in the new one.
+
+    Attributes:
+        before (BlockDensity): Those of the given order.
+        after (BlockDensity): Those of the new order.
+    """
 
     before: BlockDensity
     after: BlockDensity
@@ -52,35 +57,49 @@ class ReorderNodes(BaseTransform):
 
     **Back to the old order.** ``node_order_index [N]`` is the old number of each node, so
     ``out[data.node_order_index.argsort()]`` has the rows of ``out [N, ...]`` where they were. PyG
-    counts on in it when it batches graphs, so this holds for a batch of reordered graphs too. If
+    adds N to it when it batches graphs, so this holds for a batch of reordered graphs too. If
     nodes are reordered twice, it is the first of the old numbers.
 
     **What follows the nodes.** The order of the edges, and so all they have, is kept. Changed are:
 
     - rows of attributes with one row a node: ``x``, ``pos`` and others of N rows, lists of N plain
       values too. (In a `Batch`, of as many rows as nodes in each graph.)
-    - ``edge_index`` and all others that PyG counts on by N when it batches graphs: names with
+    - ``edge_index`` and all others to which PyG adds N when it batches graphs: names with
       ``index``, such as ``k_hop_edge_index`` and ``train_index``, and ``face``. Their entries
       are renumbered.
     - attributes named ``pair_*``, one row an ordered pair of nodes: rows and columns.
 
     All other numbers, strings, tensors and arrays are left. Where a graph has as many edges as
     nodes, names with ``edge`` and those that begin like an edge set (``k_hop_`` of
-    ``k_hop_edge_index``) belong to edges. What cannot be told is refused: another name of that
+    ``k_hop_edge_index``) belong to edges. What is ambiguous is refused: another name of that
     length, N twice in a shape, a name with ``index`` and one entry a node, sparse matrices,
     dictionaries, objects, what a neighbour sampler made. ``node_attrs`` decides the first three.
 
     Args:
-        method: ``"rcm"`` or ``"metis"``.
-        block_size: nodes in a block, for :meth:`report` and of a part of ``"metis"``.
-        node_attrs: names of all attributes with one row a node, besides ``x``, ``feat``, ``pos``,
-            ``batch``, ``node_type`` and ``n_id``, which always have. None: by their length.
+        method (str, optional): :obj:`"rcm"` or :obj:`"metis"`. (default: :obj:`"rcm"`)
+        block_size (int, optional): Number of nodes in a block, for :meth:`report`, and in a part
+            of :obj:`"metis"`. (default: :obj:`128`)
+        node_attrs (iterable of str, optional): Names of all attributes with one row a node,
+            besides ``x``, ``feat``, ``pos``, ``batch``, ``node_type`` and ``n_id``, which always
+            have. If :obj:`None`, they are found by their length. (default: :obj:`None`)
 
     Raises:
         ValueError: for an argument, an ``edge_index`` or another attribute that is not as said; if
             an edge joins two graphs.
         IndexError: if an attribute holds a node that is not there.
         ImportError: if there is no METIS, with what to install.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import ReorderNodes
+        >>> path = torch.tensor([[0, 3, 1, 4, 2], [3, 1, 4, 2, 5]])  # 0, 3, 1, 4, 2, 5
+        >>> data = Data(x=torch.arange(6.0).view(6, 1), edge_index=path)
+        >>> out = ReorderNodes()(data)
+        >>> (out.edge_index[0] - out.edge_index[1]).abs().max().item()
+        1
+        >>> torch.equal(out.x[out.node_order_index.argsort()], data.x)
+        True
     """
 
     def __init__(
@@ -99,12 +118,12 @@ class ReorderNodes(BaseTransform):
     def forward(self, data: Data) -> Data:
         """Puts the nodes of ``data``, a `Data` or a `Batch`, into the new order."""
         graphs, order = self._order(data)
-        if np.diff(graphs.ptr).max(initial=0) > 1:  # else nothing moves
+        if graphs.max_nodes > 1:  # else nothing moves
             names = None if self.node_attrs is None else frozenset(self.node_attrs)
             permute(data, graphs, order, names)
         if ORDER not in attributes_of(data):
-            given = as_given(graphs, order)
-            data[ORDER] = torch.from_numpy(given).to(device_of(data))
+            old = in_caller_order(graphs, order)
+            data[ORDER] = torch.from_numpy(old).to(device_of(data))
         return data
 
     def report(self, data: Data) -> ReorderReport:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pyg_gt.native import cache, cache_folder, compiled
+from pyg_gt.native import cache
+from pyg_gt.native.cache import cache_folder, find_or_compile
 from tests.native.place import NEEDS_COMPILER, Place, refused
 
 pytestmark = NEEDS_COMPILER
@@ -283,7 +284,7 @@ def flipped(place: float) -> Callable[[bytes], bytes]:
     ids=[*(f"cut-{x}" for x in (0, 1, 30, 90, 99)), *(f"bit-{x}" for x in (0, 20, 50, 80, 100))],
 )
 def test_a_damaged_file_is_made_again(place: Place, damage: Callable[[bytes], bytes]) -> None:
-    path = compiled(place.source)
+    path, _ = find_or_compile(place.source, (), lambda path: None)
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     assert place.library().get().answer() == 42
@@ -296,7 +297,7 @@ def test_a_damaged_file_is_made_again(place: Place, damage: Callable[[bytes], by
 def test_a_damaged_file_that_cannot_be_made_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = compiled(place.source)
+    path, _ = find_or_compile(place.source, (), lambda path: None)
     path.write_bytes(path.read_bytes()[:-1])
     place.compiler("exit 1")
     # the same compiler, for all that the name of the file can tell

@@ -178,6 +178,7 @@ def test_flags_are_true_or_false(name, argument):
 def test_an_unknown_backend_is_refused_where_it_is_given(name, argument):
     for value in ("foo", "", "AUTO", None, 3, ["cpu"], torch):
         refused(name, argument, value, "Unknown backend .*expected 'auto' or one of cpu, triton")
+    refused(name, argument, "varlen", "'varlen' was removed.*Pass backend='auto' or 'triton'")
 
 
 @pytest.mark.parametrize(("name", "argument"), arguments(["conv", "attn", "phi", "rho"]))

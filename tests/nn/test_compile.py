@@ -12,11 +12,6 @@ import pyg_gt
 from pyg_gt import EdgeLayout, GraphLayout
 from pyg_gt.nn import FullTransformerConv, TransformerBlock
 
-# torch.compile itself does what this is about
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-)
-
 F, H = 8, 2
 
 

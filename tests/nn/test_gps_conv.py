@@ -502,8 +502,8 @@ def test_unknown_backend(batch_of):
     batch, edge_index = batch_of()
     with pytest.raises(ValueError, match="Unknown backend 'nope'"):
         GPSConv(F, None, backend="nope")
-    with pytest.raises(NotImplementedError, match="'varlen' cannot run"):
-        GPSConv(F, None, backend="varlen")(nodes().float(), edge_index, batch)
+    with pytest.raises(NotImplementedError, match="'triton' cannot run"):
+        GPSConv(F, None, backend="triton")(nodes().float(), edge_index, batch)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,6 @@ import pyg_gt
 from pyg_gt import GraphLayout
 from pyg_gt.nn import GPSConv
 
-# torch.compile itself does what this is about
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning",
-    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
-)
-
 F, H = 8, 2
 
 

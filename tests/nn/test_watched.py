@@ -356,12 +356,6 @@ def test_dropout_keeps_its_rate(batch_of):
     torch.testing.assert_close(out.std(0), spread, rtol=0.1, atol=1e-9)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
-)
-@pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-)
 def test_hooks_are_called_in_compiled_code(batch_of):
     batch, _ = batch_of(SIZES)
     layer = TransformerBlock(F, H).double()

@@ -33,9 +33,7 @@ INF = float("inf")
 
 def dtype_of(backend: str) -> torch.dtype:
     """The widest type that a backend takes."""
-    return {"cpu": torch.float32, "flex": torch.float32, "varlen": torch.bfloat16}.get(
-        backend, torch.float64
-    )
+    return torch.float32 if backend in ("cpu", "flex") else torch.float64
 
 
 def tolerance_of(backend: str) -> float:

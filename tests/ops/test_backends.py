@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from pyg_gt import EdgeMask, GraphLayout, PairBias, ScoreMod, attention, explain_choice
+from pyg_gt import EdgeMask, GraphLayout, PairBias, ScoreMod, attention
 from pyg_gt.ops._kernels.composed import buckets as _buckets
 from pyg_gt.ops._kernels.composed import edges as _edge_slices
 from pyg_gt.ops.dispatch import BACKENDS
@@ -68,7 +68,6 @@ TAKES = {
     "sparse": MASKS | {"edge-on-mask"},
     "flex": {name for name in BIASES if name.startswith(("mask", "mod", "table"))} - FEATURES
     | {"none"},
-    "varlen": set(),
     "triton": set(),
     "cpu": MASKS
     | {"none", "pair", "pair-inf", "edge", "edge-repeats", "additive", "edge-on-mask"}
@@ -352,20 +351,6 @@ def test_deterministic_algorithms(backend: str, bias: str) -> None:
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(map(torch.equal, got, want))
-
-
-@pytest.mark.cuda
-def test_varlen_says_that_its_backward_is_not_deterministic() -> None:
-    case = make_case("none", dtype=torch.bfloat16, device="cuda")
-    arguments = (case.query, case.key, case.value, case.layout)
-    assert explain_choice(*arguments)["varlen"].startswith("could run")
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert "deterministic" in explain_choice(*arguments)["varlen"]
-        with torch.no_grad():
-            assert explain_choice(*arguments)["varlen"].startswith("could run")
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def test_the_scale_is_one_over_the_root_of_the_width_unless_given() -> None:

@@ -128,6 +128,10 @@ def test_without_a_change_it_runs() -> None:
         ({"backend": 3}, "Unknown backend 3"),
         ({"backend": ["cpu"]}, r"Unknown backend \['cpu'\]"),
         ({"backend": b"cpu"}, "Unknown backend b'cpu'"),
+        (
+            {"backend": "varlen"},
+            "'varlen' was removed.*backend='auto' or 'triton'.*torch.nn.attention.varlen",
+        ),
     ],
 )
 def test_wrong_arguments(changes: dict, message: str) -> None:
@@ -335,10 +339,6 @@ def test_numbers_of_other_types(x: float) -> None:
     assert not attention(q, k, v, LAYOUT, dropout_p=1).any()
 
 
-# torch.compile itself does what this is about
-@pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("biases", [(), (EdgeMask(EDGES),)])
 def test_scales_that_vary_do_not_break_a_compiled_graph(biases: tuple, dtype: torch.dtype) -> None:

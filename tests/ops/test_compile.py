@@ -21,11 +21,6 @@ from pyg_gt.ops import deferred as _checked
 
 from .cases import CPU
 
-# torch.compile itself does what this is about
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-)
-
 
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
@@ -365,7 +360,6 @@ def test_known_numbers_of_graphs_must_agree() -> None:
 
 
 # dynamo, of the tensors at a break of the graph
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("bias", ["none", "additive-mask", "features"])
 def test_the_reference_runs_outside_of_the_graph(bias: str) -> None:
     def run(x: dict[str, Tensor]) -> Tensor:
@@ -455,7 +449,6 @@ def test_inductor_runs_the_same_ops(bias: str, dtype: torch.dtype) -> None:
 
 
 # dynamo, of the tensors at a break of the graph
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.compiled
 @pytest.mark.parametrize("bias", ["pair", "mask"])
 def test_a_whole_training_step_with_dropout(bias: str) -> None:

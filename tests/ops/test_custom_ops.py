@@ -9,11 +9,9 @@ import pyg_gt  # noqa: F401  (defines the ops)
 OPS = torch.ops.pyg_gt
 NAMES = [
     *("bucketed", "bucketed_backward", "checked_edges", "checked_table_index"),
-    *("cpu_full", "cpu_full_backward", "cpu_edges", "cpu_edges_backward"),
+    *("full_attention", "full_attention_backward"),
+    *("edge_attention", "edge_attention_backward"),
     *("component_pairs", "path_rows", "graph_sizes"),
-    *("triton_full", "triton_full_backward"),  # in triton_cases.py, by its interpreter
-    *("triton_edges", "triton_edges_backward"),  # in triton_edge_cases.py, likewise
-    *("varlen", "varlen_backward"),  # in test_varlen.py
 ]
 BATCH = torch.tensor([0, 0, 1, 1, 1, 3])  # graph 2 is empty
 SHUFFLED = torch.tensor([1, 0, 3, 1, 0, 1])
@@ -132,19 +130,19 @@ def full_arguments(name: str, dtype: torch.dtype) -> tuple:
 @pytest.mark.compiled
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", FULL_CALLS)
-def test_cpu_full(name: str, dtype: torch.dtype) -> None:
+def test_full_attention(name: str, dtype: torch.dtype) -> None:
     given = full_arguments(name, dtype)
-    torch.library.opcheck(OPS.cpu_full, given)
-    out, stats = OPS.cpu_full(*given)
+    torch.library.opcheck(OPS.full_attention, given)
+    out, stats = OPS.full_attention(*given)
     for needs in ([x is not None for x in given[3:6]], [False, True, False]):
         call = (torch.randn_like(out), *given[:3], out, stats, *given[3:], needs)
-        torch.library.opcheck(OPS.cpu_full_backward, call)
+        torch.library.opcheck(OPS.full_attention_backward, call)
 
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("extras", ["", "values", "features", "values features seed"])
-def test_cpu_edges(extras: str, dtype: torch.dtype) -> None:
+def test_edge_attention(extras: str, dtype: torch.dtype) -> None:
     given = (
         *qkv(4, 6, dtype),
         torch.randn(5, 2).to(dtype) if "values" in extras else None,
@@ -154,11 +152,11 @@ def test_cpu_edges(extras: str, dtype: torch.dtype) -> None:
         0.5,
         0.3 if "seed" in extras else 0.0,
     )
-    torch.library.opcheck(OPS.cpu_edges, given)
-    out = OPS.cpu_edges(*given)
+    torch.library.opcheck(OPS.edge_attention, given)
+    out, stats = OPS.edge_attention(*given)
     for needs in ([x is not None for x in given[:5]], [False, True, False, True, False]):
-        call = (torch.randn_like(out), *given, needs)
-        torch.library.opcheck(OPS.cpu_edges_backward, call)
+        call = (torch.randn_like(out), out, stats, *given, needs)
+        torch.library.opcheck(OPS.edge_attention_backward, call)
 
 
 @pytest.mark.parametrize(

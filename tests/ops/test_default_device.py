@@ -10,7 +10,7 @@ from pyg_gt.ops.dispatch import BACKENDS
 from .cases import BIASES, CPU, dtype_of, make_case, unsupported
 from .test_scales import results
 
-RUN = [name for name in BACKENDS if name not in ("triton", "varlen", "cpu")]
+RUN = [name for name in BACKENDS if name not in ("triton", "cpu")]
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, case: Case, **kwargs: float) -> list[st
 
 
 def test_the_names_of_the_backends_in_the_order_in_which_they_are_asked() -> None:
-    assert list(BACKENDS) == ["cpu", "triton", "sparse", "varlen", "sdpa", "flex", "reference"]
+    assert list(BACKENDS) == ["cpu", "triton", "sparse", "sdpa", "flex", "reference"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -185,7 +185,6 @@ def test_a_named_backend_never_falls_back(
         ("sparse", "additive-mask", "cannot read a 'PairBias'"),
         ("sparse", "everything", "cannot read a '(PairBias|ScoreMod)'"),
         ("sparse", "edge-on-mask-repeats", "adds up over repeated edges"),
-        ("varlen", "none", "needs a CUDA device .got 'cpu'"),
         ("flex", "none", "no backward on the CPU"),
         ("cpu", "none", "float32 or bfloat16 .got torch.float64"),
     ],
@@ -262,25 +261,6 @@ def test_the_biases_edges_are_to_be_those_of_the_mask(backend: str, dtype: torch
     want = case.attention("sdpa")
     case.biases = (EdgeBias(edges, values), EdgeMask(edges))
     torch.testing.assert_close(case.attention(backend), want)
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"dtype": torch.float32}, "needs float16 or bfloat16 .got torch.float32"),
-        ({"bias": "pair"}, "takes no bias .got .'PairBias'"),
-        ({"p": 0.5}, "no dropout .got 0.5"),
-        ({"channels": 264}, "at most 256 channels per head .got 264"),
-    ],
-)
-def test_what_varlen_refuses(changes: dict, reason: str) -> None:
-    layout = layout_of([3, 2], device="cuda")
-    dtype, channels = changes.get("dtype", torch.bfloat16), changes.get("channels", 8)
-    case = Case(layout, layout, dtype, channels=channels)
-    BIASES[changes.get("bias", "none")](case)
-    with pytest.raises(NotImplementedError, match=reason):
-        case.attention("varlen", dropout_p=changes.get("p", 0.0))
 
 
 def test_where_no_backend_can_the_error_lists_every_reason(

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from pyg_gt import EdgeMask, GraphLayout, ScoreMod, attention, explain_choice
+from pyg_gt.ops._backends.sdpa import op as _sdpa_op
 from pyg_gt.ops._kernels.composed import buckets as _buckets
-from pyg_gt.ops._kernels.composed import full as _bucketed
+from pyg_gt.ops._kernels.composed.dropout import philox_dropout
 from pyg_gt.ops.dropout import draw_seed, keep_edges, keep_pairs
 
 from .cases import (
@@ -259,7 +260,7 @@ def test_on_a_gpu_the_bucketed_mask_is_the_references(bias: str) -> None:
 def test_the_branch_for_gpus_drops_what_the_reference_drops(
     monkeypatch: pytest.MonkeyPatch, bias: str, order: str, kind: str, most: int
 ) -> None:
-    monkeypatch.setattr(_bucketed, "_generator", lambda problem: None)
+    monkeypatch.setattr(_sdpa_op, "_dropout_of", lambda query: philox_dropout)
     monkeypatch.setattr(_buckets, "_MAX_SCORES", dict.fromkeys(_buckets._MAX_SCORES, most))
     layout = layout_of([12, 3, 0, 20, 1], order)  # buckets of several widths
     query_layout = layout if kind == "self" else layout_of([2, 14, 5, 17, 4], order)

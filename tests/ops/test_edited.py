@@ -13,7 +13,7 @@ from pyg_gt.ops.dispatch import BACKENDS, _inputs
 
 from .cases import CPU, dtype_of
 
-RUN = [name for name in BACKENDS if name not in ("triton", "varlen", "flex", "cpu")]
+RUN = [name for name in BACKENDS if name not in ("triton", "flex", "cpu")]
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0], [1, 2, 0, 4, 5, 3, 2]])
 FIELDS = {
     "query": "none", "key": "none", "value": "none", "pairs": "pair", "table": "table",

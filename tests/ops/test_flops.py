@@ -95,10 +95,10 @@ def test_gather_and_scatter_count_no_product() -> None:
     assert count(lambda: case.attention("sparse"), case.query) == (0, 0)
 
 
-@pytest.mark.parametrize("name", ["cpu_full", "triton_full"])
-def test_without_values_pairs_are_told_by_what_has_a_row_each(name: str) -> None:
+def test_without_values_pairs_are_told_by_what_has_a_row_each() -> None:
     """Compilers ask with tensors that hold no numbers."""
-    formula, backward = (flop_registry[getattr(OPS, x)] for x in (name, f"{name}_backward"))
+    formula = flop_registry[OPS.full_attention]
+    backward = flop_registry[OPS.full_attention_backward]
     with FakeTensorMode():
         q = torch.randn(12, 2, 8)
         batch, pairs = torch.zeros(12, dtype=torch.int64), torch.randn(70, 2)
@@ -150,7 +150,7 @@ def test_a_mode_sees_the_ops_and_changes_no_number(backend: str, bias: str, p: f
 @pytest.mark.parametrize("backend", ["auto", *FUSED])
 def test_a_policy_of_checkpoints_can_keep_what_attention_gave(backend: str) -> None:
     case = make_case("none", dtype=torch.float32)
-    kept = [OPS.cpu_full.default, OPS.bucketed.default]
+    kept = [OPS.full_attention.default, OPS.bucketed.default]
 
     def policy(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         keep = op in kept
@@ -167,7 +167,7 @@ def test_a_policy_of_checkpoints_can_keep_what_attention_gave(backend: str) -> N
         with names:
             got = torch.autograd.grad(out.square().sum(), [case.query, case.value])
         torch.testing.assert_close(got, want, rtol=0, atol=0)
-        again = [name for name in names.seen if name in ("pyg_gt.cpu_full.default",
+        again = [name for name in names.seen if name in ("pyg_gt.full_attention.default",
                                                          "pyg_gt.bucketed.default")]  # fmt: skip
         assert len(again) == (0 if keeps else 1)
 

@@ -30,7 +30,6 @@ def want_of(*tensors: Tensor, scale: float, features: Tensor | None = None) -> T
 @pytest.mark.parametrize("how", ["vmap", "second", "compile", "eager", "func"])
 @pytest.mark.parametrize("with_features", [False, True])
 @pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_products_of_half_precision(dtype: torch.dtype, with_features: bool, how: str) -> None:
     q, k, v = large(dtype)
     features = torch.full((7, 2, 4), 40.0, dtype=dtype) if with_features else None

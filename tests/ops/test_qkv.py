@@ -121,9 +121,6 @@ def test_a_transform_of_torch_func() -> None:
 
 
 @pytest.mark.compiled
-@pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-)
 def test_traced_code() -> None:
     case, qkv = case_of("cpu")
     run = torch.compile(

@@ -11,7 +11,7 @@ from .cases import BIASES, CPU, Case, make_case, unsupported
 SCALES = (0.0, -0.0, -0.3, -1.0, 1e-30, -1e-30, 1e-40, 20.0, -20.0)
 # functions of scores are not the scale's business
 KINDS = [bias for bias in BIASES if "mod" not in bias and bias != "everything"]
-RUN = [name for name in BACKENDS if name not in ("reference", "triton", "varlen", "cpu")]
+RUN = [name for name in BACKENDS if name not in ("reference", "triton", "cpu")]
 
 
 def results(case: Case, backend: str, scale: float, dropout_p: float) -> list[torch.Tensor]:

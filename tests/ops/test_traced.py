@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning"),
 ]
-RUN = [name for name in BACKENDS if name not in ("triton", "varlen", "cpu")]
+RUN = [name for name in BACKENDS if name not in ("triton", "cpu")]
 
 
 def batch_of(sizes: list[int]) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,5 @@
 """Electrostatic encoding: closed forms and the pseudoinverse written out as oracles."""
 
-import copy
-import pickle
 import tracemalloc
 from fractions import Fraction
 from typing import Any
@@ -10,25 +8,21 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-import torch_geometric.transforms as T
 from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
-from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.utils import from_networkx
+from torch_geometric.data import Batch, Data
 
-from pyg_gt.transforms import AddElectrostaticSE, AddLaplacianEigenvectorPE, precompute
+from pyg_gt.transforms import AddElectrostaticSE
 from pyg_gt.transforms.spectra import electrostatics, green_functions
+from tests.transforms.samples import (
+    as_data,
+    components,
+    random_graph,
+    symmetric_adjacency,
+    weighted_graphs,
+)
 
 NAME = "electrostatic_se"
-EMPTY = torch.empty(2, 0, dtype=torch.long)
-
-
-def as_data(graph: nx.Graph) -> Data:
-    """The edges of a NetworkX graph, both ways where it is undirected."""
-    graph = nx.convert_node_labels_to_integers(graph)
-    data = from_networkx(graph)
-    return Data(edge_index=data.edge_index, num_nodes=graph.number_of_nodes())
 
 
 def encode(data: Data) -> Tensor:
@@ -38,23 +32,11 @@ def encode(data: Data) -> Tensor:
     return found.double()
 
 
-def adjacency_of(data: Data) -> np.ndarray:
-    n = data.num_nodes
-    weight = torch.ones(data.num_edges) if data.edge_weight is None else data.edge_weight
-    W = np.zeros((n, n))
-    for (a, b), w in zip(data.edge_index.T.tolist(), weight.tolist(), strict=True):
-        if a != b:
-            W[a, b] += w / 2
-            W[b, a] += w / 2
-    return W
-
-
 def definition(data: Data) -> np.ndarray:
     """Component by component with NumPy's ``pinv``."""
-    W = adjacency_of(data)
+    W = symmetric_adjacency(data)
     result = np.zeros((len(W), 8))
-    for component in nx.connected_components(nx.from_numpy_array(W)):
-        nodes = sorted(component)
+    for nodes in components(W):
         if len(nodes) == 1:
             continue
         part = W[np.ix_(nodes, nodes)]
@@ -72,15 +54,6 @@ def statistics(G: np.ndarray, W: np.ndarray) -> np.ndarray:
         + [share.sum(0), share.sum(1)],
         axis=1,
     )
-
-
-def random_graph(n: int, seed: int, weighted: bool = True) -> Data:
-    random = np.random.default_rng(seed)
-    edges = random.integers(0, n, (2, 2 * n))
-    data = Data(edge_index=torch.from_numpy(edges), num_nodes=n)
-    if weighted:
-        data.edge_weight = torch.from_numpy(random.uniform(0.1, 3, edges.shape[1]))
-    return data
 
 
 def close(found: Any, expected: Any, rtol: float = 2e-6) -> None:
@@ -134,14 +107,14 @@ def test_effective_resistances() -> None:
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("n", [1, 2, 9, 40, 90])
 def test_agrees_with_the_pseudoinverse(n: int, weighted: bool) -> None:
-    data = random_graph(n, n, weighted)
+    data = random_graph(n, n, weights="positive" if weighted else None)
     close(encode(data), definition(data))
 
 
 def test_largest_potential_is_at_the_charge() -> None:
     # The reason why there are no columns of maxima.
-    W = adjacency_of(random_graph(40, 1))
-    nodes = sorted(max(nx.connected_components(nx.from_numpy_array(W)), key=len))
+    W = symmetric_adjacency(random_graph(40, 1, weights="positive"))
+    nodes = max(components(W), key=len)
     W = W[np.ix_(nodes, nodes)]
     V = np.linalg.pinv(np.diag(W.sum(1)) - W)
     V = V - V.diagonal()
@@ -149,33 +122,13 @@ def test_largest_potential_is_at_the_charge() -> None:
     assert (V[off] < -1e-3).all()
 
 
-def test_components_do_not_see_each_other() -> None:
-    graph = nx.disjoint_union_all([nx.path_graph(4), nx.empty_graph(1), nx.complete_graph(5)])
-    parts = [encode(as_data(nx.path_graph(4))), torch.zeros(1, 8)]
-    parts.append(encode(as_data(nx.complete_graph(5))))
-    close(encode(as_data(graph)), torch.cat(parts))
-
-
-def test_weights_loops_repeated_and_directed_edges() -> None:
+def test_weights_and_directed_edges() -> None:
     path = as_data(nx.path_graph(5))
     expected = encode(path)
     once = path.edge_index[:, path.edge_index[0] < path.edge_index[1]]
-    close(encode(Data(edge_index=once.repeat(1, 2), num_nodes=5)), expected)
     close(encode(Data(edge_index=once, num_nodes=5)), 2 * expected)
-    loops = torch.arange(5).repeat(2, 1)
-    with_loops = Data(edge_index=torch.cat([path.edge_index, loops], 1), num_nodes=5)
-    close(encode(with_loops), expected)
-    more = torch.cat([path.edge_index, torch.tensor([[0, 4], [4, 0]])], 1)
-    weight = torch.tensor([1.0] * 8 + [0.0] * 2)
-    close(encode(Data(edge_index=more, edge_weight=weight, num_nodes=5)), expected)
     path.edge_weight = torch.full((8,), 4.0)
     close(encode(path), expected / 4)
-
-
-@pytest.mark.parametrize("n", [0, 1, 5])
-def test_no_edge(n: int) -> None:
-    for data in (Data(edge_index=EMPTY, num_nodes=n), Data(num_nodes=n)):
-        assert not encode(data).any()
 
 
 def squares_joined_by(weight: float) -> Data:
@@ -223,8 +176,9 @@ def test_sparse_and_dense_paths_agree(
     monkeypatch.setattr(electrostatics, "_ENTRIES", entries)
     monkeypatch.setattr(electrostatics, "_COLUMNS", 3)
     monkeypatch.setattr(green_functions, "has_small_cuts", lambda laplacian: small_cuts)
-    graphs = [random_graph(60, 0, False), random_graph(60, 1, False), as_data(nx.path_graph(50))]
-    for data in (random_graph(70, 2), Batch.from_data_list(graphs)):
+    graphs = [random_graph(60, seed, weights=None) for seed in (0, 1)]
+    graphs += [as_data(nx.path_graph(50))]
+    for data in (random_graph(70, 2, weights="positive"), Batch.from_data_list(graphs)):
         for limit in (0, 50):
             transform = AddElectrostaticSE()
             transform.DENSE_LIMIT = limit
@@ -236,7 +190,7 @@ def test_factors_stand_in_where_conjugate_gradients_fail(monkeypatch: pytest.Mon
     monkeypatch.setattr(green_functions, "_MAX_STEPS", 3)
     transform = AddElectrostaticSE()
     transform.DENSE_LIMIT = 0
-    data = random_graph(60, 0)
+    data = random_graph(60, 0, weights="positive")
     close(transform(data)[NAME], encode(data))
 
 
@@ -274,84 +228,13 @@ def test_memory_of_a_large_graph_is_far_from_its_square() -> None:
     close(found, np.tile(expected, (n, 1)))
 
 
-@pytest.mark.parametrize("n", [23, 90])
-def test_permutation_equivariance(n: int) -> None:
-    data = random_graph(n, 0)
-    order = torch.randperm(n)
-    shuffled = copy.copy(data)
-    shuffled.edge_index = torch.argsort(order)[data.edge_index]
-    close(encode(shuffled), encode(data)[order])
-
-
-def test_graph_gets_in_a_batch_and_in_bulk_what_it_gets_alone() -> None:
-    graphs = [random_graph(n, n) for n in (1, 2, 3, 3, 3, 30, 66)]
-    graphs += [Data(edge_index=EMPTY, edge_weight=torch.ones(0), num_nodes=2)]
-    transform = AddElectrostaticSE()
-    alone = [transform(graph)[NAME] for graph in graphs]
-    close(transform(Batch.from_data_list(graphs))[NAME], torch.cat(alone))
-    batch = Batch.from_data_list([transform(graph) for graph in graphs])
-    assert torch.equal(batch[NAME], torch.cat(alone))
-    for together in ([transform], [AddLaplacianEigenvectorPE(2, normalization=None), transform]):
-        bulk = precompute(graphs, together, progress=False)
-        for graph, expected in zip(bulk, alone, strict=True):
-            close(graph[NAME], expected)
-
-
-@st.composite
-def weighted_graphs(draw: st.DrawFn) -> Data:
-    """Directed multigraphs with self-loops, isolated nodes and weights of several scales."""
-    n = draw(st.integers(1, 12))
-    node = st.integers(0, n - 1)
-    edges = draw(st.lists(st.tuples(node, node, st.sampled_from([0, 0.01, 0.3, 1, 2, 100]))))
-    index = torch.tensor([edge[:2] for edge in edges], dtype=torch.long).view(-1, 2).T
-    weight = torch.tensor([edge[2] for edge in edges], dtype=torch.float64)
-    return Data(edge_index=index, edge_weight=weight, num_nodes=n)
-
-
-@given(weighted_graphs())
+@given(weighted_graphs([0, 0.01, 0.3, 1, 2, 100]))
 def test_any_graph(data: Data) -> None:
     close(encode(data), definition(data))
 
 
-@given(weighted_graphs())
+@given(weighted_graphs([0, 0.01, 0.3, 1, 2, 100]))
 def test_any_graph_as_a_large_one(data: Data) -> None:
     transform = AddElectrostaticSE()
     transform.DENSE_LIMIT = 1
     close(transform(data)[NAME], definition(data))
-
-
-def test_repr_compose_pickle_and_functional_name() -> None:
-    assert repr(AddElectrostaticSE()) == "AddElectrostaticSE(attr_name='electrostatic_se')"
-    assert repr(AddElectrostaticSE(None)) == "AddElectrostaticSE(attr_name=None)"
-    data = random_graph(9, 0)
-    expected = AddElectrostaticSE()(data)[NAME]
-    again = pickle.loads(pickle.dumps(T.Compose([AddElectrostaticSE()])))
-    assert torch.equal(again(data)[NAME], expected)
-    source = torch.utils.data.datapipes.iter.IterableWrapper([data])
-    (out,) = source.pyg_gt_add_electrostatic_se()
-    assert torch.equal(out[NAME], expected)
-    assert NAME not in data
-
-
-def test_encoding_appended_to_x() -> None:
-    data = random_graph(9, 0)
-    data.x = torch.randn(9, 2)
-    out = AddElectrostaticSE(None)(data)
-    assert torch.equal(out.x, torch.cat([data.x, AddElectrostaticSE()(data)[NAME]], dim=1))
-
-
-def test_arguments_and_data_are_checked() -> None:
-    with pytest.raises(ValueError, match="attr_name=3; expected a name, or None"):
-        AddElectrostaticSE(3)
-    with pytest.raises(ValueError, match="got HeteroData"):
-        AddElectrostaticSE()(HeteroData())
-    with pytest.raises(IndexError, match="node 9, but the graph has 9 nodes"):
-        encode(Data(edge_index=torch.tensor([[0], [9]]), num_nodes=9))
-
-
-@pytest.mark.cuda
-def test_encoding_lies_where_the_edges_do() -> None:
-    data = random_graph(9, 0)
-    out = AddElectrostaticSE()(data.clone().to("cuda"))[NAME]
-    assert out.is_cuda
-    assert torch.equal(out.cpu(), AddElectrostaticSE()(data)[NAME])

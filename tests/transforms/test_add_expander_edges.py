@@ -1,6 +1,5 @@
 """Expanders: NetworkX and dense eigenvalues as oracles."""
 
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -10,27 +9,18 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-import torch_geometric.transforms as T
 from torch import Tensor
-from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.loader import DataLoader
-from torch_geometric.utils import from_networkx, is_undirected
+from torch_geometric.data import Batch, Data
+from torch_geometric.utils import is_undirected
 
-from pyg_gt.transforms import AddExpanderEdges, precompute
+from pyg_gt.transforms import AddExpanderEdges
 from pyg_gt.transforms.expanders import spectral_gap
 from pyg_gt.transforms.expanders.random_numbers import split_mix
 from pyg_gt.transforms.expanders.random_regular import random_regular_edges
+from tests.transforms.samples import EMPTY, as_data
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "expander_edge_index"
-EMPTY = torch.empty(2, 0, dtype=torch.long)
-
-
-def as_data(graph: nx.Graph) -> Data:
-    """The edges of a NetworkX graph, both ways where it is undirected."""
-    graph = nx.convert_node_labels_to_integers(graph)
-    data = from_networkx(graph)
-    return Data(edge_index=data.edge_index, num_nodes=graph.number_of_nodes())
 
 
 def expander(data: Data, degree: int, **kwargs: Any) -> Tensor:
@@ -53,10 +43,6 @@ def second_eigenvalue(graph: nx.Graph) -> float:
     """The second largest absolute value."""
     values = np.abs(np.linalg.eigvalsh(nx.to_numpy_array(graph)))
     return float(np.sort(values)[-2])
-
-
-def molecules() -> list[Data]:
-    return [as_data(nx.random_labeled_tree(n, seed=n)) for n in (1, 2, 4, 5, 9, 9, 17, 24, 24, 24)]
 
 
 @pytest.mark.parametrize("degree", [3, 4, 5, 6, 9])
@@ -94,29 +80,6 @@ def test_table() -> None:
     edges = expander(as_data(nx.cycle_graph(8)), 3)
     neighbours = ["267", "356", "045", "167", "257", "124", "013", "034"]
     assert edges.T.tolist() == [[i, int(j)] for i in range(8) for j in neighbours[i]]
-
-
-def test_same_alone_in_a_batch_in_bulk_and_in_any_order() -> None:
-    graphs = molecules()
-    transform = AddExpanderEdges(4, seed=3)
-    alone = [transform(graph)[NAME] for graph in graphs]
-    for order in (range(len(graphs)), reversed(range(len(graphs)))):
-        order = list(order)
-        batch = Batch.from_data_list([graphs[i] for i in order])
-        expected = [alone[i] + batch.ptr[place] for place, i in enumerate(order)]
-        assert torch.equal(transform(batch)[NAME], torch.cat(expected, dim=1))
-        bulk = precompute([graphs[i] for i in order], transform, progress=False)
-        for graph, i in zip(bulk, order, strict=True):
-            assert torch.equal(graph[NAME], alone[i])
-
-
-def test_pyg_renumbers_it() -> None:
-    graphs = [AddExpanderEdges(3)(graph) for graph in molecules()]
-    batch = next(iter(DataLoader(graphs, batch_size=len(graphs))))
-    assert torch.equal(batch[NAME], AddExpanderEdges(3)(Batch.from_data_list(molecules()))[NAME])
-    for graph, back in zip(graphs, batch.to_data_list(), strict=True):
-        assert torch.equal(back[NAME], graph[NAME])
-    assert bool((batch.batch[batch[NAME][0]] == batch.batch[batch[NAME][1]]).all())
 
 
 def test_same_in_another_process() -> None:
@@ -262,22 +225,6 @@ def test_draws_are_nearly_uniform() -> None:
     assert abs(found - 840 / 19355) < 0.01
 
 
-def test_repr_compose_pickle_and_functional_name() -> None:
-    assert repr(AddExpanderEdges(3)) == (
-        "AddExpanderEdges(degree=3, attr_name='expander_edge_index', seed=0, max_tries=100)"
-    )
-    assert repr(AddExpanderEdges(4, "my_edge_index", seed=5, max_tries=7)) == (
-        "AddExpanderEdges(degree=4, attr_name='my_edge_index', seed=5, max_tries=7)"
-    )
-    data = as_data(nx.cycle_graph(9))
-    again = pickle.loads(pickle.dumps(T.Compose([AddExpanderEdges(4)])))
-    assert torch.equal(again(data)[NAME], expander(data, 4))
-    source = torch.utils.data.datapipes.iter.IterableWrapper([data])
-    (out,) = source.pyg_gt_add_expander_edges(degree=4)
-    assert torch.equal(out[NAME], expander(data, 4))
-    assert NAME not in data
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -292,18 +239,3 @@ def test_repr_compose_pickle_and_functional_name() -> None:
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AddExpanderEdges(**arguments)
-
-
-def test_data_is_checked() -> None:
-    with pytest.raises(ValueError, match="got HeteroData"):
-        AddExpanderEdges(3)(HeteroData())
-    with pytest.raises(IndexError, match="node 9, but the graph has 9 nodes"):
-        AddExpanderEdges(3)(Data(edge_index=torch.tensor([[0], [9]]), num_nodes=9))
-
-
-@pytest.mark.cuda
-def test_edges_lie_where_the_others_do() -> None:
-    data = as_data(nx.cycle_graph(9))
-    out = AddExpanderEdges(3)(data.clone().to("cuda"))[NAME]
-    assert out.is_cuda
-    assert torch.equal(out.cpu(), expander(data, 3))

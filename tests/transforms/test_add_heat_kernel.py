@@ -1,7 +1,5 @@
 """Heat kernels: closed forms and SciPy's matrix exponential as oracles."""
 
-import copy
-import pickle
 import tracemalloc
 from typing import Any
 
@@ -10,27 +8,24 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-import torch_geometric.transforms as T
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.utils import from_networkx
+from torch_geometric.data import Batch, Data
 
-from pyg_gt.transforms import AddHeatKernelSE, AddLaplacianEigenvectorPE, precompute
+from pyg_gt.transforms import AddHeatKernelSE
 from pyg_gt.transforms.spectra import heat_kernel
+from tests.transforms.samples import (
+    as_data,
+    components,
+    random_graph,
+    symmetric_adjacency,
+    weighted_graphs,
+)
 
 NAME = "heat_kernel_se"
-EMPTY = torch.empty(2, 0, dtype=torch.long)
 TIMES = [0.1, 1, 3.5, 20]
 NORMALIZATIONS = [None, "sym", "rw"]
-
-
-def as_data(graph: nx.Graph) -> Data:
-    """The edges of a NetworkX graph, both ways where it is undirected."""
-    graph = nx.convert_node_labels_to_integers(graph)
-    data = from_networkx(graph)
-    return Data(edge_index=data.edge_index, num_nodes=graph.number_of_nodes())
 
 
 def encode(data: Data, times: Any = TIMES, **kwargs: Any) -> Tensor:
@@ -43,16 +38,9 @@ def encode(data: Data, times: Any = TIMES, **kwargs: Any) -> Tensor:
 
 def definition(data: Data, times: Any = TIMES, normalization: str | None = None) -> np.ndarray:
     """Component by component with SciPy's ``expm``."""
-    n = data.num_nodes
-    weight = torch.ones(data.num_edges) if data.edge_weight is None else data.edge_weight
-    W = np.zeros((n, n))
-    for (a, b), w in zip(data.edge_index.T.tolist(), weight.tolist(), strict=True):
-        if a != b:
-            W[a, b] += w / 2
-            W[b, a] += w / 2
-    result = np.zeros((n, len(times)))
-    for component in nx.connected_components(nx.from_numpy_array(W)):
-        nodes = sorted(component)
+    W = symmetric_adjacency(data)
+    result = np.zeros((len(W), len(times)))
+    for nodes in components(W):
         if len(nodes) == 1:
             continue
         part = W[np.ix_(nodes, nodes)]
@@ -68,15 +56,6 @@ def definition(data: Data, times: Any = TIMES, normalization: str | None = None)
         for column, t in enumerate(times):
             result[nodes, column] = scipy.linalg.expm(-t * L).diagonal() - left
     return result
-
-
-def random_graph(n: int, seed: int, weighted: bool = True) -> Data:
-    random = np.random.default_rng(seed)
-    edges = random.integers(0, n, (2, 2 * n))
-    data = Data(edge_index=torch.from_numpy(edges), num_nodes=n)
-    if weighted:
-        data.edge_weight = torch.from_numpy(random.uniform(0, 3, edges.shape[1]))
-    return data
 
 
 def close(found: Any, expected: Any) -> None:
@@ -130,43 +109,21 @@ def test_grid_is_a_product() -> None:
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("n", [1, 2, 9, 40, 90])
 def test_agrees_with_matrix_exponential(n: int, weighted: bool, normalization: Any) -> None:
-    data = random_graph(n, n, weighted)
+    data = random_graph(n, n, weights="any" if weighted else None)
     found = encode(data, normalization=normalization)
     close(found, definition(data, normalization=normalization))
 
 
-def test_components_do_not_see_each_other() -> None:
-    graph = nx.disjoint_union_all([nx.path_graph(4), nx.empty_graph(1), nx.complete_graph(5)])
-    parts = [encode(as_data(nx.path_graph(4))), torch.zeros(1, 4)]
-    parts.append(encode(as_data(nx.complete_graph(5))))
-    close(encode(as_data(graph)), torch.cat(parts))
-
-
-def test_weights_loops_repeated_and_directed_edges() -> None:
+def test_weights_and_directed_edges() -> None:
     path = as_data(nx.path_graph(5))
-    expected = encode(path)
     once = Data(edge_index=path.edge_index[:, path.edge_index[0] < path.edge_index[1]])
     once.num_nodes = 5
-    twice = Data(edge_index=once.edge_index.repeat(1, 2), num_nodes=5)
-    close(encode(twice), expected)
     close(encode(once), encode(path, [t / 2 for t in TIMES]))
-    loops = torch.arange(5).repeat(2, 1)
-    with_loops = Data(edge_index=torch.cat([path.edge_index, loops], 1), num_nodes=5)
-    close(encode(with_loops), expected)
-    more = torch.cat([path.edge_index, torch.tensor([[0, 4], [4, 0]])], 1)
-    weight = torch.tensor([1.0] * 8 + [0.0] * 2)
-    close(encode(Data(edge_index=more, edge_weight=weight, num_nodes=5)), expected)
     path.edge_weight = torch.full((8,), 2.5)
     close(
         encode(path),
         encode(Data(edge_index=path.edge_index, num_nodes=5), [2.5 * t for t in TIMES]),
     )
-
-
-@pytest.mark.parametrize("n", [0, 1, 5])
-def test_no_edge(n: int) -> None:
-    for data in (Data(edge_index=EMPTY, num_nodes=n), Data(num_nodes=n)):
-        assert not encode(data).any()
 
 
 def test_long_and_short_times() -> None:
@@ -215,77 +172,11 @@ def test_memory_of_a_large_graph_is_far_from_its_square() -> None:
     close(found, np.tile(expected, (n, 1)))
 
 
-@pytest.mark.parametrize("n", [23, 90])
-def test_permutation_equivariance(n: int) -> None:
-    data = random_graph(n, 0)
-    order = torch.randperm(n)
-    shuffled = copy.copy(data)
-    shuffled.edge_index = torch.argsort(order)[data.edge_index]
-    close(encode(shuffled), encode(data)[order])
-
-
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_graph_gets_in_a_batch_and_in_bulk_what_it_gets_alone(normalization: Any) -> None:
-    graphs = [random_graph(n, n) for n in (1, 2, 3, 3, 3, 30, 66)]
-    graphs += [Data(edge_index=EMPTY, edge_weight=torch.ones(0), num_nodes=2)]
-    transform = AddHeatKernelSE(TIMES, normalization=normalization)
-    alone = [transform(graph)[NAME] for graph in graphs]
-    close(transform(Batch.from_data_list(graphs))[NAME], torch.cat(alone))
-    batch = Batch.from_data_list([transform(graph) for graph in graphs])
-    assert torch.equal(batch[NAME], torch.cat(alone))
-    kinds = [
-        AddLaplacianEigenvectorPE(2, f"{kind}_pe", normalization=kind) for kind in (None, "sym")
-    ]
-    for together in ([transform], [*kinds, transform]):
-        bulk = precompute(graphs, together, progress=False)
-        for graph, expected in zip(bulk, alone, strict=True):
-            close(graph[NAME], expected)
-
-
-@st.composite
-def weighted_graphs(draw: st.DrawFn) -> Data:
-    """Directed multigraphs with self-loops, isolated nodes and weights of many scales."""
-    n = draw(st.integers(1, 12))
-    node = st.integers(0, n - 1)
-    edges = draw(st.lists(st.tuples(node, node, st.sampled_from([0, 1e-20, 0.3, 1, 2, 1e5]))))
-    index = torch.tensor([edge[:2] for edge in edges], dtype=torch.long).view(-1, 2).T
-    weight = torch.tensor([edge[2] for edge in edges], dtype=torch.float64)
-    return Data(edge_index=index, edge_weight=weight, num_nodes=n)
-
-
-@given(weighted_graphs(), st.sampled_from(NORMALIZATIONS))
+@given(weighted_graphs([0, 1e-20, 0.3, 1, 2, 1e5]), st.sampled_from(NORMALIZATIONS))
 def test_any_graph(data: Data, normalization: Any) -> None:
     expected = definition(data, normalization=normalization)
     found = encode(data, normalization=normalization)
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
-
-
-def test_repr_shows_every_argument() -> None:
-    expected = "AddHeatKernelSE(times=(1.0, 2.5), attr_name='heat_kernel_se', normalization=None)"
-    assert repr(AddHeatKernelSE([1, 2.5])) == expected
-    for times in ((1, 2.5), np.array([1, 2.5]), torch.tensor([1, 2.5])):
-        assert repr(AddHeatKernelSE(times)) == expected
-    assert repr(AddHeatKernelSE(range(1, 3), None, normalization="rw")) == (
-        "AddHeatKernelSE(times=(1.0, 2.0), attr_name=None, normalization='rw')"
-    )
-
-
-def test_compose_pickle_and_functional_name() -> None:
-    data = random_graph(9, 0)
-    expected = AddHeatKernelSE([1.0])(data)[NAME]
-    again = pickle.loads(pickle.dumps(T.Compose([AddHeatKernelSE([1.0])])))
-    assert torch.equal(again(data)[NAME], expected)
-    source = torch.utils.data.datapipes.iter.IterableWrapper([data])
-    (out,) = source.pyg_gt_add_heat_kernel_se(times=[1.0])
-    assert torch.equal(out[NAME], expected)
-    assert NAME not in data
-
-
-def test_encoding_appended_to_x() -> None:
-    data = random_graph(9, 0)
-    data.x = torch.randn(9, 2)
-    out = AddHeatKernelSE([1, 2], attr_name=None)(data)
-    assert torch.equal(out.x, torch.cat([data.x, AddHeatKernelSE([1, 2])(data)[NAME]], dim=1))
 
 
 @pytest.mark.parametrize(
@@ -296,20 +187,8 @@ def test_times_are_checked(times: Any) -> None:
         AddHeatKernelSE(times)
 
 
-def test_arguments_and_data_are_checked() -> None:
+def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="normalization='left'; expected 'sym', 'rw' or None"):
         AddHeatKernelSE([1], normalization="left")
     with pytest.raises(ValueError, match="choose another name"):
         AddHeatKernelSE([1], attr_name="batch_heat")
-    with pytest.raises(ValueError, match="got HeteroData"):
-        AddHeatKernelSE([1])(HeteroData())
-    with pytest.raises(IndexError, match="node 9, but the graph has 9 nodes"):
-        encode(Data(edge_index=torch.tensor([[0], [9]]), num_nodes=9))
-
-
-@pytest.mark.cuda
-def test_encoding_lies_where_the_edges_do() -> None:
-    data = random_graph(9, 0)
-    out = AddHeatKernelSE([1])(data.clone().to("cuda"))[NAME]
-    assert out.is_cuda
-    assert torch.equal(out.cpu(), AddHeatKernelSE([1])(data)[NAME])

@@ -1,7 +1,5 @@
 """Edges to all nodes within some hops: closed forms and SciPy's shortest paths as oracle."""
 
-import copy
-import pickle
 import tracemalloc
 from typing import Any
 
@@ -9,36 +7,19 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-import torch_geometric.transforms as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import shortest_path
-from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.loader import DataLoader, NeighborLoader
-from torch_geometric.utils import from_networkx
+from torch_geometric.data import Batch, Data
+from torch_geometric.loader import NeighborLoader
 
 from pyg_gt.nn import MaskedTransformerConv
-from pyg_gt.transforms import AddKHopEdges, AddShortestPathDistance, EncodeAndCollate
+from pyg_gt.transforms import AddKHopEdges, AddShortestPathDistance
 from pyg_gt.transforms.paths import k_hop_pairs
+from tests.transforms.samples import EMPTY, as_data, random_graph, weighted_graphs
 
 NAME, DISTANCE = "k_hop_edge_index", "k_hop_distance"
-EMPTY = torch.empty(2, 0, dtype=torch.long)
-
-
-def as_data(graph: nx.Graph) -> Data:
-    """The edges of a NetworkX graph, both ways where it is undirected."""
-    graph = nx.convert_node_labels_to_integers(graph)
-    data = from_networkx(graph)
-    return Data(edge_index=data.edge_index, num_nodes=graph.number_of_nodes())
-
-
-def random_graph(n: int, seed: int, edges_per_node: float = 1.5) -> Data:
-    """Directed, with self-loops and repeated edges, and with some edges of weight zero."""
-    random = np.random.default_rng(seed)
-    edges = torch.from_numpy(random.integers(0, n, (2, int(edges_per_node * n))))
-    weight = torch.from_numpy(random.integers(0, 3, edges.size(1))).float()
-    return Data(edge_index=edges, edge_weight=weight, num_nodes=n)
 
 
 def encode(data: Data, k: int) -> dict[tuple[int, int], int]:
@@ -103,8 +84,7 @@ def test_directed_path_has_no_way_back() -> None:
 
 
 def test_one_hop_is_the_graph_without_loops_and_repeats() -> None:
-    data = random_graph(40, 0, 4)
-    data.edge_weight = None
+    data = random_graph(40, 0, 4, weights=None)
     pairs = {(i, j) for i, j in data.edge_index.T.tolist() if i != j}
     assert encode(data, 1) == dict.fromkeys(pairs, 1)
 
@@ -123,61 +103,29 @@ def test_no_edge(n: int) -> None:
 @pytest.mark.parametrize("rows", [1, 64, 2**13])
 def test_agrees_with_scipy(n: int, k: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(k_hop_pairs, "_ROWS", rows)
-    data = random_graph(n, n)
+    data = random_graph(n, n, 1.5, weights="counts")
     assert encode(data, k) == oracle(data, k)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_agrees_with_the_distances_of_all_pairs(k: int) -> None:
-    batch = Batch.from_data_list([random_graph(n, n, 2) for n in (3, 40, 90)])
+    batch = Batch.from_data_list([random_graph(n, n, 2, weights="counts") for n in (3, 40, 90)])
     distance = AddShortestPathDistance(k)(batch).pair_distance
     near = distance[(distance > 0) & (distance <= k)]
     assert torch.equal(AddKHopEdges(k)(batch)[DISTANCE], near)
 
 
-@st.composite
-def graphs(draw: st.DrawFn) -> Data:
-    """Directed multigraphs with self-loops, isolated nodes and edges of weight zero."""
-    n = draw(st.integers(1, 12))
-    node = st.integers(0, n - 1)
-    edges = draw(st.lists(st.tuples(node, node, st.sampled_from([0, 1, 2])), max_size=40))
-    index = torch.tensor([edge[:2] for edge in edges], dtype=torch.long).view(-1, 2).T
-    weight = torch.tensor([edge[2] for edge in edges], dtype=torch.float64)
-    return Data(edge_index=index, edge_weight=weight, num_nodes=n)
-
-
 @settings(max_examples=100, deadline=None)
-@given(graphs(), st.integers(1, 9))
+@given(weighted_graphs([0, 1, 2], max_edges=40), st.integers(1, 9))
 def test_any_graph(data: Data, k: int) -> None:
     assert encode(data, k) == oracle(data, k)
 
 
-def test_graph_gets_in_a_batch_what_it_gets_alone() -> None:
-    def several() -> list[Data]:
-        data = [random_graph(n, n) for n in (1, 2, 3, 3, 3, 30, 64, 100, 7)]
-        no_weight = torch.ones(0)
-        data += [Data(edge_index=EMPTY, edge_weight=no_weight, num_nodes=n) for n in (2, 0)]
-        return [data[i] for i in (9, 0, 1, 10, 2, 3, 4, 5, 6, 7, 8)]
-
-    transform = AddKHopEdges(3)
-    together = transform(Batch.from_data_list(several()))
-    alone = [transform(data) for data in several()]
-    loaded = next(iter(DataLoader(alone, batch_size=11)))
-    collated = EncodeAndCollate(transform)(several())
-    for name in (NAME, DISTANCE):
-        assert torch.equal(together[name], loaded[name])
-        assert torch.equal(together[name], collated[name])
-    for data, back in zip(alone, collated.to_data_list(), strict=True):
-        assert torch.equal(data[NAME], back[NAME]) and torch.equal(data[DISTANCE], back[DISTANCE])
-
-
-def test_permutation_equivariance() -> None:
-    data = random_graph(50, 0)
-    order = torch.randperm(50)
-    shuffled = copy.copy(data)
-    shuffled.edge_index = order[data.edge_index]
-    renamed = {(int(order[i]), int(order[j])): hops for (i, j), hops in encode(data, 3).items()}
-    assert encode(shuffled, 3) == renamed
+def test_distances_are_named_after_the_edges() -> None:
+    data = random_graph(9, weights="counts")
+    out = AddKHopEdges(3, "near_edge_index")(data)
+    assert torch.equal(out.near_edge_index, AddKHopEdges(3)(data)[NAME])
+    assert torch.equal(out.near_distance, AddKHopEdges(3)(data)[DISTANCE])
 
 
 def test_attention_over_two_hops_sees_two_hops() -> None:
@@ -205,13 +153,6 @@ def test_memory_of_a_large_graph_is_that_of_its_edges() -> None:
         assert dict(found) == {other: hops for other, hops in lengths.items() if hops}
 
 
-def test_edge_between_graphs_is_refused() -> None:
-    batch = Batch.from_data_list([as_data(nx.path_graph(2)), as_data(nx.path_graph(2))])
-    batch.edge_index = torch.cat([batch.edge_index, torch.tensor([[1], [2]])], dim=1)
-    with pytest.raises(ValueError, match="between nodes 1 and 2 of the batch"):
-        AddKHopEdges(2)(batch)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -226,37 +167,6 @@ def test_edge_between_graphs_is_refused() -> None:
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AddKHopEdges(**arguments)
-
-
-def test_data_is_checked() -> None:
-    with pytest.raises(IndexError, match="node 9, but the graph has 9 nodes"):
-        encode(Data(edge_index=torch.tensor([[0], [9]]), num_nodes=9), 2)
-    with pytest.raises(ValueError, match="got HeteroData"):
-        AddKHopEdges(2)(HeteroData())
-
-
-def test_repr_shows_every_argument() -> None:
-    assert repr(AddKHopEdges(3)) == "AddKHopEdges(k=3, attr_name='k_hop_edge_index')"
-
-
-def test_compose_pickle_and_functional_name() -> None:
-    data = random_graph(9, 0)
-    transform = T.Compose([AddKHopEdges(3, "near_edge_index")])
-    again = pickle.loads(pickle.dumps(transform))
-    assert torch.equal(transform(data).near_edge_index, again(data).near_edge_index)
-    assert torch.equal(transform(data).near_distance, again(data).near_distance)
-    source = torch.utils.data.datapipes.iter.IterableWrapper([data])
-    (out,) = source.pyg_gt_add_k_hop_edges(3)
-    assert torch.equal(out[NAME], transform(data).near_edge_index)
-
-
-def test_data_is_left_as_it_was() -> None:
-    data = random_graph(9, 0)
-    before = copy.deepcopy(data)
-    encode(data, 3)
-    assert sorted(data.keys()) == sorted(before.keys())
-    assert torch.equal(data.edge_index, before.edge_index)
-    assert torch.equal(data.edge_weight, before.edge_weight)
 
 
 @pytest.mark.filterwarnings("ignore:Using 'NeighborSampler' without a 'pyg-lib':UserWarning")

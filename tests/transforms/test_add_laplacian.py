@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import pickle
 import tracemalloc
 from typing import Any
 
@@ -17,9 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.loader import DataLoader
 from torch_geometric.utils import (
-    from_networkx,
     get_laplacian,
     is_undirected,
     to_dense_adj,
@@ -27,21 +24,16 @@ from torch_geometric.utils import (
 )
 
 from pyg_gt.transforms import AddLaplacianEigenvectorPE
+from tests.transforms.samples import (
+    EMPTY,
+    as_data,
+    components,
+    symmetric_adjacency,
+    weighted_graphs,
+)
 
 NAME = "laplacian_eigenvector_pe"
-EMPTY = torch.empty(2, 0, dtype=torch.long)
 TRIANGLE = torch.tensor([[0, 1, 2, 1, 2, 0], [1, 2, 0, 0, 1, 2]])
-
-
-def as_data(graph: nx.Graph, **attributes: Any) -> Data:
-    """The edges of a NetworkX graph, both ways where it is undirected."""
-    graph = nx.convert_node_labels_to_integers(graph)
-    data = from_networkx(nx.Graph(graph) if not graph.is_directed() else nx.DiGraph(graph))
-    weight = data.weight.double() if "weight" in data else None
-    data = Data(edge_index=data.edge_index, num_nodes=graph.number_of_nodes(), **attributes)
-    if weight is not None:
-        data.edge_weight = weight
-    return data
 
 
 def encode(data: Data, k: int, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -225,19 +217,6 @@ def test_more_columns_than_eigenvectors_are_zeros(k: int) -> None:
     assert torch.equal(vectors[:, :22], few[0]) and torch.equal(values[:, :22], few[1])
     assert mask[:, :22].all() and not mask[:, 22:].any()
     assert not vectors[:, 22:].any() and not values[:, 22:].any()
-
-
-def test_graphs_of_all_sizes_batch() -> None:
-    sizes = [1, 2, 3, 30, 7]
-    graphs = [as_data(nx.path_graph(n), y=n) for n in sizes] + [
-        Data(edge_index=EMPTY, num_nodes=0, y=0)
-    ]
-    transform = AddLaplacianEigenvectorPE(5)
-    batch = next(iter(DataLoader([transform(graph) for graph in graphs], batch_size=6)))
-    for name in (NAME, f"{NAME}_values", f"{NAME}_mask"):
-        assert batch[name].shape == (sum(sizes), 5)
-    for graph, back in zip(graphs, batch.to_data_list(), strict=True):
-        assert torch.equal(back[NAME], transform(graph)[NAME])
 
 
 def test_graph_gets_in_a_batch_what_it_gets_alone() -> None:
@@ -480,70 +459,11 @@ def test_signature_is_that_of_pyg() -> None:
     ]
 
 
-def test_functional_names_of_both_libraries_stand_side_by_side() -> None:
-    functions = torch.utils.data.IterDataPipe.functions
-    assert "add_laplacian_eigenvector_pe" in functions
-    source = torch.utils.data.datapipes.iter.IterableWrapper([as_data(nx.path_graph(3))])
-    (out,) = source.pyg_gt_add_laplacian_eigenvector_pe(k=2)
-    assert out[NAME].shape == (3, 2)
-
-
-def test_repr_shows_every_argument() -> None:
-    assert repr(AddLaplacianEigenvectorPE(3)) == (
-        "AddLaplacianEigenvectorPE(k=3, attr_name='laplacian_eigenvector_pe', "
-        "is_undirected=False, normalization='sym')"
-    )
-    assert repr(AddLaplacianEigenvectorPE(4, None, True, normalization=None, tol=1e-3, ncv=9)) == (
-        "AddLaplacianEigenvectorPE(k=4, attr_name=None, is_undirected=True, normalization=None, "
-        "ncv=9, tol=0.001)"
-    )
-
-
-def test_compose_and_pickle() -> None:
-    data = molecule()
-    transform = T.Compose([T.ToUndirected(), AddLaplacianEigenvectorPE(3)])
-    again = pickle.loads(pickle.dumps(transform))
-    assert torch.equal(transform(data)[NAME], again(data)[NAME])
-    assert repr(again) == repr(transform)
-
-
-def test_data_is_left_as_it_was() -> None:
-    data = molecule()
-    before = copy.deepcopy(data)
-    encode(data, 3)
-    assert sorted(data.keys()) == sorted(before.keys())
-    assert torch.equal(data.edge_index, before.edge_index)
-    assert torch.equal(data.edge_weight, before.edge_weight)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(23, 4), (23,)])
-def test_encoding_appended_to_x(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    data = molecule()
-    data.x = torch.randn(shape).to(dtype)
-    out = AddLaplacianEigenvectorPE(3, attr_name=None)(data)
-    width = data.x.view(23, -1).size(1)
-    assert out.x.dtype == dtype and out.x.shape == (23, width + 3)
-    assert torch.equal(out.x[:, :width], data.x.view(23, -1))
-    expected = AddLaplacianEigenvectorPE(3)(data)[NAME]
-    assert torch.equal(out.x[:, width:], expected.to(dtype))
-    assert sorted(out.keys()) == sorted(data.keys())
-
-
 def test_encoding_as_x() -> None:
     data = molecule()
-    expected = AddLaplacianEigenvectorPE(3)(data)[NAME]
-    assert torch.equal(AddLaplacianEigenvectorPE(3, attr_name=None)(data).x, expected)
-    data.x = torch.randn(23, 9)
     out = AddLaplacianEigenvectorPE(3, attr_name="x")(data)
-    assert torch.equal(out.x, expected) and out.x_values.shape == out.x_mask.shape == (23, 3)
-
-
-def test_encoding_is_not_rounded_to_whole_numbers() -> None:
-    data = molecule()
-    data.x = torch.ones(23, 2, dtype=torch.long)
-    with pytest.raises(ValueError, match="rounded to whole numbers"):
-        AddLaplacianEigenvectorPE(3, attr_name=None)(data)
+    assert torch.equal(out.x, AddLaplacianEigenvectorPE(3)(data)[NAME])
+    assert out.x_values.shape == out.x_mask.shape == (23, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bfloat16, torch.float32, torch.bool])
@@ -635,37 +555,16 @@ def test_data_is_checked(data: Any, message: str) -> None:
         AddLaplacianEigenvectorPE(2)(data)
 
 
-@pytest.mark.cuda
-def test_encoding_lies_where_the_edges_do() -> None:
-    data = molecule().to("cuda")
-    out = AddLaplacianEigenvectorPE(3)(data)
-    for name in (NAME, f"{NAME}_values", f"{NAME}_mask"):
-        assert out[name].is_cuda
-        assert torch.equal(out[name].cpu(), AddLaplacianEigenvectorPE(3)(data.cpu())[name])
-
-
-@st.composite
-def weighted_graphs(draw: st.DrawFn) -> Data:
-    """Directed multigraphs with self-loops, isolated nodes and weights of many scales."""
-    n = draw(st.integers(1, 12))
-    node = st.integers(0, n - 1)
-    edges = draw(st.lists(st.tuples(node, node, st.sampled_from([0, 1e-6, 0.3, 1, 2, 1e4]))))
-    index = torch.tensor([edge[:2] for edge in edges], dtype=torch.long).view(-1, 2).T
-    weight = torch.tensor([edge[2] for edge in edges], dtype=torch.float64)
-    return Data(edge_index=index, edge_weight=weight, num_nodes=n)
-
-
 @settings(max_examples=150, deadline=None)
-@given(weighted_graphs(), st.integers(1, 13), st.sampled_from(["sym", "rw", None]))
+@given(
+    weighted_graphs([0, 1e-6, 0.3, 1, 2, 1e4]),
+    st.integers(1, 13),
+    st.sampled_from(["sym", "rw", None]),
+)
 def test_any_graph(data: Data, k: int, normalization: Any) -> None:
     vectors, values, mask = encode(data, k, normalization=normalization)
-    W = np.zeros((data.num_nodes, data.num_nodes))
-    np.add.at(W, tuple(data.edge_index.numpy()), data.edge_weight.numpy())
-    W = (W + W.T) / 2
-    np.fill_diagonal(W, 0)
-    graph = nx.from_numpy_array(W)
-    for component in nx.connected_components(graph):
-        nodes = sorted(component)
+    W = symmetric_adjacency(data)
+    for nodes in components(W):
         n, count = len(nodes), min(k, len(nodes) - 1)
         assert mask[nodes].sum(0).tolist() == [n] * count + [0] * (k - count)
         w = W[np.ix_(nodes, nodes)]

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import pickle
 import tracemalloc
 from math import comb
 from typing import Any
@@ -15,22 +14,13 @@ import torch_geometric.transforms as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.loader import DataLoader
-from torch_geometric.utils import from_networkx
+from torch_geometric.data import Batch, Data
 
 from pyg_gt.transforms import AddRandomWalkPE
 from pyg_gt.transforms.walks import power_diagonals, return_probabilities
+from tests.transforms.samples import as_data, random_graph, transition, weighted_graphs
 
 NAME = "random_walk_pe"
-EMPTY = torch.empty(2, 0, dtype=torch.long)
-
-
-def as_data(graph: nx.Graph) -> Data:
-    """The edges of a NetworkX graph, both ways where it is undirected."""
-    graph = nx.convert_node_labels_to_integers(graph)
-    data = from_networkx(graph)
-    return Data(edge_index=data.edge_index, num_nodes=graph.number_of_nodes())
 
 
 def encode(data: Data, walk_length: int) -> Tensor:
@@ -43,26 +33,10 @@ def encode(data: Data, walk_length: int) -> Tensor:
 
 def powers(data: Data, walk_length: int) -> np.ndarray:
     """The definition, with matrix powers."""
-    n = data.num_nodes
-    weight = torch.ones(data.num_edges) if data.edge_weight is None else data.edge_weight
-    P = np.zeros((n, n))
-    for (a, b), w in zip(data.edge_index.T.tolist(), weight.tolist(), strict=True):
-        P[a, b] += w
-    degree = P.sum(1, keepdims=True)
-    P = np.divide(P, degree, out=np.zeros_like(P), where=degree > 0)
+    P = transition(data)
     return np.stack(
         [np.linalg.matrix_power(P, t).diagonal() for t in range(1, walk_length + 1)], axis=1
     )
-
-
-def random_graph(n: int, seed: int, weighted: bool = True, directed: bool = True) -> Data:
-    random = np.random.default_rng(seed)
-    edges = random.integers(0, n, (2, 3 * n))
-    edges = edges if directed else np.concatenate([edges, edges[::-1]], axis=1)
-    data = Data(edge_index=torch.from_numpy(edges), num_nodes=n)
-    if weighted:
-        data.edge_weight = torch.from_numpy(random.uniform(0, 3, edges.shape[1]))
-    return data
 
 
 @pytest.mark.parametrize("n", [2, 3, 12, 130])
@@ -125,7 +99,7 @@ def test_agrees_with_pyg_on_simple_graphs(n: int, directed: bool) -> None:
 @pytest.mark.parametrize("n", [3, 30, 100, 101, 200])
 @pytest.mark.parametrize("walk_length", [1, 2, 7, 20])
 def test_agrees_with_matrix_powers(n: int, directed: bool, walk_length: int) -> None:
-    data = random_graph(n, n, directed=directed)
+    data = random_graph(n, n, 3, directed=directed)
     np.testing.assert_allclose(encode(data, walk_length), powers(data, walk_length), atol=1e-6)
 
 
@@ -161,12 +135,6 @@ def test_directed_cycle(n: int) -> None:
     assert torch.equal(pe.float(), expected)
 
 
-@pytest.mark.parametrize("n", [0, 1, 5, 150])
-def test_no_edge(n: int) -> None:
-    for data in (Data(edge_index=EMPTY, num_nodes=n), Data(num_nodes=n)):
-        assert not encode(data, 3).any()
-
-
 @pytest.mark.parametrize("entries", [60, 400, 10**6])
 @pytest.mark.parametrize("dense_limit", [0, 10**6])
 def test_dense_and_sparse_paths_agree(
@@ -189,7 +157,7 @@ def test_dense_and_sparse_paths_agree(
 
 
 def test_runs_of_components_of_many_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs = [random_graph(n, n) for n in (65, 66, 70, 70, 71, 90)]
+    graphs = [random_graph(n, n, 3) for n in (65, 66, 70, 70, 71, 90)]
     graphs += [as_data(nx.cycle_graph(n)) for n in (65, 72, 80)]
     together = Batch.from_data_list([copy.copy(g).update({"edge_weight": None}) for g in graphs])
     expected = torch.cat([torch.from_numpy(powers(graph, 9)) for graph in together.to_data_list()])
@@ -218,45 +186,8 @@ def test_memory_of_a_large_graph_is_far_from_its_square() -> None:
             assert abs(float(at[start] - pe[start, t])) < 1e-6
 
 
-@pytest.mark.parametrize("n", [23, 150])
-def test_permutation_equivariance(n: int) -> None:
-    data = random_graph(n, 0)
-    order = torch.randperm(n)
-    shuffled = copy.copy(data)
-    shuffled.edge_index = torch.argsort(order)[data.edge_index]
-    torch.testing.assert_close(encode(shuffled, 9), encode(data, 9)[order], rtol=0, atol=1e-6)
-
-
-def test_graph_gets_in_a_batch_what_it_gets_alone() -> None:
-    graphs = [random_graph(n, n) for n in (1, 2, 3, 3, 3, 30, 99, 100, 101, 150, 300)]
-    graphs += [Data(edge_index=EMPTY, edge_weight=torch.ones(0), num_nodes=2)]
-    together = encode(Batch.from_data_list(graphs), 8)
-    alone = torch.cat([encode(graph, 8) for graph in graphs])
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-7)
-
-
-def test_graphs_of_all_sizes_batch() -> None:
-    graphs = [as_data(nx.path_graph(n)) for n in (1, 2, 3, 30, 7)]
-    transform = AddRandomWalkPE(5)
-    batch = next(iter(DataLoader([transform(graph) for graph in graphs], batch_size=5)))
-    assert batch[NAME].shape == (43, 5)
-    for graph, back in zip(graphs, batch.to_data_list(), strict=True):
-        assert torch.equal(back[NAME], transform(graph)[NAME])
-
-
-@st.composite
-def weighted_graphs(draw: st.DrawFn) -> Data:
-    """Directed multigraphs with self-loops, isolated nodes and weights of many scales."""
-    n = draw(st.integers(1, 12))
-    node = st.integers(0, n - 1)
-    edges = draw(st.lists(st.tuples(node, node, st.sampled_from([0, 1e-30, 0.3, 1, 2, 1e9]))))
-    index = torch.tensor([edge[:2] for edge in edges], dtype=torch.long).view(-1, 2).T
-    weight = torch.tensor([edge[2] for edge in edges], dtype=torch.float64)
-    return Data(edge_index=index, edge_weight=weight, num_nodes=n)
-
-
 @settings(max_examples=100, deadline=None)
-@given(weighted_graphs(), st.integers(1, 9))
+@given(weighted_graphs([0, 1e-30, 0.3, 1, 2, 1e9]), st.integers(1, 9))
 def test_any_graph(data: Data, walk_length: int) -> None:
     np.testing.assert_allclose(encode(data, walk_length), powers(data, walk_length), atol=1e-6)
 
@@ -276,52 +207,6 @@ def test_signature_is_that_of_pyg() -> None:
     ]
 
 
-def test_functional_names_of_both_libraries_stand_side_by_side() -> None:
-    assert "add_random_walk_pe" in torch.utils.data.IterDataPipe.functions
-    source = torch.utils.data.datapipes.iter.IterableWrapper([as_data(nx.path_graph(3))])
-    (out,) = source.pyg_gt_add_random_walk_pe(walk_length=2)
-    assert out[NAME].shape == (3, 2)
-
-
-def test_repr_shows_every_argument() -> None:
-    assert repr(AddRandomWalkPE(3)) == (
-        "AddRandomWalkPE(walk_length=3, attr_name='random_walk_pe', num_samples=None, seed=0)"
-    )
-    assert repr(AddRandomWalkPE(4, "pe", num_samples=9, seed=1)) == (
-        "AddRandomWalkPE(walk_length=4, attr_name='pe', num_samples=9, seed=1)"
-    )
-
-
-def test_compose_and_pickle() -> None:
-    data = random_graph(9, 0)
-    transform = T.Compose([AddRandomWalkPE(3)])
-    again = pickle.loads(pickle.dumps(transform))
-    assert torch.equal(transform(data)[NAME], again(data)[NAME])
-
-
-def test_data_is_left_as_it_was() -> None:
-    data = random_graph(9, 0)
-    before = copy.deepcopy(data)
-    encode(data, 3)
-    assert sorted(data.keys()) == sorted(before.keys())
-    assert torch.equal(data.edge_index, before.edge_index)
-    assert torch.equal(data.edge_weight, before.edge_weight)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_encoding_appended_to_x(dtype: torch.dtype) -> None:
-    data = random_graph(9, 0)
-    expected = AddRandomWalkPE(3)(data)[NAME]
-    assert torch.equal(AddRandomWalkPE(3, attr_name=None)(data).x, expected)
-    data.x = torch.randn(9, 2).to(dtype)
-    out = AddRandomWalkPE(3, attr_name=None)(data)
-    assert torch.equal(out.x, torch.cat([data.x, expected.to(dtype)], dim=1))
-    assert torch.equal(AddRandomWalkPE(3, attr_name="x")(data).x, expected)
-    data.x = data.x.long()
-    with pytest.raises(ValueError, match="rounded to whole numbers"):
-        AddRandomWalkPE(3, attr_name=None)(data)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -334,29 +219,3 @@ def test_encoding_appended_to_x(dtype: torch.dtype) -> None:
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AddRandomWalkPE(**arguments)
-
-
-@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
-def test_weights_are_checked(bad: float) -> None:
-    data = random_graph(9, 0)
-    data.edge_weight[4] = bad
-    with pytest.raises(ValueError, match=f"finite and not negative, got {bad}"):
-        encode(data, 2)
-    data.edge_weight = torch.ones(5)
-    with pytest.raises(ValueError, match=r"shape \[27\]"):
-        encode(data, 2)
-
-
-def test_data_is_checked() -> None:
-    with pytest.raises(IndexError, match="node 9, but the graph has 9 nodes"):
-        encode(Data(edge_index=torch.tensor([[0], [9]]), num_nodes=9), 2)
-    with pytest.raises(ValueError, match="got HeteroData"):
-        AddRandomWalkPE(2)(HeteroData())
-
-
-@pytest.mark.cuda
-def test_encoding_lies_where_the_edges_do() -> None:
-    data = random_graph(9, 0).to("cuda")
-    out = AddRandomWalkPE(3)(data)[NAME]
-    assert out.is_cuda
-    assert torch.equal(out.cpu(), AddRandomWalkPE(3)(data.cpu())[NAME])

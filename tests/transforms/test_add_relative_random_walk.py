@@ -1,7 +1,5 @@
 """Walk probabilities of pairs: closed forms, powers of the transition matrix and our RWSE."""
 
-import copy
-import pickle
 from math import comb
 from typing import Any
 
@@ -9,37 +7,17 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-import torch_geometric.transforms as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.loader import DataLoader
-from torch_geometric.utils import from_networkx
+from torch_geometric.data import Batch, Data
 
 from pyg_gt.nn import RelativeWalkBias
 from pyg_gt.transforms import AddRandomWalkPE, AddRelativeRandomWalkPE, EncodeAndCollate
 from pyg_gt.transforms.walks import walk_probabilities
+from tests.transforms.samples import EMPTY, as_data, random_graph, transition, weighted_graphs
 
 NAME = "pair_walk"
-EMPTY = torch.empty(2, 0, dtype=torch.long)
-
-
-def as_data(graph: nx.Graph) -> Data:
-    """The edges of a NetworkX graph, both ways where it is undirected."""
-    graph = nx.convert_node_labels_to_integers(graph)
-    data = from_networkx(graph)
-    return Data(edge_index=data.edge_index, num_nodes=graph.number_of_nodes())
-
-
-def random_graph(n: int, seed: int, edges_per_node: float = 1.5) -> Data:
-    """Directed, weighted, with self-loops and repeated edges."""
-    random = np.random.default_rng(seed)
-    edges = random.integers(0, n, (2, int(edges_per_node * n)))
-    weight = random.uniform(0, 3, edges.shape[1])
-    return Data(
-        edge_index=torch.from_numpy(edges), edge_weight=torch.from_numpy(weight), num_nodes=n
-    )
 
 
 def encode(data: Data, walk_length: int) -> Tensor:
@@ -52,13 +30,7 @@ def encode(data: Data, walk_length: int) -> Tensor:
 
 def powers(data: Data, walk_length: int) -> np.ndarray:
     """The definition, with matrix powers."""
-    n = data.num_nodes
-    weight = torch.ones(data.num_edges) if data.edge_weight is None else data.edge_weight
-    P = np.zeros((n, n))
-    for (a, b), w in zip(data.edge_index.T.tolist(), weight.tolist(), strict=True):
-        P[a, b] += w
-    degree = P.sum(1, keepdims=True)
-    P = np.divide(P, degree, out=np.zeros_like(P), where=degree > 0)
+    P = transition(data)
     return np.stack([np.linalg.matrix_power(P, t) for t in range(walk_length)], axis=-1)
 
 
@@ -153,40 +125,16 @@ def test_each_row_sums_to_one_after_many_steps() -> None:
 
 @pytest.mark.parametrize("n", [1, 20, 150])
 def test_diagonal_is_that_of_the_node_encoding(n: int) -> None:
-    data = random_graph(n, n)
+    data = random_graph(n, n, 1.5)
     out = encode(data, 9).diagonal().T[:, 1:]
     nodes = AddRandomWalkPE(8)(data).random_walk_pe
     torch.testing.assert_close(out, nodes.double(), rtol=0, atol=1e-6)
 
 
-@st.composite
-def weighted_graphs(draw: st.DrawFn) -> Data:
-    """Directed multigraphs with self-loops, isolated nodes and weights of many scales."""
-    n = draw(st.integers(1, 10))
-    node = st.integers(0, n - 1)
-    edges = draw(st.lists(st.tuples(node, node, st.sampled_from([0, 1e-30, 0.3, 1, 2, 1e9]))))
-    index = torch.tensor([edge[:2] for edge in edges], dtype=torch.long).view(-1, 2).T
-    weight = torch.tensor([edge[2] for edge in edges], dtype=torch.float64)
-    return Data(edge_index=index, edge_weight=weight, num_nodes=n)
-
-
 @settings(max_examples=100, deadline=None)
-@given(weighted_graphs(), st.integers(1, 9))
+@given(weighted_graphs([0, 1e-30, 0.3, 1, 2, 1e9], max_nodes=10), st.integers(1, 9))
 def test_any_graph(data: Data, walk_length: int) -> None:
     np.testing.assert_allclose(encode(data, walk_length), powers(data, walk_length), atol=1e-7)
-
-
-def test_graph_gets_in_a_batch_what_it_gets_alone() -> None:
-    graphs = [random_graph(n, n) for n in (1, 2, 3, 3, 3, 30, 64, 65, 100, 7)]
-    graphs += [Data(edge_index=EMPTY, edge_weight=torch.ones(0), num_nodes=n) for n in (2, 0)]
-    transform = AddRelativeRandomWalkPE(8)
-    together = transform(Batch.from_data_list(graphs))[NAME]
-    alone = [transform(copy.copy(graph)) for graph in graphs]
-    collated = EncodeAndCollate(transform)(graphs)
-    loaded = next(iter(DataLoader(alone, batch_size=12)))
-    assert torch.equal(loaded[NAME], torch.cat([graph[NAME] for graph in alone]))
-    torch.testing.assert_close(together, loaded[NAME], rtol=0, atol=1e-7)
-    torch.testing.assert_close(collated[NAME], together, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("entries", [1, 3000, 10**7])
@@ -207,16 +155,6 @@ def test_pair_encoder_reads_it() -> None:
     torch.testing.assert_close(bias.values.shape, torch.Size([41, 2]))
 
 
-@pytest.mark.parametrize("n", [23, 150])
-def test_permutation_equivariance(n: int) -> None:
-    data = random_graph(n, 0)
-    order = torch.randperm(n)
-    shuffled = copy.copy(data)
-    shuffled.edge_index = torch.argsort(order)[data.edge_index]
-    expected = encode(data, 9)[order][:, order]
-    torch.testing.assert_close(encode(shuffled, 9), expected, rtol=0, atol=1e-7)
-
-
 def test_graph_too_large_is_refused_with_its_memory() -> None:
     transform = AddRelativeRandomWalkPE(17)
     with pytest.raises(ValueError, match=r"6\.8 GB for a graph of 10000 nodes; set MAX_NODES"):
@@ -224,13 +162,6 @@ def test_graph_too_large_is_refused_with_its_memory() -> None:
     transform.MAX_NODES = 5
     with pytest.raises(ValueError, match="now 5"):
         transform(random_graph(6, 0))
-
-
-def test_edge_between_graphs_is_refused() -> None:
-    batch = Batch.from_data_list([as_data(nx.path_graph(2)), as_data(nx.path_graph(2))])
-    batch.edge_index = torch.cat([batch.edge_index, torch.tensor([[1], [2]])], dim=1)
-    with pytest.raises(ValueError, match="between nodes 1 and 2 of the batch"):
-        AddRelativeRandomWalkPE(3)(batch)
 
 
 @pytest.mark.parametrize(
@@ -245,39 +176,3 @@ def test_edge_between_graphs_is_refused() -> None:
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AddRelativeRandomWalkPE(**arguments)
-
-
-def test_data_is_checked() -> None:
-    data = random_graph(9, 0)
-    data.edge_weight[4] = -1
-    with pytest.raises(ValueError, match="finite and not negative"):
-        encode(data, 2)
-    with pytest.raises(IndexError, match="node 9, but the graph has 9 nodes"):
-        encode(Data(edge_index=torch.tensor([[0], [9]]), num_nodes=9), 2)
-    with pytest.raises(ValueError, match="got HeteroData"):
-        AddRelativeRandomWalkPE(2)(HeteroData())
-
-
-def test_repr_shows_every_argument() -> None:
-    assert repr(AddRelativeRandomWalkPE(3)) == (
-        "AddRelativeRandomWalkPE(walk_length=3, attr_name='pair_walk')"
-    )
-
-
-def test_compose_pickle_and_functional_name() -> None:
-    data = random_graph(9, 0)
-    transform = T.Compose([AddRelativeRandomWalkPE(3, "pair_rrwp")])
-    again = pickle.loads(pickle.dumps(transform))
-    assert torch.equal(transform(data).pair_rrwp, again(data).pair_rrwp)
-    source = torch.utils.data.datapipes.iter.IterableWrapper([data])
-    (out,) = source.pyg_gt_add_relative_random_walk_pe(3)
-    assert torch.equal(out[NAME], transform(data).pair_rrwp)
-
-
-def test_data_is_left_as_it_was() -> None:
-    data = random_graph(9, 0)
-    before = copy.deepcopy(data)
-    encode(data, 3)
-    assert sorted(data.keys()) == sorted(before.keys())
-    assert torch.equal(data.edge_index, before.edge_index)
-    assert torch.equal(data.edge_weight, before.edge_weight)

@@ -1,7 +1,6 @@
 """Hops and shortest paths: closed forms, SciPy and NetworkX as oracles, every path followed."""
 
 import copy
-import pickle
 import tracemalloc
 from typing import Any
 
@@ -9,39 +8,19 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-import torch_geometric.transforms as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import shortest_path
 from torch import Tensor
-from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.loader import DataLoader
-from torch_geometric.utils import from_networkx
+from torch_geometric.data import Batch, Data
 
 from pyg_gt.nn import EdgePathBias, ShortestPathBias
 from pyg_gt.transforms import AddShortestPathDistance, EncodeAndCollate
 from pyg_gt.transforms.paths import hop_distances, path_edges
+from tests.transforms.samples import EMPTY, as_data, random_graph, weighted_graphs
 
 NAME, EDGES = "pair_distance", "pair_distance_edges"
-EMPTY = torch.empty(2, 0, dtype=torch.long)
-
-
-def as_data(graph: nx.Graph) -> Data:
-    """The edges of a NetworkX graph, both ways where it is undirected."""
-    graph = nx.convert_node_labels_to_integers(graph)
-    data = from_networkx(graph)
-    return Data(edge_index=data.edge_index, num_nodes=graph.number_of_nodes())
-
-
-def random_graph(n: int, seed: int, edges_per_node: float = 1.5, weighted: bool = False) -> Data:
-    """Directed, with self-loops and repeated edges, and with some edges of weight zero."""
-    random = np.random.default_rng(seed)
-    edges = torch.from_numpy(random.integers(0, n, (2, int(edges_per_node * n))))
-    data = Data(edge_index=edges, num_nodes=n)
-    if weighted:
-        data.edge_weight = torch.from_numpy(random.integers(0, 3, edges.size(1))).float()
-    return data
 
 
 def distances(data: Data, max_distance: int = 20) -> Tensor:
@@ -191,7 +170,7 @@ def test_longest_distance_with_a_row_of_its_own() -> None:
 @pytest.mark.parametrize("n", [1, 7, 63, 64, 65, 130, 400])
 @pytest.mark.parametrize("edges_per_node", [0.7, 1.5, 6])
 def test_agrees_with_scipy(n: int, edges_per_node: float) -> None:
-    data = random_graph(n, n, edges_per_node, weighted=True)
+    data = random_graph(n, n, edges_per_node, weights="counts")
     np.testing.assert_array_equal(distances(data), oracle(data))
     walk_paths(data, 20)
 
@@ -224,19 +203,8 @@ def test_as_many_columns_as_asked_for(path_length: int) -> None:
         assert edges == expected + [-1] * (path_length - len(expected))
 
 
-@st.composite
-def graphs(draw: st.DrawFn) -> Data:
-    """Directed multigraphs with self-loops, isolated nodes and edges of weight zero."""
-    n = draw(st.integers(1, 9))
-    node = st.integers(0, n - 1)
-    edges = draw(st.lists(st.tuples(node, node, st.sampled_from([0, 1, 2])), max_size=30))
-    index = torch.tensor([edge[:2] for edge in edges], dtype=torch.long).view(-1, 2).T
-    weight = torch.tensor([edge[2] for edge in edges], dtype=torch.float64)
-    return Data(edge_index=index, edge_weight=weight, num_nodes=n)
-
-
 @settings(max_examples=100, deadline=None)
-@given(graphs(), st.integers(1, 9))
+@given(weighted_graphs([0, 1, 2], max_nodes=9, max_edges=30), st.integers(1, 9))
 def test_any_graph(data: Data, max_distance: int) -> None:
     np.testing.assert_array_equal(distances(data, max_distance), oracle(data, max_distance))
     walk_paths(data, max_distance)
@@ -249,22 +217,7 @@ def test_any_graph(data: Data, max_distance: int) -> None:
 def several() -> list[Data]:
     """Graphs of all sizes, some of them disconnected, without edges or without nodes."""
     sizes = (1, 2, 3, 3, 3, 30, 64, 65, 0, 100, 0, 7)
-    data = [random_graph(n, n, weighted=True) if n else Data(num_nodes=0) for n in sizes]
-    for empty in (8, 10):
-        data[empty].edge_index, data[empty].edge_weight = EMPTY, torch.ones(0)
-    return data
-
-
-def test_graph_gets_in_a_batch_what_it_gets_alone() -> None:
-    transform = AddShortestPathDistance(6, path_length=4)
-    together = transform(Batch.from_data_list(several()))
-    alone = Batch.from_data_list([transform(data) for data in several()])
-    collated = EncodeAndCollate(transform)(several())
-    loaded = next(iter(DataLoader([transform(data) for data in several()], batch_size=12)))
-    for name in (NAME, EDGES):
-        assert torch.equal(together[name], alone[name])
-        assert torch.equal(together[name], collated[name])
-        assert torch.equal(together[name], loaded[name])
+    return [random_graph(n, n, 1.5, weights="counts") for n in sizes]
 
 
 def test_edges_are_counted_graph_by_graph_where_a_batch_mixes_them() -> None:
@@ -278,6 +231,14 @@ def test_edges_are_counted_graph_by_graph_where_a_batch_mixes_them() -> None:
     assert not torch.equal(order, torch.arange(batch.num_edges))
     batch.edge_index, batch.edge_weight = batch.edge_index[:, order], batch.edge_weight[order]
     assert torch.equal(transform(batch)[EDGES], expected)
+
+
+def test_edges_of_paths_are_named_after_the_distances() -> None:
+    data = random_graph(9, weights="counts")
+    out = AddShortestPathDistance(4, "pair_hops", path_length=2)(data)
+    expected = AddShortestPathDistance(4, path_length=2)(data)
+    assert torch.equal(out.pair_hops, expected[NAME])
+    assert torch.equal(out.pair_hops_edges, expected[EDGES])
 
 
 def test_pair_encoders_read_them() -> None:
@@ -297,23 +258,14 @@ def test_pair_encoders_read_them() -> None:
         offset += graph.num_nodes**2
 
 
-@pytest.mark.parametrize("n", [23, 150])
-def test_permutation_equivariance(n: int) -> None:
-    data = random_graph(n, 0)
-    order = torch.randperm(n)
-    shuffled = copy.copy(data)
-    shuffled.edge_index = torch.argsort(order)[data.edge_index]
-    assert torch.equal(distances(shuffled), distances(data)[order][:, order])
-
-
 @pytest.mark.parametrize("words", [1, 400, 10**6])
 @pytest.mark.parametrize("entries", [9, 10**4])
 def test_blocks_do_not_matter(words: int, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs = [random_graph(n, n, 2) for n in (5, 130, 66)]
+    graphs = [random_graph(n, n, 2, weights=None) for n in (5, 130, 66)]
     transform = AddShortestPathDistance(10, path_length=3)
     expected = transform(Batch.from_data_list(graphs))
     monkeypatch.setattr(hop_distances, "_WORDS", words)
-    monkeypatch.setattr(hop_distances, "_RUN_ENTRIES", entries)
+    monkeypatch.setattr(hop_distances, "_BLOCK_ENTRIES", entries)
     monkeypatch.setattr(path_edges, "_PAIRS", entries)
     out = transform(Batch.from_data_list(graphs))
     assert torch.equal(out[NAME], expected[NAME]) and torch.equal(out[EDGES], expected[EDGES])
@@ -337,15 +289,8 @@ def test_graph_too_large_is_refused_with_its_memory() -> None:
         transform(data)
     transform.MAX_NODES = 5
     with pytest.raises(ValueError, match="now 5"):
-        transform(Batch.from_data_list([random_graph(6, 0), random_graph(2, 0)]))
-    assert NAME in transform(random_graph(5, 0))
-
-
-def test_edge_between_graphs_is_refused() -> None:
-    batch = Batch.from_data_list([as_data(nx.path_graph(2)), as_data(nx.path_graph(2))])
-    batch.edge_index = torch.cat([batch.edge_index, torch.tensor([[1], [2]])], dim=1)
-    with pytest.raises(ValueError, match="between nodes 1 and 2 of the batch"):
-        AddShortestPathDistance()(batch)
+        transform(Batch.from_data_list([random_graph(6), random_graph(2)]))
+    assert NAME in transform(random_graph(5))
 
 
 @pytest.mark.parametrize(
@@ -363,38 +308,3 @@ def test_edge_between_graphs_is_refused() -> None:
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AddShortestPathDistance(**arguments)
-
-
-def test_data_is_checked() -> None:
-    with pytest.raises(IndexError, match="node 9, but the graph has 9 nodes"):
-        distances(Data(edge_index=torch.tensor([[0], [9]]), num_nodes=9))
-    with pytest.raises(ValueError, match="got HeteroData"):
-        AddShortestPathDistance()(HeteroData())
-
-
-def test_repr_shows_every_argument() -> None:
-    assert repr(AddShortestPathDistance()) == (
-        "AddShortestPathDistance(max_distance=20, attr_name='pair_distance', path_length=None)"
-    )
-    assert repr(AddShortestPathDistance(3, "pair_hops", path_length=2)) == (
-        "AddShortestPathDistance(max_distance=3, attr_name='pair_hops', path_length=2)"
-    )
-
-
-def test_compose_pickle_and_functional_name() -> None:
-    data = random_graph(9, 0)
-    transform = T.Compose([AddShortestPathDistance(4, "pair_hops", path_length=2)])
-    again = pickle.loads(pickle.dumps(transform))
-    assert torch.equal(transform(data).pair_hops_edges, again(data).pair_hops_edges)
-    source = torch.utils.data.datapipes.iter.IterableWrapper([data])
-    (out,) = source.pyg_gt_add_shortest_path_distance(4)
-    assert torch.equal(out[NAME], transform(data).pair_hops)
-
-
-def test_data_is_left_as_it_was() -> None:
-    data = random_graph(9, 0, weighted=True)
-    before = copy.deepcopy(data)
-    AddShortestPathDistance(4, path_length=2)(data)
-    assert sorted(data.keys()) == sorted(before.keys())
-    assert torch.equal(data.edge_index, before.edge_index)
-    assert torch.equal(data.edge_weight, before.edge_weight)

@@ -17,7 +17,8 @@ from torch.nn import MultiheadAttention
 from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
 
-from ...layout.graph_layout import DeferredLayout, GraphLayout
+from ...layout.deferred import DeferredLayout
+from ...layout.graph_layout import GraphLayout
 from ...ops import AttentionBias, attention
 from .multihead import multihead_attention, project, project_output
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from ...layout.graph_layout import DeferredLayout, GraphLayout
+from ...layout.deferred import DeferredLayout
+from ...layout.graph_layout import GraphLayout
 from ...ops import AttentionBias, explain_choice
 
 Name = Literal["fused", "messages", "padded", "module"]

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...layout.graph_layout import DeferredLayout, GraphLayout
+from ...layout.deferred import DeferredLayout
+from ...layout.graph_layout import GraphLayout
 from ...ops import AttentionBias
 from .hooked import Compute, has_hooks, hooked_attention
 from .multihead import multihead_attention, padding_reason, project

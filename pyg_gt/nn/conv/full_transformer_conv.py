@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 from torch_geometric.nn.dense.linear import Linear
 
+from ...layout.deferred import DeferredLayout
 from ...layout.edge_layout import EdgeLayout
-from ...layout.graph_layout import DeferredLayout, GraphLayout
+from ...layout.graph_layout import GraphLayout
 from ...ops import AttentionBias, EdgeBias, attention
 from ..arguments import as_biases, check_counts, check_edge_index, check_features
 from ..attention.route import AttentionRoute, fused_route

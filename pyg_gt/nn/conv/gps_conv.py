@@ -11,7 +11,8 @@ from torch import Tensor
 from torch_geometric.nn import GPSConv as PyGGPSConv
 from torch_geometric.nn.attention import PerformerAttention
 
-from ...layout.graph_layout import DeferredLayout, GraphLayout
+from ...layout.deferred import DeferredLayout
+from ...layout.graph_layout import GraphLayout
 from ...ops import AttentionBias
 from ...ops.dispatch import check_backend
 from ..arguments import (

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...layout.deferred import DeferredLayout
 from ...layout.edge_layout import EdgeLayout
-from ...layout.graph_layout import DeferredLayout, GraphLayout
+from ...layout.graph_layout import GraphLayout
 from ...ops import EdgeMask, attention
 from ..arguments import check_edge_index, check_features, describe
 from ..attention.route import AttentionRoute, fused_route

@@ -25,7 +25,7 @@ from ...ops.bias import (
     TableBias,
     checked_edges_of,
 )
-from ...ops.inputs import checked
+from ...ops.checks import checked
 from ...ops.pairs import pair_of_edge, pair_ptr
 
 

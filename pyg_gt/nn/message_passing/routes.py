@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch_geometric.nn import MessagePassing, SumAggregation
 
-from ...layout.graph_layout import DeferredLayout, GraphLayout
+from ...layout.deferred import DeferredLayout
+from ...layout.graph_layout import GraphLayout
 from .pair_messages import PairMessages, pair_weights
 
 _METHODS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")

@@ -10,7 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
 
 
@@ -35,7 +36,7 @@ class ComponentPairs(NamedTuple):
 def component_pairs(edges: EdgeLayout | DeferredEdges) -> ComponentPairs:
     """The pairs, made once for an edge set; in traced code by an op, since P and Q are data."""
     if isinstance(edges, EdgeLayout):
-        return edges.once(
+        return edges.cached(
             "component_pairs", lambda: ComponentPairs(*_make(edges.edge_index, edges.num_src))
         )
     return ComponentPairs(*_make_op(edges.edge_index, edges.num_src))

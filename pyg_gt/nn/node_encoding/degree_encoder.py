@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import Embedding
 from torch_geometric.data import Data
 
-from ...layout.identity import is_readable
+from ...layout.values import is_readable
 from ..arguments import check_counts, check_flags, describe
 from ..stored_encoding import stored
 

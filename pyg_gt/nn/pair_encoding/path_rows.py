@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...layout.comparison import same_numbers
+from ...layout.deferred import DeferredLayout
 from ...layout.edge_layout import EdgeLayout, edges_of
-from ...layout.graph_layout import DeferredLayout, GraphLayout, layout_of
-from ...layout.identity import IdentityCache, check_not_mapped, is_readable, same_numbers
+from ...layout.graph_layout import GraphLayout, layout_of
+from ...layout.identity import IdentityCache
+from ...layout.values import check_not_mapped, is_readable
 from ...ops.pairs import pair_ptr
 
 # The paths, to compare with, and their rows. Finding rows takes a third of a training step of

@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from ...layout.edge_layout import DeferredEdges, EdgeLayout
-from ...layout.identity import is_readable, is_traced
-from .._kernels.composed import edges as _edge_slices
-from .._kernels.composed.edges import Problem
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
+from ...layout.values import is_readable, is_traced
+from .._kernels.composed import edges as kernels
+from .._kernels.problem import EdgeProblem
 from ..bias import EdgeBias, EdgeMask, checked_edges_of
-from ..deferred import checked_edges
+from ..deferred import NOT_IN_A_TRACE
 from ..dropout import keep_edges
+from ..index_checks import checked_edges
 from ..inputs import Inputs
-from ..op_arguments import NOT_IN_A_TRACE
 
 NAME = "sparse"
 
 
 def unsupported(inputs: Inputs) -> str | None:
-    """See the table of backends."""
+    """Why not: no mask of edges, a trace, biases off the mask's edges or on repeated ones."""
     mask = inputs.mask
     if mask is None:
         return "it attends along edges and needs an 'EdgeMask'"
@@ -43,22 +44,22 @@ def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
     mask = inputs.mask
     assert mask is not None
-    wide = torch.float64 if inputs.query.dtype == torch.float64 else torch.float32
+    dtype = torch.float64 if inputs.query.dtype == torch.float64 else torch.float32
     values: Tensor | None = None
     for bias in inputs.biases:
         if isinstance(bias, (EdgeMask, EdgeBias)) and bias.values is not None:
-            values = bias.values if values is None else values.to(wide) + bias.values.to(wide)
+            values = bias.values if values is None else values.to(dtype) + bias.values.to(dtype)
     edges = checked_edges_of(mask)
     tensors = inputs.query, inputs.key, inputs.value, values, mask.features
     if isinstance(edges, EdgeLayout) and is_readable(inputs.query) and not inputs.is_transformed:
-        problem = Problem(edges, inputs.scale, inputs.dropout_p, inputs.seed)
-        out: Tensor = _Sliced.apply(*tensors, problem)  # type: ignore[no-untyped-call]
+        problem = EdgeProblem(edges, None, None, inputs.seed, inputs.scale, inputs.dropout_p)
+        out: Tensor = _EdgeAttention.apply(*tensors, problem)  # type: ignore[no-untyped-call]
         return out
     edge_index = checked_edges(edges, inputs.query_layout, inputs.layout)
-    return _at_once(*tensors, edge_index, inputs.scale, inputs.dropout_p, inputs.seed)
+    return _all_edges(*tensors, edge_index, inputs.scale, inputs.dropout_p, inputs.seed)
 
 
-class _Sliced(torch.autograd.Function):
+class _EdgeAttention(torch.autograd.Function):
     """Some targets at a time, so that nothing of the size ``[E, H, C]`` is made or kept."""
 
     @staticmethod
@@ -69,32 +70,35 @@ class _Sliced(torch.autograd.Function):
         value: Tensor,
         values: Tensor | None,
         features: Tensor | None,
-        problem: Problem,
+        problem: EdgeProblem,
     ) -> Tensor:
-        """``[Nq, H, C]``."""
-        out, lse = _edge_slices.forward(problem, query, key, value, values, features)
+        """``[Nq, H, C]``; ``problem`` comes without values and features."""
+        tensors = query, key, value
+        out, stats = kernels.forward(problem._replace(values=values, features=features), *tensors)
         # a layout owns its numbers; the rest goes through autograd, which sees edits
-        ctx.save_for_backward(query, key, value, values, features, out, lse, problem.seed)
+        ctx.save_for_backward(*tensors, values, features, stats, problem.seed)
         ctx.problem = problem._replace(seed=None)
-        return out.to(query.dtype)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """One gradient for each argument of ``forward``."""
-        query, key, value, values, features, out, lse, seed = ctx.saved_tensors
-        problem = ctx.problem._replace(seed=seed)
-        tensors = query, key, value, values, features
+        query, key, value, values, features, stats, seed = ctx.saved_tensors
+        problem = ctx.problem._replace(values=values, features=features, seed=seed)
+        needs = ctx.needs_input_grad[:5]
         if not torch.is_grad_enabled():
-            return *_edge_slices.backward(problem, grad, *tensors, out, lse), None
+            return *kernels.backward(problem, grad, query, key, value, None, stats, needs), None
         # somebody will differentiate this gradient: record it in torch operations
-        edge_index = problem.edges.edge_index
-        again = _at_once(*tensors, edge_index, problem.scale, problem.dropout_p, seed)
-        wanted = [x for x, need in zip(tensors, ctx.needs_input_grad, strict=False) if need]
-        grads = iter(torch.autograd.grad(again, wanted, grad, create_graph=True))
-        return *(next(grads) if need else None for need in ctx.needs_input_grad[:5]), None
+        tensors = query, key, value, values, features
+        recorded = _all_edges(
+            *tensors, problem.edges.edge_index, problem.scale, problem.dropout_p, seed
+        )
+        wanted = [x for x, need in zip(tensors, needs, strict=True) if need]
+        grads = iter(torch.autograd.grad(recorded, wanted, grad, create_graph=True))
+        return *(next(grads) if need else None for need in needs), None
 
 
-def _at_once(
+def _all_edges(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -107,24 +111,23 @@ def _at_once(
 ) -> Tensor:
     """``[Nq, H, C]`` in torch operations on all edges: for compilers and second derivatives."""
     source, target = edge_index.unbind()
-    dtype = query.dtype
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     # before anything is multiplied: 300 x 300 is infinite in float16
-    key, value = key[source].to(wide), value[source].to(wide)  # [E, H, C]
+    key, value = key[source].to(dtype), value[source].to(dtype)  # [E, H, C]
     if features is not None:
         key, value = key + features, value + features
-    scores = scale * (query[target].to(wide) * key).sum(-1)  # [E, H]
+    scores = scale * (query[target].to(dtype) * key).sum(-1)  # [E, H]
     if values is not None:
         scores = scores + values
-    weights = segment_softmax(scores, target, query.size(0))
+    weights = _segment_softmax(scores, target, query.size(0))
     if seed is not None:
         numbers = torch.arange(target.size(0), device=target.device)
-        weights = weights * keep_edges(seed, numbers, query.size(1), dropout_p, wide)
+        weights = weights * keep_edges(seed, numbers, query.size(1), dropout_p, dtype)
     out: Tensor = scatter(weights.unsqueeze(-1) * value, target, 0, query.size(0), reduce="sum")
-    return out.to(dtype)
+    return out.to(query.dtype)
 
 
-def segment_softmax(scores: Tensor, index: Tensor, size: int) -> Tensor:
+def _segment_softmax(scores: Tensor, index: Tensor, size: int) -> Tensor:
     """Softmax of ``scores [E, H]`` over equal ``index``; zero where all are minus infinity."""
     # 'max' of an empty segment is 0, and subtracting any constant is right
     top = scatter(scores.detach(), index, 0, size, reduce="max")

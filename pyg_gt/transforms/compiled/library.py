@@ -15,8 +15,8 @@ from ...native import Library
 def call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
     """Calls a function of ``library`` with arrays and numbers.
 
-    The arrays are ours, made of what was checked when graphs were read: memory that a caller could
-    write to meanwhile has no address here.
+    The arrays are ours, made of what was checked when graphs were read: no address of a caller's
+    memory, which could be written to meanwhile, is passed.
 
     Raises:
         MemoryError: if there is not enough.
@@ -45,7 +45,7 @@ def _declare(library: ctypes.CDLL) -> None:
         function.argtypes, function.restype = arguments, ctypes.c_int
 
 
-def _wrong(library: ctypes.CDLL) -> str | None:
+def _self_test(library: ctypes.CDLL) -> str | None:
     """What is wrong with the eigenpairs and the powers of a path and of a single edge."""
     n = 7
     matrices = np.zeros((2, n, n))
@@ -71,4 +71,4 @@ def _wrong(library: ctypes.CDLL) -> str | None:
     return None if worst < 1e-13 else f"an error of {worst:.1e}"
 
 
-COMPILED = Library(Path(__file__).with_name("csrc") / "transforms.cpp", _declare, _wrong)
+COMPILED = Library(Path(__file__).with_name("csrc") / "transforms.cpp", _declare, _self_test)

@@ -83,15 +83,15 @@ def _make_simple(a: Ints, b: Ints, graph_of: Ints, key: Keys) -> None:
         g = graph[bad]
         place = bad - first[g]
         number = split_mix(split_mix(key, turn)[g], place)
-        other = first[g] + (place + 1 + _below(number, count[g] - 1)) % count[g]
+        partner = first[g] + (place + 1 + _below(number, count[g] - 1)) % count[g]
         # Of switches that share an edge only the first is made, so that none undoes another.
         rank = np.arange(bad.size)
-        taken[bad] = taken[other] = bad.size
+        taken[bad] = taken[partner] = bad.size
         np.minimum.at(taken, bad, rank)
-        np.minimum.at(taken, other, rank)
-        made = (taken[bad] == rank) & (taken[other] == rank)
-        bad, other = bad[made], other[made]
-        b[bad], b[other] = b[other], b[bad]
+        np.minimum.at(taken, partner, rank)
+        made = (taken[bad] == rank) & (taken[partner] == rank)
+        bad, partner = bad[made], partner[made]
+        b[bad], b[partner] = b[partner], b[bad]
 
 
 def _loops_and_repetitions(a: Ints, b: Ints, N: int) -> NDArray[np.bool_]:

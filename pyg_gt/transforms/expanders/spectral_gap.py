@@ -12,7 +12,7 @@ from ..spectra.lanczos import SEED
 from .random_numbers import Keys, split_mix
 from .random_regular import random_regular_edges
 
-# Up to so many nodes all eigenvalues are computed, of so many entries of matrices at once.
+# Number of nodes up to which all eigenvalues are computed, and entries of matrices at once.
 _DENSE_LIMIT, _STACK_ENTRIES = 256, 2**19
 # The relative error that is allowed for an eigenvalue of a larger graph.
 _TOLERANCE = 1e-3
@@ -27,8 +27,8 @@ def expander_edges(
         size: ``[G]``, the numbers of nodes.
         degree: of the nodes.
         key: ``[G]``, all that the draws depend on besides.
-        bound: up to here a :func:`spectral_norms` is good enough.
-        max_tries: after so many draws the best one is taken.
+        bound: of :func:`spectral_norms`; a graph above it is drawn again.
+        max_tries: number of draws after which the best one is taken.
 
     Returns:
         Sources and targets ``[E]``, ascending, and the spectral norms ``[G]``.

@@ -1,4 +1,4 @@
-"""Arguments that several transforms check alike."""
+"""Checks of the arguments of transforms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 Normalization = Literal["sym", "rw"] | None
 
 
-# An encoding has no more columns: beyond, a single node takes megabytes.
+# Most columns of an encoding: beyond, a single node takes megabytes.
 MOST_COLUMNS = 2**20
 
 

@@ -91,8 +91,8 @@ def _checked_batch(data: Data, batch: Any, num_nodes: int) -> Ints:
     if isinstance(x, Tensor) and x.dim():
         rows["data.x"] = x.size(data.__cat_dim__("x", x))
     if len(set(rows.values())) > 1:
-        told = ", ".join(f"{name} has {count}" for name, count in rows.items())
-        raise ValueError(f"expected one number a node in data.batch: of nodes {told}")
+        counts = ", ".join(f"{name} has {count}" for name, count in rows.items())
+        raise ValueError(f"expected one number a node in data.batch: of nodes {counts}")
     if graph.size and graph.min() < 0:
         raise ValueError(f"data.batch must not hold negative numbers, got {graph.min()}")
     return graph

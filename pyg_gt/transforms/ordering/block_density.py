@@ -1,4 +1,4 @@
-"""How full the blocks are that attention along edges computes with."""
+"""The blocks of pairs that attention along edges visits, and their density."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from ..graphs.data import check_has_values, holds_integers
 
 
 class BlockDensity(NamedTuple):
-    """What attention in square blocks of pairs visits for an edge set.
+    """The blocks of pairs that attention along an edge set visits.
 
     A block is visited if an edge lies in it, and then all of its pairs are computed.
 
     Attributes:
-        visited: number of blocks that an edge lies in.
-        blocks: number of all blocks.
-        edges_per_block: mean number of edges in a visited block; 0 if there is no edge.
-        density: share of the pairs in visited blocks that are edges; 0 if there is no edge.
+        visited (int): Number of blocks that an edge lies in.
+        blocks (int): Number of all blocks.
+        edges_per_block (float): Mean number of edges in a visited block; 0 if there is no edge.
+        density (float): Share of the pairs in visited blocks that are edges; 0 if there is no
+            edge.
     """
 
     visited: int
@@ -36,13 +37,21 @@ def block_density(edge_index: Tensor, num_nodes: int, block_size: int = 128) -> 
     blocks may hold fewer nodes; only the pairs that are there count. Time and memory grow with E.
 
     Args:
-        edge_index: ``[2, E]``, sources (keys) and targets (queries), of any integer type.
-        num_nodes: N.
-        block_size: nodes in a block.
+        edge_index (torch.Tensor): ``[2, E]``, sources (keys) and targets (queries), of any integer
+            type.
+        num_nodes (int): N.
+        block_size (int, optional): Number of nodes in a block. (default: :obj:`128`)
 
     Raises:
         ValueError: if an argument is not as said.
         IndexError: if ``edge_index`` holds a node that is not in ``[0, N)``.
+
+    Example:
+        >>> import torch
+        >>> from pyg_gt.transforms import block_density
+        >>> path = torch.stack([torch.arange(255), torch.arange(1, 256)])
+        >>> block_density(path, num_nodes=256).visited  # two on the diagonal, one beside
+        3
     """
     is_dense = isinstance(edge_index, Tensor) and edge_index.layout == torch.strided
     if not is_dense or edge_index.dim() != 2 or edge_index.size(0) != 2:

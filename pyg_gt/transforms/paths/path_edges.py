@@ -51,7 +51,7 @@ def path_edges(
     for first in range(0, P, _PAIRS):
         pair = np.arange(first, min(P, first + _PAIRS))
         for place in range(path_length):
-            edge = next_edge.take(pair)
-            result[first : first + _PAIRS, place] = number.take(edge)
-            pair += ahead.take(edge)
+            step = next_edge.take(pair)
+            result[first : first + _PAIRS, place] = number.take(step)
+            pair += ahead.take(step)
     return result

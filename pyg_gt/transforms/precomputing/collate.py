@@ -1,4 +1,4 @@
-"""Encodings computed batch by batch, where a data loader makes its batches."""
+"""A collate function that encodes the graphs of each batch."""
 
 from __future__ import annotations
 
@@ -17,22 +17,29 @@ class EncodeAndCollate:
     """Encodes a list of graphs at once and makes a `Batch` of them.
 
     For encodings too large to be kept, those of pairs above all. It is a ``collate_fn`` of
-    `torch.utils.data.DataLoader` (PyG's loader takes none), whose workers then compute them::
-
-        loader = torch.utils.data.DataLoader(
-            dataset, batch_size=32, num_workers=4,
-            collate_fn=EncodeAndCollate(AddShortestPathDistance(20)),
-        )
+    `torch.utils.data.DataLoader` (PyG's loader takes none), whose workers then compute them.
 
     Args:
-        transform: a transform of this package, a list or tuple of them, or a
-            `torch_geometric.transforms.Compose` of them.
-        follow_batch: as in `torch_geometric.loader.DataLoader`.
-        exclude_keys: likewise.
+        transform (GraphEncoding, list, tuple or torch_geometric.transforms.Compose): One encoding
+            or several.
+        follow_batch (list of str, optional): As in `torch_geometric.loader.DataLoader`.
+            (default: :obj:`None`)
+        exclude_keys (list of str, optional): Likewise. (default: :obj:`None`)
 
     Raises:
         ValueError: if an argument is something else. What is wrong with a graph is said with its
             number in the list.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.transforms import AddShortestPathDistance, EncodeAndCollate
+        >>> path = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
+        >>> loader = torch.utils.data.DataLoader(
+        ...     [path] * 8, batch_size=4, collate_fn=EncodeAndCollate(AddShortestPathDistance(20))
+        ... )
+        >>> next(iter(loader)).pair_distance.shape
+        torch.Size([36])
     """
 
     def __init__(

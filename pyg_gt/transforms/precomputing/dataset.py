@@ -21,15 +21,23 @@ class PrecomputedDataset(Dataset):
 
     It is indexed as any `torch_geometric.data.Dataset`, and has ``copy``, ``to_on_disk_dataset``,
     ``data``, ``slices``, ``to``, ``cpu`` and ``cuda`` of `torch_geometric.data.InMemoryDataset`;
-    its encodings can be asked for as ``y`` can there, of all graphs together. What it has not
-    itself (``y``, ``get_idx_split``, ``num_tasks``) it takes from the dataset it was made of,
+    its encodings can be asked for as ``y`` can there, of all graphs together. Other
+    attributes (``y``, ``get_idx_split``, ``num_tasks``) are those of the dataset it was made of,
     indexed as it is.
 
     Args:
-        dataset: the graphs.
-        encodings: what was computed.
-        chunks: the numbers of the graphs of each shard.
-        shards: the attributes of each.
+        dataset (torch_geometric.data.Dataset): The graphs.
+        encodings (sequence of GraphEncoding): What was computed.
+        chunks (sequence of range): The numbers of the graphs of each shard.
+        shards (sequence): The attributes of the graphs of each shard.
+
+    Example:
+        >>> from pyg_gt.datasets import LongRange
+        >>> from pyg_gt.transforms import AddRandomWalkPE, precompute
+        >>> rings = LongRange(12, sizes=(6, 12))
+        >>> dataset = precompute(rings, AddRandomWalkPE(4), progress=False)
+        >>> len(dataset), dataset[0].random_walk_pe.shape
+        (12, torch.Size([6, 4]))
     """
 
     def __init__(

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from ..graphs.arguments import Normalization
 from ..graphs.components import Components, component_stacks
 from ..graphs.graphs import Floats, Graphs
-from .dense_laplacian import deflated_laplacian, random_walk_eigenvectors, symmetrized
 from .lanczos import NotConvergedError, smallest_sparse_eigenpairs
-from .sparse_laplacian import sparse_laplacian
+from .laplacian import deflated_laplacian, random_walk_eigenvectors, sparse_laplacian, symmetrized
 from .spectrum import SMALL, full_spectrum, has_spectrum
 
 

@@ -1,4 +1,4 @@
-"""Statistics of the potentials that charges on the nodes of a graph make."""
+"""Statistics of the electric potentials of charges on the nodes of a graph."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import numpy as np
 
 from ..graphs.components import Components, component_blocks, component_stacks
 from ..graphs.graphs import Floats, Graphs
-from .dense_laplacian import symmetrized
 from .green_functions import green_columns, green_functions
-from .sparse_laplacian import sparse_laplacian
+from .laplacian import sparse_laplacian, symmetrized
 
 #: How many there are.
 NUM_STATISTICS = 8
-# Entries of the columns that are looked at together, 2 MiB, and how many columns at least.
+# Entries of the columns that are computed together, 2 MiB, and how many columns at least.
 _ENTRIES, _COLUMNS = 2**18, 16
 
 
@@ -30,9 +29,9 @@ def electrostatic_statistics(graphs: Graphs, *, dense_limit: int) -> Floats:
                 continue
             if stack.width > dense_limit:
                 break
-            result[stack.stacked_nodes()] = _of_stack(symmetrized(stack)[0])
+            result[stack.stacked_nodes()] = _dense_statistics(symmetrized(stack)[0])
         for component in component_blocks(graphs, max(1, dense_limit)):
-            result[component.nodes] = _of_large(component)
+            result[component.nodes] = _sparse_statistics(component)
     if not (np.abs(result) <= np.finfo(np.float32).max).all():
         raise ValueError(
             "the potentials are beyond the range of float32, since data.edge_weight has entries "
@@ -41,7 +40,7 @@ def electrostatic_statistics(graphs: Graphs, *, dense_limit: int) -> Floats:
     return result
 
 
-def _of_stack(adjacency: Floats) -> Floats:
+def _dense_statistics(adjacency: Floats) -> Floats:
     """``[B, n, 8]`` of connected graphs ``[B, n, n]``."""
     V = green_functions(adjacency)
     V -= np.einsum("bii->bi", V)[:, None, :]
@@ -52,7 +51,7 @@ def _of_stack(adjacency: Floats) -> Floats:
     return np.stack([*columns, *rows, walk.sum(axis=1), walk.sum(axis=2)], axis=-1)
 
 
-def _of_large(component: Components) -> Floats:
+def _sparse_statistics(component: Components) -> Floats:
     """``[n, 8]`` of one component, some columns of ``V`` at a time."""
     laplacian = sparse_laplacian(component, None)
     n = laplacian.adjacency.shape[0]
@@ -73,9 +72,9 @@ def _of_large(component: Components) -> Floats:
         received += np.bincount(row[edges], made, minlength=n)
         np.minimum(lowest, V.min(axis=1), out=lowest)
         # Means and sums of squares are put together as Chan, Golub and LeVeque do (1979).
-        here = V.mean(axis=1)
-        squares += ((V - here[:, None]) ** 2).sum(axis=1)
-        squares += (here - mean) ** 2 * (start * c / (start + c))
-        mean += (here - mean) * (c / (start + c))
+        new_mean = V.mean(axis=1)
+        squares += ((V - new_mean[:, None]) ** 2).sum(axis=1)
+        squares += (new_mean - mean) ** 2 * (start * c / (start + c))
+        mean += (new_mean - mean) * (c / (start + c))
     squares[:] = np.sqrt(squares / (n - 1))
     return result

@@ -11,12 +11,12 @@ from scipy.special import ive
 from ..graphs.arguments import Normalization
 from ..graphs.components import component_blocks, component_stacks
 from ..graphs.graphs import Floats, Graphs
-from .sparse_laplacian import sparse_laplacian
+from .laplacian import sparse_laplacian
 from .spectrum import full_spectrum
 
 # The error that is allowed for each coefficient that is left out.
 _TOLERANCE = 1e-13
-# Entries of the columns that are followed at once, 2 MiB, and how many columns there are at least.
+# Entries of the columns that are computed together, 2 MiB, and how many columns at least.
 _ENTRIES, _COLUMNS = 2**18, 16
 # Polynomials of a higher degree are refused.
 _MAX_ORDER = 1e5
@@ -80,24 +80,25 @@ def _chebyshev_moments(laplacian: csr_array, bound: float, count: int) -> Floats
     for start in range(0, n, columns):
         stop = min(n, start + columns)
         chebyshev = _chebyshev_columns(X, start, stop)
-        here = next(chebyshev)
+        current = next(chebyshev)
         moments[start:stop, 0] = 1
         for k in range(1, count, 2):
-            before, here = here, next(chebyshev)
-            moments[start:stop, k] = 2 * np.einsum("ij,ij->j", before, here) - first[start:stop]
-            moments[start:stop, k + 1] = 2 * np.einsum("ij,ij->j", here, here) - 1
+            previous, current = current, next(chebyshev)
+            products = np.einsum("ij,ij->j", previous, current)
+            moments[start:stop, k] = 2 * products - first[start:stop]
+            moments[start:stop, k + 1] = 2 * np.einsum("ij,ij->j", current, current) - 1
     return moments[:, :count]
 
 
 def _chebyshev_columns(X: csr_array, start: int, stop: int) -> Iterator[Floats]:
     """Columns ``start`` to ``stop`` of ``T_0, T_1, ...`` of ``X``."""
-    before = np.zeros((X.shape[0], stop - start))
-    before[np.arange(start, stop), np.arange(stop - start)] = 1
-    yield before
-    here = X @ before
+    previous = np.zeros((X.shape[0], stop - start))
+    previous[np.arange(start, stop), np.arange(stop - start)] = 1
+    yield previous
+    current = X @ previous
     while True:
-        yield here
-        after = X @ here
-        after *= 2
-        after -= before
-        before, here = here, after
+        yield current
+        following = X @ current
+        following *= 2
+        following -= previous
+        previous, current = current, following

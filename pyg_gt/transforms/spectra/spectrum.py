@@ -9,7 +9,7 @@ import numpy as np
 from ..graphs.arguments import Normalization
 from ..graphs.components import Components
 from ..graphs.graphs import Floats, Graphs
-from .dense_laplacian import deflated_laplacian, symmetrized
+from .laplacian import deflated_laplacian, symmetrized
 from .symmetric import symmetric_eigenpairs
 
 # How an encoding reads a spectrum: of all components that are not too large, of small ones only,
@@ -51,12 +51,12 @@ def full_spectrum(graphs: Graphs, stack: Components, normalization: Normalizatio
 
 
 def has_spectrum(graphs: Graphs, stack: Components, normalization: Normalization) -> bool:
-    """Whether :func:`full_spectrum` is there already."""
+    """Whether :func:`full_spectrum` has been computed and kept."""
     return graphs.is_cached(_key(stack, normalization))
 
 
 def laplacian_kind(normalization: Normalization) -> Normalization:
-    """``"sym"`` for ``"rw"``, whose eigenvectors are read off those of ``"sym"``."""
+    """The symmetric Laplacian of ``normalization``: ``"sym"`` for ``"rw"`` too."""
     return None if normalization is None else "sym"
 
 

@@ -53,12 +53,12 @@ def _estimate(
             # One of the two takes a step at a time: together they have gone t + 1.
             if t % 2 == 0:
                 previous, ahead = ahead, walk @ ahead
-                other = previous if reversible else behind
+                factor = previous if reversible else behind
             else:
                 if not reversible:
                     behind = back @ behind
-                other = ahead if reversible else behind
-            product = ahead * other
+                factor = ahead if reversible else behind
+            product = ahead * factor
             total[:, t] += product.sum(axis=1)
             squares[:, t] += np.einsum("ij,ij->i", product, product)
     # Each walk of one step is known.

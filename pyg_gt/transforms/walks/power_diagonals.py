@@ -82,10 +82,10 @@ def block_diagonals(
     for first in range(0, width, columns):
         last = min(width, first + columns)
         edge = (col >= first) & (col < last)
-        own = np.flatnonzero((local >= first) & (local < last))
+        starts = np.flatnonzero((local >= first) & (local < last))
         power = np.zeros((R, last - first), dtype=walk.dtype)
         power[row[edge], col[edge] - first] = walk.data[edge]
-        result[own, 0] = power[own, local[own] - first]
+        result[starts, 0] = power[starts, local[starts] - first]
         for t in range(2, walk_length + 1):
             previous = power
             if t % 2 or not reversible:
@@ -93,7 +93,7 @@ def block_diagonals(
             if reversible:
                 result[:, t - 1] += np.einsum("ij,ij->i", power, previous)
             else:
-                result[own, t - 1] = power[own, local[own] - first]
+                result[starts, t - 1] = power[starts, local[starts] - first]
     return result
 
 
@@ -129,14 +129,14 @@ def _spread_out(
     """Fills the columns from ``step`` on, of the rows that ``power [rows, n]`` has."""
     walk_length = result.shape[1]
     for first in range(0, power.shape[0], _DENSE_COLUMNS):
-        here = slice(start + first, start + min(first + _DENSE_COLUMNS, power.shape[0]))
+        rows = slice(start + first, start + min(first + _DENSE_COLUMNS, power.shape[0]))
         columns = np.ascontiguousarray(power[first : first + _DENSE_COLUMNS].toarray().T)
-        own = np.arange(here.start, here.stop), np.arange(columns.shape[1])
+        diagonal = np.arange(rows.start, rows.stop), np.arange(columns.shape[1])
         for t in range(step, walk_length + 1):
             previous = columns
             if t % 2 or not reversible:
                 columns = back @ columns  # [n, rows]
             if reversible:
-                result[here, t - 1] = np.einsum("ij,ij->j", columns, previous)
+                result[rows, t - 1] = np.einsum("ij,ij->j", columns, previous)
             else:
-                result[here, t - 1] = columns[own]
+                result[rows, t - 1] = columns[diagonal]

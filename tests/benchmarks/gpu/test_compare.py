@@ -173,3 +173,11 @@ def test_a_captured_call_gives_what_the_call_gives() -> None:
     counter = torch.zeros(1, device="cuda")
     with pytest.raises(AssertionError, match="another result"):
         cuda_graphs.captured(lambda: counter.add_(1).clone())
+
+
+def test_backends_that_can_run_and_what_the_others_object() -> None:
+    lines = {"triton": "chosen", "flex": "could run, choice 2", "cpu": "it runs on a CPU",
+             "sdpa": "could run, choice 3", "reference": "could run, choice 4"}  # fmt: skip
+    runs, objections = compare.backends(lines, lambda name: name, {"flex": "flex", "cpu": "x"})
+    assert runs == {"triton": "triton", "sdpa": "sdpa"}
+    assert objections == {"flex": "measured in the part 'flex'", "cpu": "it runs on a CPU"}

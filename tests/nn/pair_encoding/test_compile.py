@@ -11,10 +11,6 @@ from pyg_gt.nn import FullTransformerConv
 
 from .graphs import ENCODERS, GRAPHS, HEADS, bias_of, edge_path, join
 
-# torch.compile itself does what this is about
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
-)
 CHANNELS = 4
 
 

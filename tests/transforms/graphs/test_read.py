@@ -15,13 +15,9 @@ from torch_geometric.utils import from_networkx, subgraph
 
 from pyg_gt.transforms import (
     AddDegree,
-    AddElectrostaticSE,
-    AddExpanderEdges,
-    AddHeatKernelSE,
     AddKHopEdges,
     AddLaplacianEigenvectorPE,
     AddRandomWalkPE,
-    AddRelativeRandomWalkPE,
     AddShortestPathDistance,
     EncodeAndCollate,
     ReorderNodes,
@@ -30,24 +26,9 @@ from pyg_gt.transforms import (
 )
 from pyg_gt.transforms.graph_encoding import GraphEncoding
 from pyg_gt.transforms.graphs.read import read_graphs
+from tests.transforms.samples import ENCODINGS, name_of
 
-ENCODINGS: list[GraphEncoding] = [
-    AddDegree(),
-    AddElectrostaticSE(),
-    AddExpanderEdges(3),
-    AddHeatKernelSE((0.5, 2.0)),
-    AddKHopEdges(2),
-    AddLaplacianEigenvectorPE(3),
-    AddRandomWalkPE(5),
-    AddRandomWalkPE(5, num_samples=4),
-    AddRelativeRandomWalkPE(4),
-    AddShortestPathDistance(5, path_length=3),
-]
 WITHOUT_WEIGHTS = [each for each in ENCODINGS if not each.reads_weights]
-
-
-def name_of(encoding: GraphEncoding) -> str:
-    return repr(encoding)
 
 
 def graph_of(graph: nx.Graph) -> Data:

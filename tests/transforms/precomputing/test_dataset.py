@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Data, Dataset, InMemoryDataset
+from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.loader import DataLoader
 
 from pyg_gt.datasets import LongRange
@@ -26,6 +26,7 @@ from pyg_gt.transforms import (
     precompute,
 )
 from pyg_gt.transforms.precomputing import chunks
+from tests.transforms.samples import ReadAnew
 
 ENCODE = [AddRandomWalkPE(4), AddKHopEdges(2), AddShortestPathDistance(5)]
 COUNT = 30
@@ -37,23 +38,6 @@ class Plain(InMemoryDataset):
     def __init__(self, graphs: list[Data]) -> None:
         super().__init__()
         self.data, self.slices = self.collate(graphs)
-
-
-class Lazy(Dataset):
-    """A dataset that reads each graph anew."""
-
-    def __init__(self, graphs: list[Data]) -> None:
-        super().__init__()
-        self.graphs = graphs
-
-    def len(self) -> int:
-        return len(self.graphs)
-
-    def get(self, idx: int) -> Data:
-        return copy.copy(self.graphs[idx])
-
-    def first(self) -> list[int]:
-        return list(range(len(self)))[:2]
 
 
 @pytest.fixture(params=["in memory", "cached"])
@@ -219,7 +203,7 @@ def test_the_default_device_changes_nothing(made: PrecomputedDataset) -> None:
 
 def test_of_a_dataset_that_does_not_lie_in_memory() -> None:
     rings = list(LongRange(9, (6, 12)))
-    made = precompute(Lazy(rings), AddDegree(), progress=False)
+    made = precompute(ReadAnew(rings), AddDegree(), progress=False)
     part = made[[4, 1, 7]]
     assert part.first() == [0, 1]
     assert torch.equal(part.degree, torch.cat([AddDegree()(rings[i]).degree for i in (4, 1, 7)]))
@@ -282,7 +266,7 @@ def test_a_graph_saves_its_own_numbers(
     ]
     encode = [*ENCODE, AddDegree()]
     found: Any = precompute(
-        Plain(graphs) if where == "copy" else Lazy(graphs) if where == "dataset" else graphs,
+        Plain(graphs) if where == "copy" else ReadAnew(graphs) if where == "dataset" else graphs,
         encode,
         progress=False,
         num_workers=2 if where == "workers" else 0,

@@ -13,8 +13,7 @@ import pytest
 import torch
 import torch_geometric.transforms as T
 from threadpoolctl import threadpool_info, threadpool_limits
-from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset
-from torch_geometric.utils import from_networkx
+from torch_geometric.data import Batch, Data, InMemoryDataset
 
 from pyg_gt.datasets import LongRange
 from pyg_gt.transforms import (
@@ -30,14 +29,9 @@ from pyg_gt.transforms.graphs.graphs import Graphs
 from pyg_gt.transforms.precomputing import chunks
 from pyg_gt.transforms.spectra import spectrum, symmetric
 from pyg_gt.transforms.walks import return_probabilities
+from tests.transforms.samples import ReadAnew, as_data
 
 BOTH = [AddLaplacianEigenvectorPE(5), AddRandomWalkPE(7)]
-
-
-def as_data(graph: nx.Graph, **attributes: object) -> Data:
-    n = graph.number_of_nodes()
-    edge_index = from_networkx(graph).edge_index if n else torch.empty(2, 0, dtype=torch.long)
-    return Data(edge_index=edge_index.long(), num_nodes=n, **attributes)
 
 
 def zoo() -> list[Data]:
@@ -160,24 +154,6 @@ def test_appended_to_x_in_the_order_of_the_transforms() -> None:
     assert out.x.shape == (5, 6)
 
 
-class OnDisk(Dataset):
-    """A dataset that reads each graph anew, and counts."""
-
-    def __init__(self, graphs: list[Data]) -> None:
-        super().__init__()
-        self.graphs, self.reads = graphs, 0
-
-    def len(self) -> int:
-        return len(self.graphs)
-
-    def get(self, idx: int) -> Data:
-        self.reads += 1
-        return copy.copy(self.graphs[idx])
-
-    def get_idx_split(self) -> dict[str, list[int]]:
-        return {"train": [0, 1]}
-
-
 @pytest.mark.parametrize("cached", [False, True])
 def test_dataset_in_dataset_out(
     cached: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -185,7 +161,7 @@ def test_dataset_in_dataset_out(
     monkeypatch.setattr(chunks, "_CHUNK_NODES", 50)
     graphs = zoo()
     where = tmp_path if cached else None
-    out = precompute(OnDisk(graphs), BOTH, progress=False, cache_dir=where)
+    out = precompute(ReadAnew(graphs), BOTH, progress=False, cache_dir=where)
     assert isinstance(out, PrecomputedDataset) and len(out) == len(graphs)
     expected = precompute(graphs, BOTH, progress=False)
     for got, data in zip(out, expected, strict=True):
@@ -218,7 +194,7 @@ def test_subset_of_a_dataset() -> None:
 
 
 def test_graphs_that_change_are_an_error() -> None:
-    dataset = OnDisk([as_data(nx.path_graph(n)) for n in (3, 4, 5)])
+    dataset = ReadAnew([as_data(nx.path_graph(n)) for n in (3, 4, 5)])
     out = precompute(dataset, BOTH[1], progress=False)
     dataset.graphs[1] = as_data(nx.path_graph(9))
     with pytest.raises(ValueError, match="graph 1 has 9 nodes, and 4 when it was encoded"):

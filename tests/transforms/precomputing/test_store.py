@@ -32,6 +32,7 @@ from pyg_gt.transforms.graph_encoding import GraphEncoding
 from pyg_gt.transforms.graphs.attributes import Attribute
 from pyg_gt.transforms.graphs.graphs import Graphs, offsets
 from pyg_gt.transforms.precomputing import chunks, files, manifest, store
+from tests.transforms.samples import ReadAnew
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
@@ -84,20 +85,6 @@ def some_graphs() -> list[Data]:
     ]
 
 
-class OnDisk(Dataset):
-    """A dataset that reads each graph anew."""
-
-    def __init__(self, graphs: list[Data]) -> None:
-        super().__init__()
-        self.graphs = graphs
-
-    def len(self) -> int:
-        return len(self.graphs)
-
-    def get(self, idx: int) -> Data:
-        return copy.copy(self.graphs[idx])
-
-
 @pytest.fixture(autouse=True)
 def small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "_CHUNK_NODES", 30)
@@ -143,7 +130,7 @@ def assert_equal(got: object, expected: object) -> None:
                 assert one[key] == value
 
 
-def in_memory() -> list[Data]:
+def materialized() -> list[Data]:
     return precompute(some_graphs(), ALL, progress=False)
 
 
@@ -176,12 +163,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_same_with_a_cache_and_without(tmp_path: Path, num_workers: int) -> None:
-    expected = in_memory()
+    expected = materialized()
     assert expected[4].kind_edge_index.tolist() == [[0, 2, 4], [0, 2, 4]]
     assert expected[4].kind_mask.dtype == torch.bool and expected[4].kind_pairs.numel() == 25
     assert expected[4].kind_nothing.shape == (0, 2) and expected[4].x.shape == (5, 3)
     for where in ("list", "list", "dataset"):
-        data = some_graphs() if where == "list" else OnDisk(some_graphs())
+        data = some_graphs() if where == "list" else ReadAnew(some_graphs())
         got = cached(tmp_path, data, num_workers=num_workers)
         assert isinstance(got, list if where == "list" else PrecomputedDataset)
         assert_equal(got, expected)
@@ -255,7 +242,7 @@ def test_anything_else_lies_in_a_folder_of_its_own(
         cached(tmp_path, data(), transform), precompute(data(), transform, progress=False)
     )
     assert len(folders(tmp_path)) == 2 and contents(old) == before
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
 
 
 def test_another_version_or_limit_is_something_else(
@@ -326,7 +313,7 @@ def test_killed_half_way_goes_on_where_it_was(
     there = len(shards(tmp_path))
     assert there == 2 and bool(leftovers(tmp_path)) == (where != "computing")
     before = contents(folders(tmp_path)[0] / "000001")
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
     assert len(computed) == 5 - there + 5  # those missing, and those in memory
     assert not leftovers(tmp_path) and contents(folders(tmp_path)[0] / "000001") == before
 
@@ -342,7 +329,7 @@ def test_killed_before_there_was_a_folder(tmp_path: Path) -> None:
     for path in kept:  # something else, and what a call of something else is at
         path.parent.mkdir()
         path.touch()
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
     assert sorted(leftovers(tmp_path)) == sorted(path.parent for path in kept)
 
 
@@ -364,7 +351,7 @@ def test_a_worker_that_fails(
     assert in_another_process(fails) == -signal.SIGKILL
     there = {path.name: contents(path) for path in shards(tmp_path)}
     assert len(there) <= 3
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
     assert len(computed) == 5 - len(there) + 5 and not leftovers(tmp_path)
     for name, before in there.items():
         assert contents(folders(tmp_path)[0] / name) == before
@@ -384,7 +371,7 @@ def test_an_error_half_way_leaves_nothing_wrong_behind(
     assert len(shards(tmp_path)) == 2 and not leftovers(tmp_path)
     before = contents(shards(tmp_path)[1])
     computed.clear()
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
     assert len(computed) == 3 + 5 and contents(shards(tmp_path)[1]) == before
     assert not leftovers(tmp_path)
 
@@ -410,7 +397,7 @@ def test_no_space_for_the_folder_itself(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(DiskFullError):
             cached(tmp_path)
     assert not list(tmp_path.iterdir())
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
 
 
 # What is not as it was written.
@@ -671,7 +658,7 @@ def test_killed_while_deleting(tmp_path: Path) -> None:
     cached(tmp_path)
     assert in_another_process(killed) == -signal.SIGKILL
     assert not folders(tmp_path) and leftovers(tmp_path)
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
     assert not leftovers(tmp_path)
 
 
@@ -679,7 +666,7 @@ def test_killed_while_deleting(tmp_path: Path) -> None:
 
 
 def test_two_processes_fill_one_cache(tmp_path: Path) -> None:
-    expected = in_memory()
+    expected = materialized()
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(3)
 
@@ -703,7 +690,7 @@ def test_another_process_finishes_first(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It takes what this one is writing for a leftover.
-    expected = in_memory()
+    expected = materialized()
     fsync = os.fsync
     hook = fail_at(at, lambda: assert_equal(cached(tmp_path), expected))
     monkeypatch.setattr(os, "fsync", lambda file: hook() or fsync(file))
@@ -717,7 +704,7 @@ def test_another_process_finishes_first(
 def test_writing_to_what_is_given_back_does_not_reach_the_disk(tmp_path: Path) -> None:
     expected = cached(tmp_path)
     before = contents(tmp_path)
-    for data in (cached(tmp_path), cached(tmp_path, OnDisk(some_graphs()))):
+    for data in (cached(tmp_path), cached(tmp_path, ReadAnew(some_graphs()))):
         for each in data:
             for key, value in each.to_dict().items():
                 if "kind" in key or "pe" in key:
@@ -733,7 +720,7 @@ def test_graphs_that_change_between_reads_are_an_error(tmp_path: Path) -> None:
             data.edge_index = torch.randint(data.num_nodes, (2, 8))
         return data
 
-    dataset = OnDisk(some_graphs())
+    dataset = ReadAnew(some_graphs())
     dataset.transform = add_noise
     with pytest.raises(ValueError, match="same graphs at every read"):
         cached(tmp_path, dataset)
@@ -761,14 +748,14 @@ def test_of_a_sequence_each_graph_is_read_once(cache: bool, tmp_path: Path) -> N
 
 
 def test_a_graph_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = in_memory()
+    expected = materialized()
     cached(tmp_path)
     opened: list[str] = []
     mapped = store.mapped
     monkeypatch.setattr(
         store, "mapped", lambda path: (opened.append(path.parent.name), mapped(path))[1]
     )
-    dataset = cached(tmp_path, OnDisk(some_graphs()))
+    dataset = cached(tmp_path, ReadAnew(some_graphs()))
     assert not opened
     assert_equal([dataset[7], dataset[8]], expected[7:9])
     assert len(set(opened)) == 1 and len(opened) == 2 * 12
@@ -780,22 +767,22 @@ def test_a_graph_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_files_do_not_stay_open(tmp_path: Path) -> None:
     # A process may have 1024 open, and a large dataset has more shards.
     before = len(os.listdir("/proc/self/fd"))
-    for data in (some_graphs(), OnDisk(some_graphs())):
+    for data in (some_graphs(), ReadAnew(some_graphs())):
         kept = list(cached(tmp_path, data))
         assert len(kept) == len(data) and len(os.listdir("/proc/self/fd")) == before
 
 
 def test_to_another_process_goes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = in_memory()
+    expected = materialized()
     monkeypatch.chdir(tmp_path)
-    dataset = cached(Path("cache"), OnDisk(some_graphs()))
+    dataset = cached(Path("cache"), ReadAnew(some_graphs()))
     list(dataset)
     monkeypatch.chdir("/")
     dataset._shards._opened.clear()
     for copied in (pickle.loads(pickle.dumps(dataset)), copy.deepcopy(dataset), dataset):
         assert_equal(copied, expected)
     large = precompute(
-        OnDisk(some_graphs()), EveryKind(10_000), cache_dir=tmp_path, progress=False
+        ReadAnew(some_graphs()), EveryKind(10_000), cache_dir=tmp_path, progress=False
     )
     list(large)
     assert len(pickle.dumps(large)) < 2e5 < large[8].kind_floats.numel() * 4
@@ -805,7 +792,7 @@ def test_to_another_process_goes_the_name(tmp_path: Path, monkeypatch: pytest.Mo
 def test_in_a_data_loader(num_workers: int, tmp_path: Path) -> None:
     graphs = [data for data in some_graphs() if data.num_nodes > 1]
     expected = precompute(graphs, ALL, progress=False)
-    dataset = cached(tmp_path, OnDisk(graphs))
+    dataset = cached(tmp_path, ReadAnew(graphs))
     for _ in range(2):
         seen = 0
         for batch in DataLoader(dataset, batch_size=4, num_workers=num_workers):
@@ -829,7 +816,7 @@ def test_a_cache_that_cannot_be_written_is_read(public_folder: Path) -> None:
             (public_folder / "file").touch()
         except PermissionError:
             assert_equal(cached(public_folder), expected)
-            assert_equal(cached(public_folder, OnDisk(some_graphs())), expected)
+            assert_equal(cached(public_folder, ReadAnew(some_graphs())), expected)
             os._exit(0)
         os._exit(7)
 
@@ -874,7 +861,7 @@ def test_memory_stays_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = from_networkx(nx.path_graph(128)).edge_index
 
     def run() -> None:
-        data = OnDisk([Data(edge_index=path, num_nodes=128)] * 200)
+        data = ReadAnew([Data(edge_index=path, num_nodes=128)] * 200)
         encoding = Pairs()
         dataset = cached(tmp_path, data, encoding)
         assert len(encoding.seen) == 50

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Batch, Data
-from torch_geometric.utils import from_networkx
 
 from pyg_gt.transforms import AddRandomWalkPE
+from tests.transforms.samples import as_data
 
 GRAPHS = {
     "undirected": nx.gnp_random_graph(200, 0.05, seed=0),
@@ -15,10 +15,6 @@ GRAPHS = {
     "leaves": nx.gn_graph(150, seed=2),
     "parts": nx.disjoint_union(nx.cycle_graph(101), nx.gnp_random_graph(99, 0.1, seed=3)),
 }
-
-
-def as_data(graph: nx.Graph) -> Data:
-    return Data(edge_index=from_networkx(graph).edge_index, num_nodes=graph.number_of_nodes())
 
 
 def estimate(data: Data, num_samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

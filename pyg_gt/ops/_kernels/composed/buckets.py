@@ -17,8 +17,10 @@ from torch import Tensor
 from ....layout.graph_layout import GraphLayout
 from ...pairs import pair_ptr
 
-# Scores that one step may hold; larger buckets are done in slices, so that memory stays flat. On a
-# CPU a slice that stays in the cache is a fifth faster (measured: benchmarks/cpu/attention.py).
+# Scores that one step may hold: larger buckets are computed in slices, so that memory stays flat.
+# On a CPU a slice that stays in the cache is also faster: 16 graphs of 200 nodes train in 29.8 ms
+# against 34.3 with 2^25 scores, 8 of 450 in 78 against 87, while 128 of 24 take 12.3 against 11.0
+# ("slices" in benchmarks/results/attention_cpu.json; python -m benchmarks.cpu.attention).
 _MAX_SCORES = {"cpu": 2**18, "other": 2**25}
 
 
@@ -105,7 +107,7 @@ class Tile(NamedTuple):
         return start + torch.arange(self.rows.start, self.rows.stop, device=start.device)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """Flat pair numbers ``[b, rows, cols]``, and where there is a pair.
+        """Flat pair numbers ``[b, rows, cols]``, and a mask of those that are pairs.
 
         Padding repeats the first row or column of its own graph: nothing comes from another.
         """
@@ -115,9 +117,9 @@ class Tile(NamedTuple):
         num_rows = self.bucket.num_rows[self.graphs, None, None]
         num_cols = self.bucket.num_cols[self.graphs, None, None]
         start = self.bucket.pair_start[self.graphs, None, None]
-        there = (row < num_rows) & (col < num_cols)
+        is_pair = (row < num_rows) & (col < num_cols)
         row, col = row * (row < num_rows), col * (col < num_cols)
-        return start + row * num_cols + col, there
+        return start + row * num_cols + col, is_pair
 
 
 def padded(n: Tensor) -> Tensor:
@@ -129,34 +131,33 @@ def padded(n: Tensor) -> Tensor:
 
 def plan_of(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
     """The buckets of a pair of layouts, made once."""
-    other = None if query_layout is layout else weakref.ref(layout)
-    return query_layout.once(("buckets", other), lambda: _make(query_layout, layout))
+    key_side = None if query_layout is layout else weakref.ref(layout)
+    return query_layout.cached(("buckets", key_side), lambda: _make_plan(query_layout, layout))
 
 
 def tiles(bucket: Bucket, heads: int) -> Iterator[Tile]:
     """Slices of at most ``_MAX_SCORES`` scores (but at least one query row)."""
-    per_row = heads * bucket.cols
-    most = _MAX_SCORES["cpu" if bucket.num_rows.device.type == "cpu" else "other"]
-    if per_row * bucket.rows * bucket.num <= most:
+    max_scores = _MAX_SCORES["cpu" if bucket.num_rows.device.type == "cpu" else "other"]
+    per_row = bucket.cols * heads
+    if per_row * bucket.rows * bucket.num <= max_scores:
         yield Tile(bucket, slice(0, bucket.num), slice(0, bucket.rows))
         return
-    graphs = max(1, most // (per_row * bucket.rows))
-    rows = bucket.rows if graphs > 1 else max(1, min(bucket.rows, most // per_row))
+    graphs = max(1, max_scores // (per_row * bucket.rows))
+    rows = bucket.rows if graphs > 1 else max(1, min(bucket.rows, max_scores // per_row))
     for graph in range(0, bucket.num, graphs):
         for row in range(0, bucket.rows, rows):
-            some_graphs = slice(graph, min(graph + graphs, bucket.num))
-            yield Tile(bucket, some_graphs, slice(row, min(row + rows, bucket.rows)))
+            graph_slice = slice(graph, min(graph + graphs, bucket.num))
+            yield Tile(bucket, graph_slice, slice(row, min(row + rows, bucket.rows)))
 
 
-def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
+def _make_plan(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
     device = layout.device
-    both = [query_layout.sizes, layout.sizes]
-    sizes = torch.tensor(both, dtype=torch.int64, device="cpu").view(2, -1)
-    wide = padded(sizes)
-    used = (sizes.amin(0) > 0).nonzero().squeeze(1)  # the others have no pair
-    kinds, kind = torch.unique(wide[:, used], dim=1, return_inverse=True)
-    order = used[kind.argsort(stable=True)]
-    counts = torch.bincount(kind, minlength=kinds.size(1)).tolist()
+    sizes = torch.tensor([query_layout.sizes, layout.sizes], dtype=torch.int64, device="cpu")
+    padded_sizes = padded(sizes)
+    with_pairs = (sizes.amin(0) > 0).nonzero().squeeze(1)
+    shapes, shape = torch.unique(padded_sizes[:, with_pairs], dim=1, return_inverse=True)
+    order = with_pairs[shape.argsort(stable=True)]
+    counts = torch.bincount(shape, minlength=shapes.size(1)).tolist()
 
     # all small numbers of all buckets cross to the device in one copy
     host = torch.stack([*sizes[:, order], order])
@@ -164,36 +165,38 @@ def _make(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
     query_start = query_layout.ptr[graphs]
     pair_start = pair_ptr(query_layout, layout)[graphs]
     buckets = []
-    at = row_at = col_at = 0
+    first = row_start = col_start = 0
     starts = torch.zeros(2, layout.num_graphs, dtype=torch.int64, device="cpu")
-    for count, (rows, cols) in zip(counts, kinds.t().tolist(), strict=True):
-        here = slice(at, at + count)
+    for count, (rows, cols) in zip(counts, shapes.t().tolist(), strict=True):
+        members = slice(first, first + count)
         padding = None
-        if bool((sizes[1, order[here]] < cols).any()):
-            empty = torch.arange(cols, device=device) >= num_cols[here, None]
+        if bool((sizes[1, order[members]] < cols).any()):
+            empty = torch.arange(cols, device=device) >= num_cols[members, None]
             padding = torch.zeros(empty.shape, device=device).masked_fill_(empty, float("-inf"))
             padding = padding[:, None, None, :]
         buckets.append(
             Bucket(
-                count, rows, cols, row_at, col_at, num_rows[here], num_cols[here],
-                query_start[here], pair_start[here], padding, graphs[here],
+                count, rows, cols, row_start, col_start, num_rows[members], num_cols[members],
+                query_start[members], pair_start[members], padding, graphs[members],
             )  # fmt: skip
         )
-        starts[0, order[here]] = row_at + rows * torch.arange(count, device="cpu")
-        starts[1, order[here]] = col_at + cols * torch.arange(count, device="cpu")
-        at, row_at, col_at = at + count, row_at + count * rows, col_at + count * cols
+        starts[0, order[members]] = row_start + rows * torch.arange(count, device="cpu")
+        starts[1, order[members]] = col_start + cols * torch.arange(count, device="cpu")
+        first += count
+        row_start, col_start = row_start + count * rows, col_start + count * cols
     # nodes without a partner get slots behind all buckets, where nothing is computed
-    used_slots = row_at, col_at
-    totals = [row_at, col_at]
+    used = row_start, col_start
+    totals = [row_start, col_start]
     for side in (0, 1):
-        idle = torch.ones(layout.num_graphs, dtype=torch.bool, device="cpu")
-        idle[used] = False
-        extra = wide[side] * idle
-        starts[side] = torch.where(idle, totals[side] + extra.cumsum(0) - extra, starts[side])
+        without_pairs = torch.ones(layout.num_graphs, dtype=torch.bool, device="cpu")
+        without_pairs[with_pairs] = False
+        extra = padded_sizes[side] * without_pairs
+        start = totals[side] + extra.cumsum(0) - extra
+        starts[side] = torch.where(without_pairs, start, starts[side])
         totals[side] += int(extra.sum())
-    starts, wide = starts.to(device, non_blocking=True), wide.to(device, non_blocking=True)
+    starts, widths = (x.to(device, non_blocking=True) for x in (starts, padded_sizes))
     row_slots, col_slots = (
-        Slots(starts[side][lay.batch], wide[side][lay.batch], used_slots[side], totals[side])
-        for side, lay in enumerate((query_layout, layout))
+        Slots(starts[side][nodes.batch], widths[side][nodes.batch], used[side], totals[side])
+        for side, nodes in enumerate((query_layout, layout))
     )
     return Plan(tuple(buckets), row_slots, col_slots, query_layout.pos, layout.pos)

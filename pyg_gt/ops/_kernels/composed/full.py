@@ -1,127 +1,162 @@
-"""Attention on buckets, forward and backward, written out: it runs below autograd, inside ops."""
+"""Attention of all pairs in torch operations: batched matrix products on buckets of graphs.
+
+Forward and backward are written out: they run below autograd, inside ops. They take every
+floating-point type and compute in float32, or float64 where that is given.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ...dropout import keep_rows
-from .buckets import Bucket, Plan, Tile, tiles
+from ..problem import FullGradients, FullProblem
+from .biases import bias_gradients, sum_of_biases
+from .buckets import Bucket, Tile, plan_of, tiles
+from .dropout import Dropout, philox_dropout
 
-# On a CPU the fused kernel of scaled_dot_product_attention is level with matrix products here and
-# ahead from 64 nodes on, but has neither a bias with gradients nor dropout (measured:
-# benchmarks/cpu/attention.py).
+# Padded keys from which torch's fused CPU kernel takes a bucket; it has no gradient of a bias and
+# no dropout. Forward it is level with matrix products at 48 nodes and takes 0.76 of their time at
+# 96, 0.60 at 450 ("fused or products" in benchmarks/results/attention_cpu.json; python -m
+# benchmarks.cpu.attention).
 _FUSED_FROM = 48
 
-
-class Problem(NamedTuple):
-    """One attention over a plan.
-
-    Attributes:
-        plan: the buckets.
-        heads: ``H``.
-        scale: factor of the scores.
-        bias: ``[P, H]`` or ``[P, 1]`` added to scores, or None.
-        dropout_p: probability of dropping a weight.
-        seed: ``[1]``, or None without dropout.
-    """
-
-    plan: Plan
-    heads: int
-    scale: float
-    bias: Tensor | None
-    dropout_p: float
-    seed: Tensor | None
-
-    @property
-    def rescale(self) -> float:
-        """What makes up for dropped weights."""
-        if self.seed is None or self.dropout_p >= 1:
-            return 1.0
-        if self.seed.device.type != "cpu":
-            return 1 / (1 - self.dropout_p)
-        return 1 / (1 - (_threshold(self.dropout_p) + 2**15) / 2**16)
-
-    def fused(self, bucket: Bucket, device: torch.device) -> bool:
-        """Whether torch's own CPU kernel takes this bucket."""
-        plain = self.bias is None and self.seed is None
-        return plain and device.type == "cpu" and bucket.cols >= _FUSED_FROM
+TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+MAX_CHANNELS = None  # any number
 
 
 def forward(
-    problem: Problem, query: Tensor, key: Tensor, value: Tensor
+    problem: FullProblem,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout: Callable[[FullProblem], Dropout | None] = philox_dropout,
 ) -> tuple[Tensor, Tensor]:
-    """Outputs ``[Nq, H, C]`` and the logarithms ``[Nq, H]`` that the fused kernel wants back."""
-    heads, plan = problem.heads, problem.plan
-    rows, cols = plan.rows_of(heads), plan.cols_of(heads)
-    q = _into_slots(query, rows, plan.row_slots.total)
-    k, v = (_into_slots(x, cols, plan.col_slots.total) for x in (key, value))
-    lse = q.new_zeros(q.size(0))
-    out = q  # what a query gives takes its place
-    q[plan.row_slots.used * heads :] = 0.0
-    generator = _generator(problem)
-    for bucket in plan.buckets:
-        q_b = _rows_view(bucket, heads, q)
-        k_b, v_b = (_cols_view(bucket, heads, x) for x in (k, v))
-        if problem.fused(bucket, q.device):
-            result, log = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q_b, k_b, v_b, attn_mask=_fused_mask(bucket, q.dtype), scale=problem.scale
-            )
-            q_b.copy_(result)
-            _rows_view(bucket, heads, lse).copy_(log)
-            continue
-        for tile in tiles(bucket, heads):
-            q_t, k_t, v_t = q_b[tile.graphs, :, tile.rows], k_b[tile.graphs], v_b[tile.graphs]
-            weights = _weights(problem, tile, q_t, k_t)
-            if problem.seed is not None:
-                weights.mul_(_kept(problem, tile, weights, generator))
-            q_t.copy_((weights @ v_t).mul_(problem.rescale))
-    shape = query.shape
-    return (
-        out.index_select(0, rows).view(shape).to(query.dtype),
-        lse.index_select(0, rows).view(shape[:2]),
-    )
+    """Outputs ``[Nq, H, C]`` of the type of ``query``, and statistics for the backward pass.
+
+    Args:
+        problem: the attention; ``pairs`` may be ``[P, 1]`` where it is the only bias.
+        query: ``[Nq, H, C]``, of any strides as are the others.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+        dropout: how weights are dropped; the backward pass has to be given the same.
+
+    Returns:
+        The output, and statistics ``[Nq, H, 2]`` in the type of the computation: ``[..., 0]`` is
+        the log-sum-exp of the scores where torch's fused kernel computed, whose backward wants it,
+        and zero elsewhere; ``[..., 1]`` is zero.
+    """
+    # autocast would lower the products that softmax wants in full precision
+    with torch.autocast(query.device.type, enabled=False):
+        return _forward(problem, query, key, value, dropout(problem))
 
 
 def backward(
-    problem: Problem,
+    problem: FullProblem,
     grad: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     out: Tensor,
-    lse: Tensor,
-    needs_bias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Gradients of query, key, value and, where asked for, the bias ``[P, H]``."""
-    heads, plan = problem.heads, problem.plan
+    stats: Tensor,
+    needs: tuple[bool, ...],
+    joined: Tensor | None = None,
+    dropout: Callable[[FullProblem], Dropout | None] = philox_dropout,
+) -> FullGradients:
+    """Gradients of query, key and value, and of those biases that ``needs`` names.
+
+    Args:
+        problem: as in the forward pass.
+        grad: ``[Nq, H, C]``, the gradient of the output.
+        query: ``[Nq, H, C]``.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+        out: ``[Nq, H, C]``, what the forward pass gave.
+        stats: ``[Nq, H, 2]``, likewise.
+        needs: whether pairs, table and edge values need a gradient.
+        joined: ``[N, 3, H, C]``, where the gradients of query, key and value are written; None:
+            one tensor for each.
+        dropout: as in the forward pass.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        return _backward(
+            problem, grad, query, key, value, out, stats, needs, joined, dropout(problem)
+        )
+
+
+def _forward(
+    problem: FullProblem, query: Tensor, key: Tensor, value: Tensor, dropout: Dropout | None
+) -> tuple[Tensor, Tensor]:
+    heads, plan = query.size(1), plan_of(problem.query_layout, problem.layout)
+    rows, cols = plan.rows_of(heads), plan.cols_of(heads)
+    q = _into_slots(query, rows, plan.row_slots.total)
+    k, v = (_into_slots(x, cols, plan.col_slots.total) for x in (key, value))
+    bias = sum_of_biases(problem, q.dtype)
+    lse = q.new_zeros(q.size(0))
+    out = q  # a query's output takes its place
+    q[plan.row_slots.used * heads :] = 0.0
+    for bucket in plan.buckets:
+        q_b = _rows_of(bucket, heads, q)
+        k_b, v_b = (_cols_of(bucket, heads, x) for x in (k, v))
+        if _is_fused(bucket, q, bias, dropout):
+            result, log = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                q_b, k_b, v_b, attn_mask=_fused_mask(bucket, q.dtype), scale=problem.scale
+            )
+            q_b.copy_(result)
+            _rows_of(bucket, heads, lse).copy_(log)
+            continue
+        for tile in tiles(bucket, heads):
+            q_t, k_t, v_t = q_b[tile.graphs, :, tile.rows], k_b[tile.graphs], v_b[tile.graphs]
+            weights = _weights(problem.scale, bias, tile, q_t, k_t)
+            if dropout is None:
+                q_t.copy_(weights @ v_t)
+            else:
+                weights.mul_(dropout.factors(tile, weights))
+                q_t.copy_((weights @ v_t).mul_(dropout.rescale))
+    stats = q.new_zeros(*query.shape[:2], 2)
+    stats[..., 0] = lse.index_select(0, rows).view(query.shape[:2])
+    return out.index_select(0, rows).view(query.shape).to(query.dtype), stats
+
+
+def _backward(
+    problem: FullProblem,
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    stats: Tensor,
+    needs: tuple[bool, ...],
+    joined: Tensor | None,
+    dropout: Dropout | None,
+) -> FullGradients:
+    heads, plan = query.size(1), plan_of(problem.query_layout, problem.layout)
     rows, cols = plan.rows_of(heads), plan.cols_of(heads)
     q, g = (_into_slots(x, rows, plan.row_slots.total) for x in (query, grad))
     k, v = (_into_slots(x, cols, plan.col_slots.total) for x in (key, value))
-    o = logs = q  # only the fused kernel reads them
-    # it takes differences from products with the output, which in half precision was rounded: its
+    bias = sum_of_biases(problem, q.dtype)
+    o = logs = q  # read by the fused kernel alone
+    # which takes differences from products with the output. In half precision that was rounded:
     # gradients of sharp attention would be off by some per cent
     exact = out.dtype == q.dtype
-    if exact and any(problem.fused(bucket, q.device) for bucket in plan.buckets):
+    if exact and any(_is_fused(bucket, q, bias, dropout) for bucket in plan.buckets):
         o = _into_slots(out, rows, plan.row_slots.total)
-        logs = q.new_zeros(q.size(0)).index_copy_(0, rows, lse.flatten().to(q.dtype))
+        logs = q.new_zeros(q.size(0)).index_copy_(0, rows, stats[..., 0].flatten().to(q.dtype))
     dq, dk, dv = q, k, v  # gradients take the place of what is no longer read
     q[plan.row_slots.used * heads :] = 0.0
     for x in (k, v):
         x[plan.col_slots.used * heads :] = 0.0
-    dbias = None
-    if needs_bias and problem.bias is not None:
-        dbias = torch.zeros(problem.bias.size(0), heads, dtype=q.dtype, device=q.device)
-    generator = _generator(problem)
+    grad_scores = None
+    if bias is not None and any(needs):
+        grad_scores = torch.zeros(bias.size(0), heads, dtype=q.dtype, device=q.device)
     for bucket in plan.buckets:
-        q_b, g_b = (_rows_view(bucket, heads, x) for x in (q, g))
-        k_b, v_b = (_cols_view(bucket, heads, x) for x in (k, v))
-        if exact and problem.fused(bucket, q.device):
-            o_b = _rows_view(bucket, heads, o)
+        q_b, g_b = (_rows_of(bucket, heads, x) for x in (q, g))
+        k_b, v_b = (_cols_of(bucket, heads, x) for x in (k, v))
+        if exact and _is_fused(bucket, q, bias, dropout):
+            o_b = _rows_of(bucket, heads, o)
             grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                g_b, q_b, k_b, v_b, o_b, _rows_view(bucket, heads, logs), 0.0, False,
+                g_b, q_b, k_b, v_b, o_b, _rows_of(bucket, heads, logs), 0.0, False,
                 attn_mask=_fused_mask(bucket, q.dtype), scale=problem.scale,
             )  # fmt: skip
             for target, result in zip((q_b, k_b, v_b), grads, strict=True):
@@ -131,29 +166,40 @@ def backward(
         for tile in tiles(bucket, heads):
             q_t, g_t = q_b[tile.graphs, :, tile.rows], g_b[tile.graphs, :, tile.rows]
             k_t, v_t = k_b[tile.graphs], v_b[tile.graphs]
-            weights = _weights(problem, tile, q_t, k_t)
-            g_t = g_t * problem.rescale
-            dweights = g_t @ v_t.mT
-            if problem.seed is None:
+            weights = _weights(problem.scale, bias, tile, q_t, k_t)
+            if dropout is None:
+                grad_weights = g_t @ v_t.mT
                 dv_b[tile.graphs] += weights.mT @ g_t
             else:
-                kept = _kept(problem, tile, weights, generator)
-                dweights.mul_(kept)
-                dv_b[tile.graphs] += kept.mul_(weights).mT @ g_t
-            dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
-            dk_b[tile.graphs] += (dscores.mT @ q_t).mul_(problem.scale)
-            q_t.copy_((dscores @ k_t).mul_(problem.scale))
-            if dbias is not None:
-                pairs, there = tile.pairs()
-                dbias.index_copy_(0, pairs[there], dscores.permute(0, 2, 3, 1)[there])
+                g_t = g_t * dropout.rescale
+                factors = dropout.factors(tile, weights)
+                grad_weights = (g_t @ v_t.mT).mul_(factors)
+                dv_b[tile.graphs] += factors.mul_(weights).mT @ g_t
+            tile_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            dk_b[tile.graphs] += (tile_scores.mT @ q_t).mul_(problem.scale)
+            q_t.copy_((tile_scores @ k_t).mul_(problem.scale))
+            if grad_scores is not None:
+                pairs, is_pair = tile.pairs()
+                grad_scores.index_copy_(
+                    0, pairs[is_pair], tile_scores.permute(0, 2, 3, 1)[is_pair]
+                )
         k_b.copy_(dk_b)
         v_b.copy_(dv_b)
-    return (
-        dq.index_select(0, rows).view(query.shape).to(query.dtype),
-        dk.index_select(0, cols).view(key.shape).to(key.dtype),
-        dv.index_select(0, cols).view(value.shape).to(value.dtype),
-        dbias,
+    dq, dk, dv = (
+        x.index_select(0, nodes).view(like.shape).to(like.dtype)
+        for x, nodes, like in ((dq, rows, query), (dk, cols, key), (dv, cols, value))
     )
+    if joined is not None:
+        for part, x in zip(joined.unbind(1), (dq, dk, dv), strict=True):
+            part.copy_(x)
+        dq, dk, dv = joined.unbind(1)
+    return FullGradients(dq, dk, dv, *bias_gradients(problem, grad_scores, needs))
+
+
+def _is_fused(bucket: Bucket, x: Tensor, bias: Tensor | None, dropout: Dropout | None) -> bool:
+    """Whether torch's fused CPU kernel takes this bucket."""
+    plain = bias is None and dropout is None
+    return plain and x.device.type == "cpu" and bucket.cols >= _FUSED_FROM
 
 
 def _into_slots(x: Tensor, slots: Tensor, total: int) -> Tensor:
@@ -163,15 +209,16 @@ def _into_slots(x: Tensor, slots: Tensor, total: int) -> Tensor:
     return flat.new_zeros(total * x.size(1), x.size(-1)).index_copy_(0, slots, flat)
 
 
-def _rows_view(bucket: Bucket, heads: int, buffer: Tensor) -> Tensor:
-    return _view(buffer, bucket.row_start, bucket.num, heads, bucket.rows)
+def _rows_of(bucket: Bucket, heads: int, buffer: Tensor) -> Tensor:
+    return _of_bucket(buffer, bucket.row_start, bucket.num, heads, bucket.rows)
 
 
-def _cols_view(bucket: Bucket, heads: int, buffer: Tensor) -> Tensor:
-    return _view(buffer, bucket.col_start, bucket.num, heads, bucket.cols)
+def _cols_of(bucket: Bucket, heads: int, buffer: Tensor) -> Tensor:
+    return _of_bucket(buffer, bucket.col_start, bucket.num, heads, bucket.cols)
 
 
-def _view(buffer: Tensor, start: int, count: int, heads: int, width: int) -> Tensor:
+def _of_bucket(buffer: Tensor, start: int, count: int, heads: int, width: int) -> Tensor:
+    """A view ``[b, H, width, ...]`` of ``buffer [total * H, ...]``."""
     part = buffer[start * heads : (start + count * width) * heads]
     return part.view(count, heads, width, *buffer.shape[1:])
 
@@ -180,49 +227,16 @@ def _fused_mask(bucket: Bucket, dtype: torch.dtype) -> Tensor | None:
     return None if bucket.padding is None else bucket.padding.to(dtype)
 
 
-def _weights(problem: Problem, tile: Tile, q: Tensor, k: Tensor) -> Tensor:
-    """Softmax weights ``[b, H, rows, cols]``."""
-    scores = (q * problem.scale) @ k.mT
-    if problem.bias is None:
+def _weights(scale: float, bias: Tensor | None, tile: Tile, q: Tensor, k: Tensor) -> Tensor:
+    """Softmax weights ``[b, H, rows, cols]``; zeros where there is nothing to attend to."""
+    scores = (q * scale) @ k.mT
+    if bias is None:
         if tile.bucket.padding is not None:
             scores += tile.bucket.padding[tile.graphs]
         return scores.softmax(-1)
-    pairs, there = tile.pairs()
+    pairs, is_pair = tile.pairs()
     # by filling, not adding: what stands there belongs to another pair and may be infinite
-    added = problem.bias[pairs].to(scores.dtype).masked_fill_(~there.unsqueeze(-1), float("-inf"))
+    added = bias[pairs].masked_fill_(~is_pair.unsqueeze(-1), float("-inf"))
     scores += added.permute(0, 3, 1, 2)  # [b, H or 1, rows, cols]
-    alone = scores.amax(-1, keepdim=True) == float("-inf")
-    weights = scores.masked_fill_(alone, 0.0).softmax(-1)
-    return weights.masked_fill_(alone, 0.0)
-
-
-def _generator(problem: Problem) -> torch.Generator | None:
-    if problem.seed is None or problem.seed.device.type != "cpu":
-        return None
-    return torch.Generator().manual_seed(int(problem.seed))
-
-
-def _kept(
-    problem: Problem, tile: Tile, weights: Tensor, generator: torch.Generator | None
-) -> Tensor:
-    """1 where a weight is kept, 0 where it is dropped; the backward draws the same once more."""
-    assert problem.seed is not None
-    if generator is None:
-        # reading a seed from a device would stall it, so there the counter-based generator
-        kept = keep_rows(
-            problem.seed, tile.query_rows(), tile.bucket.cols, problem.heads, problem.dropout_p,
-            weights.dtype,
-        )  # fmt: skip
-        return kept.sign().permute(0, 3, 1, 2)
-    if problem.dropout_p >= 1:
-        return torch.zeros_like(weights)
-    # four 16-bit numbers from one draw: 'bernoulli_' costs ten times as much
-    draws = torch.empty((weights.numel() + 3) // 4, dtype=torch.int64, device="cpu")
-    draws.random_(-(2**63), None, generator=generator)
-    below = draws.view(torch.int16)[: weights.numel()].view(weights.shape)
-    return torch.ge(below, _threshold(problem.dropout_p), out=torch.empty_like(weights))
-
-
-def _threshold(dropout_p: float) -> int:
-    """The 16-bit number below which a weight is dropped: p to the nearest of 65,536 steps."""
-    return min(round(dropout_p * 2**16), 2**16 - 1) - 2**15
+    empty = scores.amax(-1, keepdim=True) == float("-inf")
+    return scores.masked_fill_(empty, 0.0).softmax(-1).masked_fill_(empty, 0.0)

@@ -13,67 +13,49 @@ import torch
 from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
-from ...memory import HOST, check, empty_like, in_memory, with_dense_channels
-from .edges_library import EDGES as EDGES
-from .edges_library import Call, Rows
+from ...memory import HOST, check, empty_like, materialized, with_dense_channels
+from ..problem import EdgeGradients, EdgeProblem
+from .edges_library import EDGES, Call, Rows
 
 TYPES = (torch.float32, torch.bfloat16)
 _MOST = 2**31 - 1  # nodes and edges have 32-bit numbers
 
 
-class Problem(NamedTuple):
-    """One attention along edges, but for query, key and value.
-
-    Attributes:
-        edges: along which attention runs.
-        values: ``[E, H]`` added to scores, or None.
-        features: ``[E, H, C]`` added to keys and values, or None.
-        seed: ``[1]`` int64, or None without dropout.
-        scale: factor of the products.
-        dropout_p: probability of dropping a weight.
-    """
-
-    edges: EdgeLayout
-    values: Tensor | None
-    features: Tensor | None
-    seed: Tensor | None
-    scale: float
-    dropout_p: float
+MAX_CHANNELS = None  # any number
 
 
-class Gradients(NamedTuple):
-    """One for each tensor; None where it was not asked for."""
-
-    query: Tensor | None
-    key: Tensor | None
-    value: Tensor | None
-    values: Tensor | None
-    features: Tensor | None
+def why_not() -> str | None:
+    """Why there is no compiled code, or None."""
+    return EDGES.why_not()
 
 
-def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Outputs ``[Nq, H, C]``."""
+def forward(
+    problem: EdgeProblem, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, None]:
+    """Outputs ``[Nq, H, C]``; there are no statistics, since the backward needs none."""
     out = empty_like(query)
     call, held = _call(problem, query, key, value)
     call.out = _rows(out)
     _check(EDGES.get().edges_forward(ctypes.byref(call)))
     del held
-    return out
+    return out, None
 
 
 def backward(
-    problem: Problem,
+    problem: EdgeProblem,
     grad: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    out: Tensor | None,
+    stats: Tensor | None,
     needs: tuple[bool, ...],
-) -> Gradients:
-    """The gradients that ``needs``, in the order of :class:`Gradients`, asks for."""
+) -> EdgeGradients:
+    """The gradients that ``needs``, in their order, asks for; ``out`` and ``stats`` go unread."""
     call, held = _call(problem, query, key, value)
     grad = with_dense_channels(grad.to(query.dtype))
     call.grad = _rows(grad)
-    tensors = query, key, value, problem.values, problem.features
+    tensors = query, key, value, _as_read(problem.values, query), problem.features
     made: list[Tensor | None] = [
         empty_like(x) if need and x is not None else None
         for x, need in zip(tensors, needs, strict=True)
@@ -91,7 +73,16 @@ def backward(
         call.source_ptr, call.target, call.slot = order.addresses
     _check(EDGES.get().edges_backward(ctypes.byref(call)))
     del held
-    return Gradients(*made)
+    if dvalues is not None and problem.values is not None:
+        dvalues = dvalues.to(problem.values.dtype)
+    return EdgeGradients(dq, dk, dv, dvalues, dfeatures)
+
+
+def _as_read(values: Tensor | None, query: Tensor) -> Tensor | None:
+    """``[E, H]`` in float32, or as it is if it is of the type of ``query``."""
+    if values is None or values.dtype == query.dtype:
+        return values
+    return values.float()
 
 
 class _Order(NamedTuple):
@@ -128,7 +119,7 @@ def _by_target(edges: EdgeLayout) -> _Order:
             raise IndexError(f"a {name} index in 'edge_index' does not lie in [0, {size})")
         return _Order(tensors, addresses, most)
 
-    return edges.once("cpu_by_target", make)
+    return edges.cached("cpu_by_target", make)
 
 
 def _by_source(edges: EdgeLayout) -> _Order:
@@ -142,7 +133,7 @@ def _by_source(edges: EdgeLayout) -> _Order:
         most = EDGES.get().edges_by_source(ptr, source, edges.num_edges, edges.num_src, *addresses)
         return _Order(tensors, addresses, most)
 
-    return edges.once("cpu_by_source", make)
+    return edges.cached("cpu_by_source", make)
 
 
 def _lists(edges: EdgeLayout, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,14 +158,15 @@ def _check_size(edges: EdgeLayout) -> None:
 
 
 def _call(
-    problem: Problem, query: Tensor, key: Tensor, value: Tensor
+    problem: EdgeProblem, query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Call, list[object]]:
     """What both C functions read, and what must live as long as they do."""
     edges, values, features, seed, scale, dropout_p = problem
+    values = _as_read(values, query)
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
     held: list[object] = [query, key, value]
     if values is not None:
-        values = in_memory(values).contiguous()
+        values = materialized(values).contiguous()
         held.append(values)
     if features is not None:
         features = with_dense_channels(features)

@@ -5,51 +5,30 @@ from __future__ import annotations
 import ctypes
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
-from ....layout.identity import unwrapped
+from ....layout.values import unwrapped
 from ....native import Library
 from ...dropout import threshold
-from ...memory import HOST, check, empty_like, in_memory, with_dense_channels
+from ...memory import HOST, check, empty_like, materialized, with_dense_channels
+from ..problem import FullGradients, FullProblem
 
 TYPES = (torch.float32, torch.bfloat16)
+MAX_CHANNELS = None  # any number
 
 
-class Problem(NamedTuple):
-    """One attention, but for query, key and value. All biases are float32.
-
-    Attributes:
-        query_layout: how the queries are split into graphs.
-        layout: how the keys are.
-        pairs: ``[P, H]``, or None.
-        table: ``[K, H]``, or None.
-        table_index: ``[P]``, rows of ``table``.
-        edges: where ``edge_values`` are added, or None.
-        edge_values: ``[E, H]``.
-        seed: ``[1]``, or None without dropout.
-        scale: factor of the scores.
-        dropout_p: probability of dropping a weight.
-    """
-
-    query_layout: GraphLayout
-    layout: GraphLayout
-    pairs: Tensor | None
-    table: Tensor | None
-    table_index: Tensor | None
-    edges: EdgeLayout | None
-    edge_values: Tensor | None
-    seed: Tensor | None
-    scale: float
-    dropout_p: float
+def why_not() -> str | None:
+    """Why there is no compiled code, or None."""
+    return FULL.why_not()
 
 
 def forward(
-    problem: Problem, query: Tensor, key: Tensor, value: Tensor
+    problem: FullProblem, query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
@@ -61,19 +40,8 @@ def forward(
     return out, stats
 
 
-class Gradients(NamedTuple):
-    """One for each tensor of a problem; None where it was not asked for."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    pairs: Tensor | None
-    table: Tensor | None
-    edge_values: Tensor | None
-
-
 def backward(
-    problem: Problem,
+    problem: FullProblem,
     grad: Tensor,
     query: Tensor,
     key: Tensor,
@@ -82,14 +50,14 @@ def backward(
     stats: Tensor,
     needs: tuple[bool, bool, bool],
     joined: Tensor | None = None,
-) -> Gradients:
+) -> FullGradients:
     """The gradients; ``needs`` tells which of pairs, table and edge values are wanted.
 
     With ``joined [N, 3, H, C]``, those of query, key and value are written there.
     """
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
     grad = with_dense_channels(grad.to(query.dtype))
-    out, stats = in_memory(out).contiguous(), in_memory(stats).contiguous()
+    out, stats = materialized(out).contiguous(), materialized(stats).contiguous()
     if joined is None:
         dq, dk, dv = (empty_like(x) for x in (query, key, value))
     else:
@@ -108,7 +76,12 @@ def backward(
     arguments.edge_values_grad = _at(dedges)
     _check(FULL.get().full_backward(ctypes.byref(arguments)))
     del held
-    return Gradients(dq, dk, dv, dpairs, dtable, dedges)
+    biases = problem.pairs, problem.table, problem.edge_values
+    made = (
+        None if d is None or x is None else d.to(x.dtype)
+        for d, x in zip((dpairs, dtable, dedges), biases, strict=True)
+    )
+    return FullGradients(dq, dk, dv, *made)
 
 
 class _Strides(ctypes.Structure):
@@ -143,7 +116,7 @@ class _Arguments(ctypes.Structure):
 
 
 def _arguments(
-    problem: Problem, query: Tensor, key: Tensor, value: Tensor, out: Tensor, stats: Tensor
+    problem: FullProblem, query: Tensor, key: Tensor, value: Tensor, out: Tensor, stats: Tensor
 ) -> tuple[_Arguments, list[Tensor]]:
     """What the C function reads, and the tensors that must live as long as it does."""
     query_layout, layout = problem.query_layout, problem.layout
@@ -158,7 +131,8 @@ def _arguments(
     def at(tensor: Tensor | None) -> int:
         if tensor is None:
             return 0
-        found = in_memory(tensor) if tensor.is_floating_point() else tensor
+        # every bias is read as float32, an index as it is
+        found = materialized(tensor).float() if tensor.is_floating_point() else tensor
         if not found.is_contiguous():
             found = found.contiguous()
         if found is not tensor:
@@ -204,7 +178,7 @@ def _place(layout: GraphLayout) -> tuple[Tensor, Tensor | None]:
             raise ValueError(f"'order' of a layout must hold the numbers of its {nodes} nodes")
         return ptr, order
 
-    return layout.once("cpu_full", make)
+    return layout.cached("cpu_full", make)
 
 
 def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:
@@ -225,7 +199,7 @@ def _by_target(edges: EdgeLayout) -> tuple[Tensor, Tensor, Tensor]:
             torch.cumsum(torch.bincount(target, minlength=edges.num_dst), 0, out=ptr[1:])
             return ptr, target.argsort(stable=True), source
 
-    return edges.once("cpu_full", make)
+    return edges.cached("cpu_full", make)
 
 
 def _positions(layout: GraphLayout, keys: int) -> Tensor:

@@ -1,22 +1,17 @@
-"""Attention along edges by Triton: the kernels' launches, below autograd and ops.
-
-Nothing of the size ``[E, H]`` is made, let alone ``[E, H, C]``: the backward pass computes the
-weights anew, once query by query and once key by key.
-"""
+"""Launches of the kernels along edges: their arguments, and which of them an edge set takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .....layout.edge_layout import EdgeLayout
-from ....dropout import threshold
-from ....memory import aligned_strides, empty_like, in_memory, with_dense_channels
-from ..again import Again, Known, key_of
-from ..launch import Arguments, Call, likeness, number_kind
+from ....memory import aligned_strides, materialized, with_dense_channels
+from ...problem import EdgeGradients, EdgeProblem
+from ..launch import Launch, dropout_arguments, launch_all
+from ..rounding import ceil_div
 from .programs import EdgePrograms, programs_by_source, programs_by_target
 from .tiles import EdgeTiles, edge_tiles
 
@@ -24,245 +19,155 @@ from .tiles import EdgeTiles, edge_tiles
 _PARTS = 4
 
 
-class Problem(NamedTuple):
-    """One attention along edges, but for query, key and value.
+class _Pass(NamedTuple):
+    """One pass over the edges, node by node: its programs, tiles and number of heads."""
 
-    Attributes:
-        edges: along which attention runs.
-        values: ``[E, H]`` added to scores, or None.
-        features: ``[E, H, C]`` added to keys and values, or None.
-        seed: ``[1]`` int64, or None without dropout.
-        scale: factor of the products.
-        dropout_p: probability of dropping a weight.
-    """
-
-    edges: EdgeLayout
-    values: Tensor | None
-    features: Tensor | None
-    seed: Tensor | None
-    scale: float
-    dropout_p: float
+    programs: EdgePrograms
+    tiles: EdgeTiles
+    heads: int
 
 
-# names of what the kernels read of a call, and of what they write
-_READ = "query", "key", "value", "values", "features", "seed"
-_FORWARD = *_READ, "out", "stats"
-_BACKWARD = (
-    *_READ, "grad", "out", "stats", "query_grad", "key_grad", "value_grad", "values_grad",
-    "features_grad", "deltas",
-)  # fmt: skip
+def launch_forward(
+    problem: EdgeProblem, query: Tensor, key: Tensor, value: Tensor, out: Tensor, stats: Tensor
+) -> None:
+    """Runs the forward kernels, which write ``out [Nq, H, C]`` and ``stats [Nq, H, 2]``."""
+    from .kernels.combine import combine_weighted
+    from .kernels.forward import edge_forward
+
+    over = _Pass(programs_by_target(problem.edges), _tiles(problem, query), query.size(1))
+    rows = {"query": query, "key": key, "value": value}
+    arguments = {**_arguments(problem, over.tiles, rows), "out": out, "stats": stats}
+    launches = _of_light_nodes(edge_forward, over)
+    if over.programs.parts.size(0):
+        partials = _partials(over, {"out": out, "stats": stats})
+        launches.append(_of_parts(edge_forward, over, partials))
+        combined = {"partials": partials["out"], "partial_stats": partials["stats"]}
+        launches.append(_combine(combine_weighted, over, combined))
+    launch_all(launches, arguments, query)
 
 
-def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs ``[Nq, H, C]``, and ``[Nq, H, 2]`` by which the backward finds the weights again."""
-    edges, values, features, seed, scale, p = problem
-    out = empty_like(query)
-    stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
-    reads = query, key, value, values, features, seed
-    tensors = *reads, out, stats
-    kind = key_of("forward", scale, p, reads=reads)
-    known: Known = edges.once("triton calls", Known)
-    if not known.done(kind, tensors, query):
-        programs, tiles = programs_by_target(edges), _tiles(problem, query)
-        call, as_given = _call("forward", problem, tiles, programs.lists, _FORWARD, tensors)
-        made = _launch_forward(programs, tiles, call.arguments(), out, stats)
-        if as_given:
-            known.keep(kind, made, tensors)
-    return out, stats
-
-
-def _launch_forward(
-    programs: EdgePrograms, tiles: EdgeTiles, arguments: Arguments, out: Tensor, stats: Tensor
-) -> Again | None:
-    from .forward import combine_weighted, edge_forward
-
-    _launch_light(edge_forward, programs, tiles, arguments)
-    count = programs.parts.size(0)
-    if count:
-        parts, part_stats = (
-            x.new_empty((count, *x.shape[1:]), dtype=torch.float32) for x in (out, stats)
-        )
-        _launch_parts(edge_forward, programs, tiles, arguments, out=parts, stats=part_stats)
-        to = {"parts": parts, "part_stats": part_stats, "out": out, "stats": stats}
-        _combine(combine_weighted, programs, tiles, arguments, to)
-    again = arguments.end()
-    return None if count else again  # parts lie elsewhere in every call
-
-
-def backward(
-    problem: Problem,
-    grad: Tensor,
+def launch_backward(
+    problem: EdgeProblem,
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    grad: Tensor,
     out: Tensor,
     stats: Tensor,
-    needs: Sequence[bool],
-) -> list[Tensor | None]:
-    """Gradients of query, key, value, values and features, those that ``needs`` asks for."""
-    edges, values, features, seed, scale, p = problem
-    leaves = query, key, value, values, features
-    made = [
-        empty_like(x) if need and x is not None else None
-        for x, need in zip(leaves, needs, strict=True)
-    ]
-    deltas = query.new_empty(query.shape[:2], dtype=torch.float32)
-    grad = grad if grad.dtype == query.dtype else grad.to(query.dtype)
-    reads = *leaves, seed, grad, out, stats
-    tensors = *reads, *made, deltas
-    kind = key_of("backward", scale, p, *needs, reads=reads)
-    known: Known = edges.once("triton calls", Known)
-    if not known.done(kind, tensors, query):
-        tiles = _tiles(problem, query)
-        call, as_given = _call("backward", problem, tiles, {}, _BACKWARD, tensors)
-        launched = _launch_backward(problem, tiles, call.arguments(), call.varying)
-        if as_given:
-            known.keep(kind, launched, tensors)
-    return made
+    grads: EdgeGradients,
+) -> None:
+    """Runs the backward kernels, which write ``grads``; None is not computed.
+
+    Args:
+        problem: the attention.
+        query: ``[Nq, H, C]``.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+        grad: ``[Nq, H, C]``, the gradient of the output.
+        out: contiguous ``[Nq, H, C]`` of the forward kernels.
+        stats: contiguous ``[Nq, H, 2]`` of the forward kernels.
+        grads: what is written.
+    """
+    from .kernels.backward import edge_backward_keys, edge_backward_queries
+
+    tiles, heads, edges = _tiles(problem, query), query.size(1), problem.edges
+    rows = {"query": query, "key": key, "value": value, "grad": grad}
+    arguments = {
+        **_arguments(problem, tiles, rows), "out": out, "stats": stats,
+        "deltas": query.new_empty(query.shape[:2], dtype=torch.float32),
+        "query_grad": grads.query, "key_grad": grads.key, "value_grad": grads.value,
+        "values_grad": grads.values, "features_grad": grads.features,
+    }  # fmt: skip
+    launches = []
+    # the pass by key node reads the deltas that the one by query node writes
+    if any(grads[i] is not None for i in (0, 1, 3, 4)):
+        over = _Pass(programs_by_target(edges), tiles, heads)
+        launches += _of_sums(edge_backward_queries, over, {"query_grad": grads.query})
+    if grads.key is not None or grads.value is not None:
+        over = _Pass(programs_by_source(edges), tiles, heads)
+        sums = {"key_grad": grads.key, "value_grad": grads.value}
+        launches += _of_sums(edge_backward_keys, over, sums)
+    launch_all(launches, arguments, query)
 
 
-def _launch_backward(
-    problem: Problem, tiles: EdgeTiles, arguments: Arguments, given: Mapping[str, Any]
-) -> Again | None:
-    from .backward import edge_backward_keys, edge_backward_queries
-
-    heavy = 0
-    needs = {name for name in _BACKWARD if name.endswith("_grad") and given[name] is not None}
-    if needs - {"value_grad"}:
-        programs = programs_by_target(problem.edges)
-        heavy += programs.heavy.size(0)
-        rows = {"query_grad": given["query_grad"]}
-        _launch_rows(edge_backward_queries, programs, tiles, arguments, rows)
-    if needs & {"key_grad", "value_grad"}:
-        programs = programs_by_source(problem.edges)
-        heavy += programs.heavy.size(0)
-        rows = {name: given[name] for name in ("key_grad", "value_grad")}
-        _launch_rows(edge_backward_keys, programs, tiles, arguments, rows)
-    again = arguments.end()
-    return None if heavy else again
-
-
-def _tiles(problem: Problem, query: Tensor) -> EdgeTiles:
+def _tiles(problem: EdgeProblem, query: Tensor) -> EdgeTiles:
     return edge_tiles(query.size(1), query.size(2), query.dtype, problem.features is not None)
 
 
-def _launch_rows(
-    kernel: Any,
-    programs: EdgePrograms,
-    tiles: EdgeTiles,
-    given: Arguments,
-    rows: dict[str, Tensor | None],
-) -> None:
-    """Runs a kernel whose ``rows`` are sums over the edges of a node, in parts where there are."""
-    from .forward import combine_sums
+def _of_sums(kernel: Any, over: _Pass, rows: Mapping[str, Tensor | None]) -> list[Launch]:
+    """Of a kernel whose ``rows`` are sums over the edges of a node, in parts where there are."""
+    from .kernels.combine import combine_sums
 
-    _launch_light(kernel, programs, tiles, given, **programs.lists)
-    if count := programs.parts.size(0):
-        parts = {
-            name: None if x is None else x.new_empty((count, *x.shape[1:]), dtype=torch.float32)
-            for name, x in rows.items()
-        }
-        _launch_parts(kernel, programs, tiles, given, **programs.lists, **parts)
-        for name, part in parts.items():
-            if part is not None and (x := rows[name]) is not None:
-                _combine(combine_sums, programs, tiles, given, {"parts": part, "out": x})
+    launches = _of_light_nodes(kernel, over)
+    if over.programs.parts.size(0):
+        partials = _partials(over, rows)
+        launches.append(_of_parts(kernel, over, partials))
+        for name, part in partials.items():
+            if part is not None:
+                summed = {"partials": part, "out": rows[name]}
+                launches.append(_combine(combine_sums, over, summed))
+    return launches
 
 
-def _launch_light(
-    kernel: Any, programs: EdgePrograms, tiles: EdgeTiles, given: Arguments, **own: Any
-) -> None:
-    own["PARTS"] = False
+def _of_light_nodes(kernel: Any, over: _Pass) -> list[Launch]:
+    programs, tiles = over.programs, over.tiles
     if tiles.few == tiles.many:
-        _launch(kernel, programs.light, tiles.few, tiles, given, own)
-    else:
-        _launch(kernel, programs.many, tiles.many, tiles, given, own)
-        _launch(kernel, programs.few, tiles.few, tiles, given, own)
+        return [_of_table(kernel, over, programs.light, tiles.few, {"PARTS": False})]
+    return [
+        _of_table(kernel, over, programs.many, tiles.many, {"PARTS": False}),
+        _of_table(kernel, over, programs.few, tiles.few, {"PARTS": False}),
+    ]
 
 
-def _launch_parts(
-    kernel: Any, programs: EdgePrograms, tiles: EdgeTiles, given: Arguments, **own: Any
-) -> None:
-    _launch(kernel, programs.parts, tiles.many, tiles, given, own | {"PARTS": True})
+def _of_parts(kernel: Any, over: _Pass, partials: Mapping[str, Tensor | None]) -> Launch:
+    arguments = {**partials, "PARTS": True}
+    return _of_table(kernel, over, over.programs.parts, over.tiles.many, arguments)
 
 
-def _combine(
-    kernel: Any,
-    programs: EdgePrograms,
-    tiles: EdgeTiles,
-    given: Arguments,
-    tensors: Mapping[str, Tensor],
-) -> None:
-    table = programs.heavy
-    own = {**tensors, "programs": table, "count": table.size(0), "BE": _PARTS}
-    grid = table.size(0) * _quotient(given["H"], given["HB"])
-    given.launch(kernel, grid, own, num_warps=tiles.warps)
+def _partials(over: _Pass, rows: Mapping[str, Tensor | None]) -> dict[str, Any]:
+    """Rows of the parts of heavy nodes, by the names of those of nodes."""
+    count = over.programs.parts.size(0)
+    return {
+        name: None if x is None else x.new_empty((count, *x.shape[1:]), dtype=torch.float32)
+        for name, x in rows.items()
+    }
 
 
-def _launch(
-    kernel: Any,
-    table: Tensor,
-    tile: tuple[int, int],
-    tiles: EdgeTiles,
-    given: Arguments,
-    own: dict[str, Any],
-) -> None:
-    """Runs a kernel over the nodes of ``table``, with so many of them, and of edges, a program."""
+def _combine(kernel: Any, over: _Pass, tensors: Mapping[str, Tensor | None]) -> Launch:
+    table, tiles = over.programs.heavy, over.tiles
+    arguments = {**tensors, "programs": table, "count": table.size(0), "BE": _PARTS}
+    grid = table.size(0) * ceil_div(over.heads, tiles.heads)
+    return Launch(kernel, grid, arguments, {"num_warps": tiles.warps})
+
+
+def _of_table(
+    kernel: Any, over: _Pass, table: Tensor, tile: tuple[int, int], more: Mapping[str, Any]
+) -> Launch:
+    """Over the nodes of ``table``, with so many of them, and of edges of each, a program."""
+    programs, tiles, heads = over
     count, (nodes, edges) = table.size(0), tile
-    own = own | {"programs": table, "count": count, "BT": nodes, "BE": edges}
-    grid = _quotient(count, nodes) * _quotient(given["H"], given["HB"])
-    given.launch(kernel, grid, own, num_warps=tiles.warps)
-
-
-def _quotient(a: int, b: int) -> int:
-    """Rounded up."""
-    return (a + b - 1) // b
-
-
-def _call(
-    of: str,
-    problem: Problem,
-    tiles: EdgeTiles,
-    lists: Mapping[str, Tensor],
-    names: Sequence[str],
-    tensors: Sequence[Tensor | None],
-) -> tuple[Call, bool]:
-    """All that kernels are given by name, and whether they read the tensors as they came.
-
-    Args:
-        of: name of the kind of call.
-        problem: the attention.
-        tiles: how it is cut.
-        lists: the edges, where all kernels go through the same.
-        names: of the tensors.
-        tensors: what kernels read and write.
-    """
-    given = dict(zip(names, tensors, strict=True))
-    for name in ("query", "key", "value", "features", "grad"):
-        if (x := given.get(name)) is not None:
-            given[name] = with_dense_channels(x)
-    if (values := given["values"]) is not None:
-        given["values"] = in_memory(values).contiguous()
-    as_given = all(x is given[name] for name, x in zip(names, tensors, strict=True))
-    p, query = problem.dropout_p, given["query"]
-    assert query is not None
-    smallest = threshold(p) - 2**31
-    numbers = {
-        "scale": float(problem.scale), "threshold": smallest,
-        "factor": 0.0 if p >= 1 else 1 / (1 - p),
+    arguments = {
+        **programs.csr, **more, "programs": table, "count": count, "BT": nodes, "BE": edges,
     }  # fmt: skip
+    grid = ceil_div(count, nodes) * ceil_div(heads, tiles.heads)
+    return Launch(kernel, grid, arguments, {"num_warps": tiles.warps})
 
-    def fixed() -> dict[str, Any]:
-        rows = {name: given.get(name) for name in ("query", "key", "value", "features", "grad")}
-        strides, align = aligned_strides({k: x for k, x in rows.items() if x is not None})
-        return {
-            "features_row": 0, "features_head": 0, **strides,
-            "H": query.size(1), "C": query.size(2), "D": tiles.width, "HB": tiles.heads,
-            "ALIGN": align,
-            "NUMBERED": any(given[name] is not None for name in ("features", "values", "seed")),
-        }  # fmt: skip
 
-    key = (
-        "edges", of, number_kind(smallest), *map(likeness, given.values()),
-        *map(likeness, lists.values()),
-    )  # fmt: skip
-    return Call(key, {**given, **lists, **numbers}, names, fixed, query), as_given
+def _arguments(
+    problem: EdgeProblem, tiles: EdgeTiles, rows: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """What forward and backward kernels are given alike, and ``rows [N, H, C]`` with strides."""
+    values, features, seed = problem.values, problem.features, problem.seed
+    if features is not None:
+        rows = {**rows, "features": features}
+    rows = {name: with_dense_channels(x) for name, x in rows.items()}
+    strides, align = aligned_strides(rows)
+    _, heads, channels = rows["query"].shape
+    return {
+        "features": None, "features_row": 0, "features_head": 0, **rows, **strides,
+        **dropout_arguments(problem.dropout_p), "seed": seed, "scale": float(problem.scale),
+        "values": None if values is None else materialized(values).contiguous(), "H": heads,
+        "C": channels, "D": tiles.width, "HB": tiles.heads, "ALIGN": align,
+        # whether a kernel reads the caller's numbers of edges
+        "NUMBERED": any(x is not None for x in (features, values, seed)),
+    }  # fmt: skip

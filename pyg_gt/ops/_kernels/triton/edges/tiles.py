@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..full.tiles import power_of_two
+from ..rounding import next_power_of_two
 
 # numbers of a gathered row that lie side by side; more heads go to further programs
 _ROW = 256
@@ -42,8 +42,8 @@ def edge_tiles(heads: int, channels: int, dtype: torch.dtype, with_features: boo
     A warp reads 512 bytes at a time. Where it reads whole rows, edges lie in its threads and lanes
     and sums over them cross no warps.
     """
-    width = power_of_two(channels)
-    beside = min(power_of_two(max(heads, 1)), max(_ROW // width, 1))
+    width = next_power_of_two(channels)
+    beside = min(next_power_of_two(max(heads, 1)), max(_ROW // width, 1))
     row = beside * width
     warps = 2 if row * dtype.itemsize > 512 else 1
     few = min(32 * warps * _EACH_BESIDE_MORE // row, 64)

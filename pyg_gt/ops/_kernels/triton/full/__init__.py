@@ -1,1 +1,5 @@
-"""Full attention inside each graph."""
+"""Full attention inside each graph: forward, backward and their limits."""
+
+from .attention import MAX_CHANNELS, TYPES, backward, forward
+
+__all__ = ["MAX_CHANNELS", "TYPES", "backward", "forward"]

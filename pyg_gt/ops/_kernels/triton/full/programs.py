@@ -45,7 +45,7 @@ def programs_of(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) ->
     """The programs of a pair of layouts, made once."""
     other = None if query_layout is layout else weakref.ref(layout)
     key = ("triton", other, tiles.small, tiles.rows, tiles.cols)
-    return query_layout.once(key, lambda: _make(query_layout, layout, tiles))
+    return query_layout.cached(key, lambda: _make(query_layout, layout, tiles))
 
 
 def _make(query_layout: GraphLayout, layout: GraphLayout, tiles: Tiles) -> Programs:

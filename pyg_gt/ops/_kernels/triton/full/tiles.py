@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..rounding import next_power_of_two
+
 # Sides of a tile that holds a whole graph. The smallest one is decided by the graph's own size, so
 # that what it gets does not depend on its companions.
 SMALL = (16, 32, 64)
@@ -65,17 +67,15 @@ _FLOAT32_PAIRS_AND_TABLE = _FLOAT32 | {16: (64, 32, 32, 2, 3, 64, 64, 4, 2)}
 
 
 @cache
-def tiles_of(
-    channels: int, dtype: torch.dtype, biases: int = 0, dropped: bool = False
-) -> Tiles:
+def tiles_of(channels: int, dtype: torch.dtype, biases: int = 0, dropped: bool = False) -> Tiles:
     """The fastest tiles within 99 KiB of shared memory; ``biases`` of pairs and of a table.
 
     Timed on an H100 with triton 3.6, on a graph of 16,384 nodes and on 32 graphs of some 450, at
-    up to 128 channels a head; for 256 channels, instructions were counted. ``python -m
-    tests.ops.triton_compiles --all full`` prints what they take. The gradients of float32 heads of
-    64 channels and more, and of others of 256, spill registers at any size.
+    up to 128 channels a head (``python -m benchmarks.gpu.tiles``); for 256 channels, instructions
+    were counted (``python -m tests.ops.kernels.triton.compiles --all full``). The gradients of
+    float32 heads of 64 channels and more, and of others of 256, spill registers at any size.
     """
-    width = max(16, power_of_two(channels))
+    width = max(16, next_power_of_two(channels))
     if dtype == torch.float32:
         return Tiles(*(_FLOAT32_PAIRS_AND_TABLE if biases > 1 else _FLOAT32)[width], width)
     table = _HALF_BIASED if biases else _HALF_DROPPED if dropped else _HALF
@@ -85,8 +85,3 @@ def tiles_of(
 def small_warps(side: int) -> int:
     """Warps of a program that computes a graph of up to ``side`` nodes."""
     return side // 16
-
-
-def power_of_two(x: int) -> int:
-    """The first one that is not below ``x``."""
-    return 1 << (x - 1).bit_length()

@@ -1,0 +1,247 @@
+"""Attention along edges: the op ``pyg_gt::edge_attention`` and its eager form.
+
+Built as :mod:`.full` is.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...layout.deferred import DeferredEdges
+from ...layout.edge_layout import EdgeLayout
+from .._kernels.problem import EdgeProblem
+from ..bias import checked_edges_of
+from ..checks import check_like
+from ..deferred import resolved_edges
+from ..index_checks import checked_edges
+from ..inputs import Inputs
+from ..library import LIBRARY, TAGS
+from ..memory import apply, has_raw_memory
+from ..second_derivatives import differentiable_once
+from .biases import values_on_edges
+from .full import FLOATS
+from .kernels import EAGER_ONLY, ONE_GRADIENT, edge_kernels
+from .saved_tensors import check_kinds, given_edges, kinds_of
+
+_CURE = "backend='sparse' or 'reference'"
+
+
+def edge_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = None) -> Tensor:
+    """``[Nq, H, C]``; arguments as of :func:`~pyg_gt.ops._fused.full.full_attention`."""
+    mask = inputs.mask
+    assert mask is not None
+    edges: EdgeLayout | DeferredEdges | Tensor = checked_edges_of(mask)
+    if isinstance(edges, DeferredEdges) and inputs.layout.num_graphs != 1:
+        edges = checked_edges(edges, inputs.query_layout, inputs.layout)  # inside graphs
+    leaves = inputs.query, inputs.key, inputs.value, values_on_edges(inputs, mask), mask.features
+    numbers = inputs.seed, inputs.scale, inputs.dropout_p
+    out: Tensor
+    if has_raw_memory(inputs.query):
+        if not isinstance(edges, EdgeLayout):  # what traced code has deferred is made now
+            known = EdgeLayout.of(edges, inputs.key.size(0), inputs.query.size(0))
+            assert isinstance(known, EdgeLayout)
+            edges = known
+        query, key, value, values, features = leaves
+        problem = EdgeProblem(edges, values, features, *numbers)
+        kernels = kernels or edge_kernels(query, features)
+        if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in leaves]):
+            return apply(_EdgeAttention, *leaves, problem, backend, kernels)
+        out = kernels.forward(problem, query, key, value)[0]
+        return out
+    if kernels is not None:
+        raise NotImplementedError(EAGER_ONLY)
+    edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
+    out = torch.ops.pyg_gt.edge_attention(*leaves, edge_index, *numbers)[0]
+    return out
+
+
+class _EdgeAttention(torch.autograd.Function):
+    """The eager form."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        values: Tensor | None,
+        features: Tensor | None,
+        problem: EdgeProblem,
+        backend: str,
+        kernels: ModuleType,
+    ) -> Tensor:
+        """``[Nq, H, C]``."""
+        out: Tensor
+        out, stats = kernels.forward(problem, query, key, value)
+        kept = None if stats is None else out  # kernels without statistics read neither
+        saved = (
+            query, key, value, values, features, problem.seed, kept, stats,
+            *given_edges(problem.edges),
+        )  # fmt: skip
+        ctx.save_for_backward(*saved)
+        ctx.kinds = kinds_of(saved)
+        ctx.problem = problem._replace(values=None, features=None, seed=None)
+        ctx.backend, ctx.kernels = backend, kernels
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """One gradient for each argument of ``forward``."""
+        saved = ctx.saved_tensors
+        check_kinds(saved, ctx.kinds)
+        query, key, value, values, features, seed, out, stats, *_ = saved
+        problem = ctx.problem._replace(values=values, features=features, seed=seed)
+        needs = tuple(ctx.needs_input_grad[:5])
+        leaves = query, key, value, values, features
+        with torch.no_grad():
+            grads: Any
+            if has_raw_memory(grad):
+                grads = ctx.kernels.backward(problem, grad, query, key, value, out, stats, needs)
+            else:  # a batch of gradients, or a compiler at work
+                if ctx.kernels is not edge_kernels(query, features):
+                    raise NotImplementedError(ONE_GRADIENT)
+                if stats is None:
+                    out, stats = query, _no_statistics(query)
+                grads = torch.ops.pyg_gt.edge_attention_backward(
+                    grad, out, stats, *leaves, problem.edges.edge_index, seed, problem.scale,
+                    problem.dropout_p, needs,
+                )  # fmt: skip
+                grads = _asked_for(grads, needs)
+        grads = differentiable_once(ctx.backend, _CURE, grads, (grad, *leaves))
+        return *grads, None, None, None
+
+
+def _asked_for(grads: Any, needs: Any) -> tuple[Tensor | None, ...]:
+    return tuple(x if need else None for x, need in zip(grads, needs, strict=True))
+
+
+_ARGUMENTS = (
+    "Tensor query, Tensor key, Tensor value, Tensor? values, Tensor? features, "
+    "Tensor edges, Tensor? seed, float scale, float dropout_p"
+)
+LIBRARY.define(f"edge_attention({_ARGUMENTS}) -> (Tensor, Tensor)", tags=TAGS)
+LIBRARY.define(
+    f"edge_attention_backward(Tensor grad, Tensor out, Tensor stats, {_ARGUMENTS}, bool[] needs) "
+    f"-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    tags=TAGS,
+)
+
+
+def _problem(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    values: Tensor | None,
+    features: Tensor | None,
+    edges: Tensor,
+    seed: Tensor | None,
+    scale: float,
+    dropout_p: float,
+) -> EdgeProblem:
+    """Everything is checked here: kernels go by addresses."""
+    kernels = edge_kernels(query, features)
+    if query.dtype not in kernels.TYPES:
+        raise NotImplementedError(
+            f"'query' must be of one of the types {', '.join(map(str, kernels.TYPES))} on "
+            f"'{query.device}' (got {query.dtype})"
+        )
+    most = kernels.MAX_CHANNELS
+    if query.dim() != 3 or 0 in query.shape[1:] or (most is not None and query.size(2) > most):
+        upto = "" if most is None else f" (at most {most})"
+        raise ValueError(
+            f"'query' must have shape [Nq, H, C] with heads and channels{upto} (got "
+            f"{list(query.shape)})"
+        )
+    queries, heads, channels = query.shape
+    keys = key.size(0)
+    check_like("key", key, (keys, heads, channels), query, query.dtype)
+    check_like("value", value, (keys, heads, channels), query, query.dtype)
+    layout = resolved_edges(edges, keys, queries)
+    count = layout.num_edges
+    check_like("edges", layout.ends, (2, count), query, layout.ends.dtype)
+    if values is not None:
+        check_like("values", values, (count, heads), query, *FLOATS)
+    if features is not None:
+        check_like("features", features, (count, heads, channels), query, *FLOATS)
+    if seed is not None:
+        check_like("seed", seed, (1,), query, torch.int64)
+    if not 0.0 <= dropout_p <= 1.0:
+        raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
+    return EdgeProblem(layout, values, features, seed, scale, dropout_p)
+
+
+def _forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    problem = _problem(query, key, value, *rest)
+    kernels = edge_kernels(query, problem.features)
+    out, stats = kernels.forward(problem, query, key, value)
+    return out, _no_statistics(query) if stats is None else stats
+
+
+def _no_statistics(query: Tensor) -> Tensor:
+    """What the op gives and takes where kernels compute the weights anew: zeros."""
+    return query.new_zeros((*query.shape[:2], 2), dtype=torch.float32)
+
+
+def _backward(
+    grad: Tensor, out: Tensor, stats: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    *given, needs = rest
+    problem = _problem(query, key, value, *given)
+    check_like("grad", grad, query.shape, query, *FLOATS)
+    check_like("out", out, query.shape, query, query.dtype)
+    check_like("stats", stats, (*query.shape[:2], 2), query, stats.dtype)
+    kernels = edge_kernels(query, problem.features)
+    made = kernels.backward(problem, grad, query, key, value, out, stats, tuple(needs))
+    # an op returns tensors, and no tensor twice
+    return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
+
+
+for _device in ("CPU", "CUDA"):
+    LIBRARY.impl("edge_attention", _forward, _device)
+    LIBRARY.impl("edge_attention_backward", _backward, _device)
+
+
+@torch.library.register_fake("pyg_gt::edge_attention", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _forward_fake(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    return query.new_empty(query.shape), query.new_empty((*query.shape[:2], 2), dtype=wide)
+
+
+@torch.library.register_fake("pyg_gt::edge_attention_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _backward_fake(grad: Tensor, out: Tensor, stats: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    leaves, needs = rest[:5], rest[-1]
+    return tuple(
+        x.new_empty(x.shape) if need and x is not None else grad.new_empty(0)
+        for x, need in zip(leaves, needs, strict=True)
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, scale, dropout_p = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.numbers = scale, dropout_p
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, grad: Tensor | None, _: object) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 9
+    *tensors, out, stats = ctx.saved_tensors
+    needs = list(ctx.needs_input_grad[:5])
+    with torch.no_grad():
+        grads = torch.ops.pyg_gt.edge_attention_backward(
+            grad, out, stats, *tensors, *ctx.numbers, needs
+        )
+    backend = "triton" if tensors[0].is_cuda else "cpu"
+    grads = differentiable_once(backend, _CURE, grads, (grad, *tensors[:5]))
+    return *_asked_for(grads, needs), *(None,) * 4
+
+
+torch.library.register_autograd(
+    "pyg_gt::edge_attention", _gradients, setup_context=_save, lib=LIBRARY
+)

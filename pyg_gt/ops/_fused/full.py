@@ -1,0 +1,329 @@
+"""Full attention inside each graph: the op ``pyg_gt::full_attention`` and its eager form.
+
+One schema, one fake and one gradient for all devices. Traced code calls the op, which takes
+tensors and numbers alone. Eager code calls the kernels through an ``autograd.Function``, without
+the dispatcher: on a batch of molecules a call of the op takes longer than the kernels.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...layout.deferred import DeferredEdges
+from ...layout.graph_layout import GraphLayout
+from .._kernels.problem import FullProblem
+from ..checks import check_like, check_pairs
+from ..deferred import layout_arguments, layouts_of, resolved_edges
+from ..index_checks import checked_table_index
+from ..inputs import Inputs
+from ..library import LIBRARY, TAGS
+from ..memory import apply, empty_like, has_raw_memory
+from ..second_derivatives import differentiable_once
+from .biases import full_biases
+from .kernels import EAGER_ONLY, ONE_GRADIENT, full_kernels
+from .qkv import as_one, parts_of
+from .saved_tensors import check_kinds, given_edges, kinds_of
+
+_CURE = "backend='reference' (all pairs) or 'sparse' (along edges)"
+
+
+def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = None) -> Tensor:
+    """``[Nq, H, C]``.
+
+    Args:
+        inputs: checked, with biases that
+            :func:`~pyg_gt.ops._fused.biases.unsupported_biases` lets pass.
+        backend: the name by which errors call it.
+        kernels: those to run in eager code, where they are not those of the device.
+    """
+    biases = full_biases(inputs)
+    query_layout, layout, edges = inputs.query_layout, inputs.layout, biases.edges
+    if (
+        isinstance(query_layout, GraphLayout)
+        and isinstance(layout, GraphLayout)
+        and not isinstance(edges, DeferredEdges)
+        and has_raw_memory(inputs.query)
+    ):
+        problem = FullProblem(
+            query_layout, layout, biases.pairs, biases.table, biases.table_index, edges,
+            biases.edge_values, inputs.seed, inputs.scale, inputs.dropout_p,
+        )  # fmt: skip
+        kernels = kernels or full_kernels(inputs.query)
+        if inputs.qkv is not None:
+            return _eager(problem, inputs.qkv, None, None, backend, kernels)
+        return _eager(problem, inputs.query, inputs.key, inputs.value, backend, kernels)
+    if kernels is not None:
+        raise NotImplementedError(EAGER_ONLY)
+    out: Tensor = torch.ops.pyg_gt.full_attention(
+        inputs.query, inputs.key, inputs.value, biases.pairs, biases.table, biases.edge_values,
+        biases.table_index, None if edges is None else edges.edge_index, inputs.seed,
+        *layout_arguments(query_layout, layout), inputs.scale, inputs.dropout_p,
+    )[0]  # fmt: skip
+    return out
+
+
+def _eager(
+    problem: FullProblem,
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    backend: str,
+    kernels: ModuleType,
+) -> Tensor:
+    leaves = query, key, value, problem.pairs, problem.table, problem.edge_values
+    if not torch.is_grad_enabled() or not any(
+        [x is not None and x.requires_grad for x in leaves]
+    ):
+        out: Tensor = kernels.forward(problem, *parts_of(query, key, value))[0]
+        return out
+    return apply(_FullAttention, *leaves, problem, backend, kernels)
+
+
+class _FullAttention(torch.autograd.Function):
+    """The eager form; without a key and a value, ``query`` is ``[N, 3, H, C]`` of all three."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        pairs: Tensor | None,
+        table: Tensor | None,
+        edge_values: Tensor | None,
+        problem: FullProblem,
+        backend: str,
+        kernels: ModuleType,
+    ) -> Tensor:
+        """``[Nq, H, C]``."""
+        out: Tensor
+        out, stats = kernels.forward(problem, *parts_of(query, key, value))
+        # tensors go through autograd, which sees edits and lets checkpoints drop them
+        saved = (
+            query, key, value, pairs, table, edge_values, problem.table_index, problem.seed, out,
+            stats, *given_edges(problem.edges),
+        )  # fmt: skip
+        ctx.save_for_backward(*saved)
+        ctx.kinds = kinds_of(saved)
+        ctx.problem = problem._replace(
+            pairs=None, table=None, table_index=None, edge_values=None, seed=None
+        )
+        ctx.backend, ctx.kernels = backend, kernels
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """One gradient for each argument of ``forward``."""
+        saved = ctx.saved_tensors
+        check_kinds(saved, ctx.kinds)
+        query, key, value, pairs, table, edge_values, index, seed, out, stats, *_ = saved
+        problem = ctx.problem._replace(
+            pairs=pairs, table=table, table_index=index, edge_values=edge_values, seed=seed
+        )
+        needs = tuple(ctx.needs_input_grad[3:6])
+        parts = parts_of(query, key, value)
+        with torch.no_grad():
+            joined = None
+            grads: Any
+            if has_raw_memory(grad):
+                joined = empty_like(query) if key is None else None
+                grads = ctx.kernels.backward(problem, grad, *parts, out, stats, needs, joined)
+            else:  # a batch of gradients, or a compiler at work
+                if ctx.kernels is not full_kernels(query):
+                    raise NotImplementedError(ONE_GRADIENT)
+                grads = _backward_by_op(problem, grad, *parts, out, stats, needs)
+            if key is None:
+                grads = (as_one(grads[:3], joined), None, None, *grads[3:])
+        made_from = grad, query, key, value, pairs, table, edge_values
+        return *differentiable_once(ctx.backend, _CURE, grads, made_from), None, None, None
+
+
+def _backward_by_op(
+    problem: FullProblem,
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    stats: Tensor,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    query_layout, layout, pairs, table, index, edges, edge_values, seed, *numbers = problem
+    grads = torch.ops.pyg_gt.full_attention_backward(
+        grad, query, key, value, out, stats, pairs, table, edge_values, index,
+        None if edges is None else edges.edge_index, seed,
+        *layout_arguments(query_layout, layout), *numbers, needs,
+    )  # fmt: skip
+    return _asked_for(grads, needs)
+
+
+def _asked_for(grads: Any, needs: Any) -> tuple[Tensor | None, ...]:
+    """Those of query, key and value, and of the biases those in ``needs``."""
+    return *grads[:3], *(x if need else None for x, need in zip(grads[3:], needs, strict=True))
+
+
+_ARGUMENTS = (
+    "Tensor? pairs, Tensor? table, Tensor? edge_values, Tensor? index, Tensor? edges, "
+    "Tensor? seed, Tensor? query_batch, SymInt query_graphs, Tensor? batch, SymInt graphs, "
+    "float scale, float dropout_p"
+)
+LIBRARY.define(
+    f"full_attention(Tensor query, Tensor key, Tensor value, {_ARGUMENTS}) -> (Tensor, Tensor)",
+    tags=TAGS,
+)
+LIBRARY.define(
+    f"full_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor out, "
+    f"Tensor stats, {_ARGUMENTS}, bool[] needs) "
+    f"-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    tags=TAGS,
+)
+
+
+def _problem(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pairs: Tensor | None,
+    table: Tensor | None,
+    edge_values: Tensor | None,
+    index: Tensor | None,
+    edges: Tensor | None,
+    seed: Tensor | None,
+    query_batch: Tensor | None,
+    query_graphs: int,
+    batch: Tensor | None,
+    graphs: int,
+    scale: float,
+    dropout_p: float,
+) -> FullProblem:
+    """Everything is checked here: kernels go by addresses."""
+    _check_tensors(query, key, value)
+    query_layout, layout = layouts_of(query, key, query_batch, query_graphs, batch, graphs)
+    heads = query.size(1)
+    if pairs is not None:
+        check_pairs(pairs, query_layout, layout)
+        check_like("pairs", pairs, (pairs.size(0), heads), query, *FLOATS)
+    if (table is None) != (index is None) or (edge_values is None) != (edges is None):
+        raise ValueError("'table' needs an 'index', 'edge_values' need 'edges', and vice versa")
+    if table is not None and index is not None:
+        check_like("table", table, (table.size(0), heads), query, *FLOATS)
+        checked_table_index(index, table.size(0))
+        check_pairs(index, query_layout, layout)
+        check_like("index", index, index.shape, query, index.dtype)
+        if index.is_cuda and index.dtype in (torch.uint8, torch.int16):
+            index = index.int()  # not as kernels do, which find a widened copy by identity
+    edge_layout = None
+    if edge_values is not None and edges is not None:
+        edge_layout = resolved_edges(edges, layout.num_nodes, query_layout.num_nodes)
+        edge_layout.check_within_graphs(query_layout, layout)
+        check_like("edge_values", edge_values, (edge_layout.num_edges, heads), query, *FLOATS)
+    if seed is not None:
+        check_like("seed", seed, (1,), query, torch.int64)
+    if not 0.0 <= dropout_p <= 1.0:
+        raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
+    return FullProblem(
+        query_layout, layout, pairs, table, index, edge_layout, edge_values, seed, scale, dropout_p
+    )
+
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+    kernels = full_kernels(query)
+    if query.dtype not in kernels.TYPES:
+        raise NotImplementedError(
+            f"'query' must be of one of the types {', '.join(map(str, kernels.TYPES))} on "
+            f"'{query.device}' (got {query.dtype})"
+        )
+    most = kernels.MAX_CHANNELS
+    if query.dim() != 3 or query.size(2) == 0 or (most is not None and query.size(2) > most):
+        upto = "" if most is None else f" from 1 to {most}"
+        raise ValueError(
+            f"'query' must have shape [Nq, H, C] and channels{upto} (got {list(query.shape)})"
+        )
+    for name, x in (("key", key), ("value", value)):
+        check_like(name, x, (key.size(0), *query.shape[1:]), query, query.dtype)
+
+
+def _forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    problem = _problem(query, key, value, *rest)
+    out, stats = full_kernels(query).forward(problem, query, key, value)
+    return out, stats
+
+
+def _backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, stats: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    *given, needs = rest
+    problem = _problem(query, key, value, *given)
+    check_like("grad", grad, query.shape, query, *FLOATS)
+    check_like("out", out, query.shape, query, query.dtype)
+    check_like("stats", stats, (*query.shape[:2], 2), query, _stats_type(query))
+    made = full_kernels(query).backward(
+        problem, grad, query, key, value, out, stats, tuple(needs)
+    )
+    # an op returns tensors, no tensor twice, and as its fake says that they lie in memory
+    return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
+
+
+def _stats_type(query: Tensor) -> torch.dtype:
+    return torch.float64 if query.dtype == torch.float64 else torch.float32
+
+
+for _device in ("CPU", "CUDA"):
+    LIBRARY.impl("full_attention", _forward, _device)
+    LIBRARY.impl("full_attention_backward", _backward, _device)
+
+
+@torch.library.register_fake("pyg_gt::full_attention", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _forward_fake(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    stats = query.new_empty((*query.shape[:2], 2), dtype=_stats_type(query))
+    return query.new_empty(query.shape), stats
+
+
+@torch.library.register_fake("pyg_gt::full_attention_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _backward_fake(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, stats: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    biases, needs = rest[:3], rest[-1]
+    like = [x.new_empty(x.shape) for x in (query, key, value)]
+    made = [
+        x.new_empty(x.shape) if need and x is not None else query.new_empty(0)
+        for x, need in zip(biases, needs, strict=True)
+    ]
+    return (*like, *made)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, query_batch, query_graphs, batch, graphs, scale, dropout_p = inputs
+    ctx.save_for_backward(*tensors, query_batch, batch, *output)
+    ctx.numbers = query_graphs, graphs, scale, dropout_p
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, grad: Tensor | None, _: object) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 15
+    query, key, value, *rest, query_batch, batch, out, stats = ctx.saved_tensors
+    query_graphs, graphs, *numbers = ctx.numbers
+    needs = list(ctx.needs_input_grad[3:6])
+    with torch.no_grad():
+        grads = torch.ops.pyg_gt.full_attention_backward(
+            grad, query, key, value, out, stats, *rest, query_batch, query_graphs, batch, graphs,
+            *numbers, needs,
+        )  # fmt: skip
+    backend = "triton" if query.is_cuda else "cpu"
+    made_from = grad, query, key, value, *rest[:3]
+    grads = differentiable_once(backend, _CURE, grads, made_from)
+    return *_asked_for(grads, needs), *(None,) * 9
+
+
+torch.library.register_autograd(
+    "pyg_gt::full_attention", _gradients, setup_context=_save, lib=LIBRARY
+)

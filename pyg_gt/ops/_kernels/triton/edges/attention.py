@@ -1,0 +1,73 @@
+"""Attention along edges by Triton, forward and backward.
+
+Nothing of the size ``[E, H]`` is made, let alone ``[E, H, C]``: the backward pass computes the
+weights anew, once query by query and once key by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ....memory import empty_like
+from ...problem import EdgeGradients, EdgeProblem
+from .launches import launch_backward, launch_forward
+
+TYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_CHANNELS = 256
+
+
+def forward(
+    problem: EdgeProblem, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Output ``[Nq, H, C]`` and softmax statistics ``[Nq, H, 2]`` float32 for the backward pass.
+
+    Args:
+        problem: the attention without its query, key and value.
+        query: ``[Nq, H, C]`` of one of :data:`TYPES`, with at most :data:`MAX_CHANNELS` channels.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+
+    Raises:
+        NotImplementedError: for more edges or nodes than 32 bits count.
+    """
+    out = empty_like(query)
+    stats = query.new_empty((*query.shape[:2], 2), dtype=torch.float32)
+    launch_forward(problem, query, key, value, out, stats)
+    return out, stats
+
+
+def backward(
+    problem: EdgeProblem,
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    stats: Tensor,
+    needs: Sequence[bool],
+) -> EdgeGradients:
+    """The gradients.
+
+    Args:
+        problem: that of :func:`forward`.
+        grad: ``[Nq, H, C]``, the gradient of the output.
+        query: ``[Nq, H, C]``.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+        out: ``[Nq, H, C]``, of :func:`forward`.
+        stats: ``[Nq, H, 2]``, of :func:`forward`.
+        needs: whether the gradients of query, key, value, values and features are wanted.
+    """
+    leaves = query, key, value, problem.values, problem.features
+    grads = EdgeGradients(
+        *(
+            empty_like(x) if need and x is not None else None
+            for x, need in zip(leaves, needs, strict=True)
+        )
+    )
+    grad = grad if grad.dtype == query.dtype else grad.to(query.dtype)
+    launch_backward(problem, query, key, value, grad, out.contiguous(), stats.contiguous(), grads)
+    return grads

@@ -1,0 +1,1 @@
+"""Kernels of attention along edges. Importing one of these modules imports triton."""

@@ -1,0 +1,1 @@
+"""Kernels of attention inside graphs. Importing one of these modules imports triton."""
