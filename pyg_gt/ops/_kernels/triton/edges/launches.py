@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ....memory import aligned_strides, in_memory, with_dense_channels
+from ....memory import aligned_strides, materialized, with_dense_channels
 from ...problem import EdgeGradients, EdgeProblem
 from ..launch import Launch, dropout_arguments, launch_all
 from ..rounding import ceil_div
@@ -31,7 +31,8 @@ def launch_forward(
     problem: EdgeProblem, query: Tensor, key: Tensor, value: Tensor, out: Tensor, stats: Tensor
 ) -> None:
     """Runs the forward kernels, which write ``out [Nq, H, C]`` and ``stats [Nq, H, 2]``."""
-    from .kernels.forward import combine_weighted, edge_forward
+    from .kernels.combine import combine_weighted
+    from .kernels.forward import edge_forward
 
     over = _Pass(programs_by_target(problem.edges), _tiles(problem, query), query.size(1))
     rows = {"query": query, "key": key, "value": value}
@@ -40,7 +41,7 @@ def launch_forward(
     if over.programs.parts.size(0):
         partials = _partials(over, {"out": out, "stats": stats})
         launches.append(_of_parts(edge_forward, over, partials))
-        combined = {"parts": partials["out"], "part_stats": partials["stats"]}
+        combined = {"partials": partials["out"], "partial_stats": partials["stats"]}
         launches.append(_combine(combine_weighted, over, combined))
     launch_all(launches, arguments, query)
 
@@ -95,7 +96,7 @@ def _tiles(problem: EdgeProblem, query: Tensor) -> EdgeTiles:
 
 def _of_sums(kernel: Any, over: _Pass, rows: Mapping[str, Tensor | None]) -> list[Launch]:
     """Of a kernel whose ``rows`` are sums over the edges of a node, in parts where there are."""
-    from .kernels.forward import combine_sums
+    from .kernels.combine import combine_sums
 
     launches = _of_light_nodes(kernel, over)
     if over.programs.parts.size(0):
@@ -103,7 +104,8 @@ def _of_sums(kernel: Any, over: _Pass, rows: Mapping[str, Tensor | None]) -> lis
         launches.append(_of_parts(kernel, over, partials))
         for name, part in partials.items():
             if part is not None:
-                launches.append(_combine(combine_sums, over, {"parts": part, "out": rows[name]}))
+                summed = {"partials": part, "out": rows[name]}
+                launches.append(_combine(combine_sums, over, summed))
     return launches
 
 
@@ -145,7 +147,7 @@ def _of_table(
     programs, tiles, heads = over
     count, (nodes, edges) = table.size(0), tile
     arguments = {
-        **programs.lists, **more, "programs": table, "count": count, "BT": nodes, "BE": edges,
+        **programs.csr, **more, "programs": table, "count": count, "BT": nodes, "BE": edges,
     }  # fmt: skip
     grid = ceil_div(count, nodes) * ceil_div(heads, tiles.heads)
     return Launch(kernel, grid, arguments, {"num_warps": tiles.warps})
@@ -164,8 +166,8 @@ def _arguments(
     return {
         "features": None, "features_row": 0, "features_head": 0, **rows, **strides,
         **dropout_arguments(problem.dropout_p), "seed": seed, "scale": float(problem.scale),
-        "values": None if values is None else in_memory(values).contiguous(), "H": heads,
+        "values": None if values is None else materialized(values).contiguous(), "H": heads,
         "C": channels, "D": tiles.width, "HB": tiles.heads, "ALIGN": align,
-        # whether a kernel reads numbers of edges
+        # whether a kernel reads the caller's numbers of edges
         "NUMBERED": any(x is not None for x in (features, values, seed)),
     }  # fmt: skip

@@ -15,7 +15,7 @@ from .....layout.edge_layout import EdgeLayout
 FEW = 16
 PART = 512  # of a node with more edges, which is computed in parts
 # kernels count nodes and edges in 32 bits, and look some edges ahead
-MOST = 2**31 - 2**10
+MAX_COUNT = 2**31 - 2**10
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class EdgePrograms:
     as many edges stand side by side, those with most first.
 
     Attributes:
-        others: ``[E]`` int32, the nodes at the other ends.
-        numbers: ``[E]`` int32, the caller's numbers of the edges.
+        neighbors: ``[E]`` int32, the nodes at the other ends.
+        edge_ids: ``[E]`` int32, the caller's numbers of the edges.
         light: nodes with at most ``PART`` edges.
         few: those of them with at most ``FEW``.
         many: the rest of them.
@@ -35,8 +35,8 @@ class EdgePrograms:
         heavy: the other nodes, with places in ``parts`` in place of edges.
     """
 
-    others: Tensor
-    numbers: Tensor
+    neighbors: Tensor
+    edge_ids: Tensor
     light: Tensor
     few: Tensor
     many: Tensor
@@ -44,46 +44,46 @@ class EdgePrograms:
     heavy: Tensor
 
     @cached_property
-    def lists(self) -> dict[str, Tensor]:
-        """Arguments of a kernel."""
-        return {"others": self.others, "numbers": self.numbers}
+    def csr(self) -> dict[str, Tensor]:
+        """The edges of all nodes, by the names of kernels' arguments."""
+        return {"neighbors": self.neighbors, "edge_ids": self.edge_ids}
 
 
 def programs_by_target(edges: EdgeLayout) -> EdgePrograms:
-    """By query node, made once; others are key nodes."""
+    """Query nodes, with key nodes as neighbours; made once."""
 
     def make() -> EdgePrograms:
         _check_size(edges)
         source, target = edges.ends.int()
         ends, order = target.sort(stable=True)
-        return _made(ends, source[order], order.int(), edges.num_dst)
+        return _programs(ends, source[order], order.int(), edges.num_dst)
 
     return edges.cached("triton_by_target", make)
 
 
 def programs_by_source(edges: EdgeLayout) -> EdgePrograms:
-    """By key node, made once; others are query nodes."""
+    """Key nodes, with query nodes as neighbours; made once."""
 
     def make() -> EdgePrograms:
         by_target = programs_by_target(edges)
         # sorted from the other order: query nodes of a key node ascend, and rows are found nearby
-        ends, order = by_target.others.sort(stable=True)
-        numbers = by_target.numbers[order]
-        return _made(ends, edges.ends[1][numbers.long()].int(), numbers, edges.num_src)
+        ends, order = by_target.neighbors.sort(stable=True)
+        edge_ids = by_target.edge_ids[order]
+        return _programs(ends, edges.ends[1][edge_ids.long()].int(), edge_ids, edges.num_src)
 
     return edges.cached("triton_by_source", make)
 
 
 def _check_size(edges: EdgeLayout) -> None:
-    if max(edges.num_edges, edges.num_src, edges.num_dst) >= MOST:
+    if max(edges.num_edges, edges.num_src, edges.num_dst) >= MAX_COUNT:
         raise NotImplementedError(
             f"the kernels count edges and nodes in 32 bits (got {edges.num_edges} edges, "
             f"{edges.num_src} key and {edges.num_dst} query nodes); pass backend='sparse'"
         )
 
 
-def _made(ends: Tensor, others: Tensor, numbers: Tensor, nodes: int) -> EdgePrograms:
-    """``ends [E]`` are sorted."""
+def _programs(ends: Tensor, neighbors: Tensor, edge_ids: Tensor, nodes: int) -> EdgePrograms:
+    """The programs of nodes ``ends [E]``, which are sorted."""
     starts = torch.arange(nodes + 1, dtype=torch.int32, device=ends.device)
     ptr = torch.searchsorted(ends, starts, out_int32=True)
     degrees = ptr.diff()
@@ -93,14 +93,15 @@ def _made(ends: Tensor, others: Tensor, numbers: Tensor, nodes: int) -> EdgeProg
     table = torch.stack([order.int(), ptr[:-1][order], ptr[1:][order]], 1)  # [N, 3]
     # where there is no heavy node, the one wait for the device
     heavy, not_few = torch.stack([(degrees > n).sum() for n in (PART, FEW)]).tolist()
-    parts, heavy_table = _split(table[:heavy])
+    parts, heavy_table = _parts_of_heavy(table[:heavy])
     return EdgePrograms(
-        others, numbers, table[heavy:], table[not_few:], table[heavy:not_few], parts, heavy_table
-    )
+        neighbors, edge_ids, table[heavy:], table[not_few:], table[heavy:not_few], parts,
+        heavy_table,
+    )  # fmt: skip
 
 
-def _split(table: Tensor) -> tuple[Tensor, Tensor]:
-    """The parts of each node, and each node with the places of its parts."""
+def _parts_of_heavy(table: Tensor) -> tuple[Tensor, Tensor]:
+    """The parts of heavy nodes, and each of these nodes with the places of its parts."""
     if table.size(0) == 0:
         return table, table
     node, begin, end = table.unbind(1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .....layout.comparison import same_numbers
 from .....layout.identity import IdentityCache
-from ....memory import aligned_strides, in_memory, with_dense_channels
+from ....memory import aligned_strides, materialized, with_dense_channels
 from ...problem import FullProblem
 from ..availability import interprets
 from ..launch import Launch, dropout_arguments, launch_all
@@ -98,9 +98,8 @@ def launch_backward(
     table_rows = 1 if partials is None else partials.size(1)
     arguments = {
         **_arguments(problem, tiles, rows), **given, "K": table_rows,
-        "KP": max(16, next_power_of_two(table_rows)), "GRADS": query_grad.stride(0),
-        "slopes_head": 0 if scores_grad is None else scores_grad.stride(1),
-        "slopes_out": scores_grad, "table_parts": partials,
+        "KP": max(16, next_power_of_two(table_rows)), "GRADS_ROW": query_grad.stride(0),
+        "scores_grad_head": 0 if scores_grad is None else scores_grad.stride(1),
     }  # fmt: skip
     launch_all(launches, arguments, query)
 
@@ -133,12 +132,13 @@ def _arguments(problem: FullProblem, tiles: Tiles, rows: Mapping[str, Tensor]) -
     pair_stride, head_stride = (0, 0) if pairs is None else pairs.stride()
     return {
         **rows, **strides, **dropout_arguments(problem.dropout_p), "seed": problem.seed,
-        "pairs": pairs, "PAIR": pair_stride, "pairs_head": head_stride,
-        "table": None if table is None else in_memory(table).contiguous(),
-        "index": _widened_index(problem.table_index), "query_order": problem.query_layout.order,
-        "key_order": problem.layout.order, "scale": float(problem.scale), "H": heads,
-        "C": query.size(2), "D": tiles.width, "ALIGN": align,
-        "WIDE": _passes_32_bits(problem, tiles, heads), "PRECISION": _precision(query.dtype),
+        "pairs": pairs, "PAIR_STRIDE": pair_stride, "pairs_head": head_stride,
+        "table": None if table is None else materialized(table).contiguous(),
+        "table_index": _widened_index(problem.table_index),
+        "query_order": problem.query_layout.order, "key_order": problem.layout.order,
+        "scale": float(problem.scale), "H": heads, "C": query.size(2), "D": tiles.width,
+        "ALIGN": align, "INT64": _passes_32_bits(problem, tiles, heads),
+        "PRECISION": _precision(query.dtype),
         # numpy, in which the interpreter computes, has no bfloat16
         "UPCAST": query.dtype == torch.bfloat16 and interprets(),
     }  # fmt: skip
@@ -151,7 +151,7 @@ def _passes_32_bits(problem: FullProblem, tiles: Tiles, heads: int) -> bool:
 
 def _pair_by_pair_or_head_by_head(pairs: Tensor) -> Tensor:
     """``pairs [P, H]``, or a copy if they lie in memory in neither order."""
-    pairs = in_memory(pairs)
+    pairs = materialized(pairs)
     return pairs if pairs.stride(0) == 1 else pairs.contiguous()
 
 
@@ -177,7 +177,7 @@ def _widened_index(index: Tensor | None) -> Tensor | None:
     if index is None:
         return None
     if index.dtype not in (torch.uint8, torch.int16):
-        return in_memory(index).contiguous()
+        return materialized(index).contiguous()
     widened = _WIDENED.get(index, None, lambda known: same_numbers(known, index))
     if widened is None:
         widened = index.int()

@@ -71,9 +71,9 @@ def tiles_of(channels: int, dtype: torch.dtype, biases: int = 0, dropped: bool =
     """The fastest tiles within 99 KiB of shared memory; ``biases`` of pairs and of a table.
 
     Timed on an H100 with triton 3.6, on a graph of 16,384 nodes and on 32 graphs of some 450, at
-    up to 128 channels a head; for 256 channels, instructions were counted. ``python -m
-    tests.ops.triton_compiles --all full`` prints what they take. The gradients of float32 heads of
-    64 channels and more, and of others of 256, spill registers at any size.
+    up to 128 channels a head (``python -m benchmarks.gpu.tiles``); for 256 channels, instructions
+    were counted (``python -m tests.ops.kernels.triton.compiles --all full``). The gradients of
+    float32 heads of 64 channels and more, and of others of 256, spill registers at any size.
     """
     width = max(16, next_power_of_two(channels))
     if dtype == torch.float32:

@@ -1,8 +1,8 @@
 # triton compiles these functions, Python never runs them
 # mypy: ignore-errors
-"""What the kernels of full attention have in common. Importing this file imports triton.
+"""Device functions of the kernels of full attention: loads, scores, dropout, sums and stores.
 
-Queries and keys have two numbers: one graph by graph, and the caller's, their node.
+A query or key has a position, counted graph by graph, and a node, the caller's number.
 """
 
 import triton
@@ -14,76 +14,91 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def program_of(programs, H: tl.constexpr):
-    """The head of this program, and its row of the table (see ``_triton_programs``)."""
+def load_program(programs, H: tl.constexpr):
+    """The head of this program, and its row of the table (see ``Programs``)."""
     row = programs + (tl.program_id(0) // H).to(tl.int64) * 8
-    first_query, queries = tl.load(row), tl.load(row + 1)
-    first_key, keys = tl.load(row + 2), tl.load(row + 3)
+    first_query, num_queries = tl.load(row), tl.load(row + 1)
+    first_key, num_keys = tl.load(row + 2), tl.load(row + 3)
     # 64 bits, for it is multiplied by strides
     head = (tl.program_id(0) % H).to(tl.int64)
-    return head, first_query, queries, first_key, keys, tl.load(row + 4), tl.load(row + 5)
+    return head, first_query, num_queries, first_key, num_keys, tl.load(row + 4), tl.load(row + 5)
 
 
 @triton.jit
-def nodes_of(order, numbers, there):
-    """``[B]``: the node behind each number."""
+def whole_graph(programs, query_order, key_order, H: tl.constexpr, B: tl.constexpr):
+    """A graph in one tile: head, first key and pair, places ``[B]``, positions, nodes, masks."""
+    head, first_query, num_queries, first_key, num_keys, first_pair, _ = load_program(programs, H)
+    local = tl.arange(0, B)
+    query_mask, key_mask = local < num_queries, local < num_keys
+    positions = first_query + local
+    query_nodes = node_ids(query_order, positions, query_mask)
+    key_nodes = node_ids(key_order, first_key + local, key_mask)
+    return (
+        head, first_key, num_keys, first_pair, local, positions, query_nodes, key_nodes,
+        query_mask, key_mask,
+    )  # fmt: skip
+
+
+@triton.jit
+def node_ids(order, positions, mask):
+    """``[B]``: the node at each position."""
     if order is not None:
-        if there is None:
-            numbers = tl.load(order + numbers)
+        if mask is None:
+            positions = tl.load(order + positions)
         else:
-            numbers = tl.load(order + numbers, mask=there, other=0)
-    return numbers
+            positions = tl.load(order + positions, mask=mask, other=0)
+    return positions
 
 
 @triton.jit
-def load_rows(base, nodes, there, stride, C: tl.constexpr, D: tl.constexpr, UPCAST: tl.constexpr):
-    """``[B, D]``: channels of one head, zero where there are none; None: all are ``there``."""
+def load_rows(base, nodes, mask, stride, C: tl.constexpr, D: tl.constexpr, UPCAST: tl.constexpr):
+    """``[B, D]``: channels of one head, zero where ``mask`` is not set; None: it is everywhere."""
     channel = tl.arange(0, D)
     at = base + (nodes * stride)[:, None] + channel[None, :]
-    if there is None:
+    if mask is None:
         if D == C:
             rows = tl.load(at)
         else:
             rows = tl.load(at, mask=(channel < C)[None, :], other=0.0)
     elif D == C:
-        rows = tl.load(at, mask=there[:, None], other=0.0)
+        rows = tl.load(at, mask=mask[:, None], other=0.0)
     else:
-        rows = tl.load(at, mask=there[:, None] & (channel < C)[None, :], other=0.0)
+        rows = tl.load(at, mask=mask[:, None] & (channel < C)[None, :], other=0.0)
     if UPCAST:
         rows = rows.to(tl.float32)
     return rows
 
 
 @triton.jit
-def shuffled(x, BQ: tl.constexpr, BK: tl.constexpr):
+def permute_columns(x, BQ: tl.constexpr, BK: tl.constexpr):
     """``x [BQ, BK]`` with columns 0 2 4 6 1 3 5 7, and so on in each group of eight.
 
     A thread has two neighbours of a row of a product. As the first factor of the next one, in
     TF32, it must have two that are four apart: these. So nothing moves, and the other factor comes
-    by :func:`load_shuffled`. In half precision products and factors are alike.
+    by :func:`load_permuted_rows`. In half precision products and factors are alike.
     """
     return tl.reshape(tl.permute(tl.reshape(x, (BQ, BK // 8, 4, 2)), (0, 1, 3, 2)), (BQ, BK))
 
 
 @triton.jit
-def load_shuffled(
-    base, order, first, start, count, stride, B: tl.constexpr, WHOLE: tl.constexpr,
+def load_permuted_rows(
+    base, order, first, start, count, stride, B: tl.constexpr, IS_FULL: tl.constexpr,
     C: tl.constexpr, D: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """``[B, D]``: the rows that belong to the columns of :func:`shuffled`."""
+    """``[B, D]``: the rows that belong to the columns of :func:`permute_columns`."""
     x = tl.arange(0, B)
     local = start + (x // 8 * 8 + x % 4 * 2 + x // 4 % 2)
-    there = None
-    if not WHOLE:
-        there = local < count
-    return load_rows(base, nodes_of(order, first + local, there), there, stride, C, D, UPCAST)
+    mask = None
+    if not IS_FULL:
+        mask = local < count
+    return load_rows(base, node_ids(order, first + local, mask), mask, stride, C, D, UPCAST)
 
 
 @triton.jit
-def store_rows(base, nodes, there, stride, rows, C: tl.constexpr, D: tl.constexpr):
+def store_rows(base, nodes, mask, stride, rows, C: tl.constexpr, D: tl.constexpr):
     """The counterpart of :func:`load_rows`."""
     channel = tl.arange(0, D)
-    mask = there[:, None]
+    mask = mask[:, None]
     if D != C:
         mask = mask & (channel < C)[None, :]
     at = base + (nodes * stride)[:, None] + channel[None, :]
@@ -91,118 +106,145 @@ def store_rows(base, nodes, there, stride, rows, C: tl.constexpr, D: tl.constexp
 
 
 @triton.jit
-def offsets_of(rows, cols, keys, WIDE: tl.constexpr):
-    """``[BQ, BK]``: pairs counted from the first row of a tile; ``WIDE`` where they pass 2^31."""
-    if WIDE:
+def load_stats(stats, positions, head, mask, H: tl.constexpr):
+    """``[BQ]``: largest score and 1 / sum of each query; zeros where ``mask`` is not set."""
+    at = stats + (positions * H + head) * 2
+    row_max = tl.load(at, mask=mask, other=0.0)
+    inverse_sum = tl.load(at + 1, mask=mask, other=0.0)
+    return row_max, inverse_sum
+
+
+@triton.jit
+def store_stats(stats, positions, head, mask, row_max, inverse_sum, H: tl.constexpr):
+    """The counterpart of :func:`load_stats`."""
+    at = stats + (positions * H + head) * 2
+    tl.store(at, row_max, mask=mask)
+    tl.store(at + 1, inverse_sum, mask=mask)
+
+
+@triton.jit
+def inverse_or_zero(row_sum):
+    """``1 / row_sum``, 0 for a row without weights."""
+    # not 'row_sum > 0', which would turn NaN into zeros
+    return tl.where(row_sum == 0.0, 0.0, 1.0 / tl.where(row_sum == 0.0, 1.0, row_sum))
+
+
+@triton.jit
+def pair_offsets(rows, cols, num_keys, INT64: tl.constexpr):
+    """``[BQ, BK]``: pairs counted from the first row of a tile; ``INT64`` where they pass 2^31."""
+    if INT64:
         rows = rows.to(tl.int64)
     else:
-        keys = keys.to(tl.int32)
-    return (rows * keys)[:, None] + cols[None, :]
+        num_keys = num_keys.to(tl.int32)
+    return (rows * num_keys)[:, None] + cols[None, :]
 
 
 @triton.jit
-def parts_of(x, PRECISION: tl.constexpr):
-    """``x`` as a sum of two numbers of 11 bits, TF32; twice itself where one product is enough."""
-    rest = x
+def split_tf32(x, PRECISION: tl.constexpr):
+    """``x`` as the sum of two TF32 numbers; twice itself where one product is enough."""
+    low = x
     if PRECISION == "tf32x3":
         # half of the last bit that stays is added, what is below it is cut off
-        x = ((rest.to(tl.int32, bitcast=True) + 4096) & -8192).to(tl.float32, bitcast=True)
-        rest -= x
-    return x, rest
+        x = ((low.to(tl.int32, bitcast=True) + 4096) & -8192).to(tl.float32, bitcast=True)
+        low -= x
+    return x, low
 
 
 @triton.jit
-def product(a, a_rest, b, b_rest, total, PRECISION: tl.constexpr):
-    """``total + (a + a_rest) @ (b + b_rest)``, of parts; None is no total.
+def dot(a, a_low, b, b_low, total, PRECISION: tl.constexpr):
+    """``total + (a + a_low) @ (b + b_low)``, of split factors; None is no total.
 
     Triton's own "tf32x3" looks for NaN in every number of the product, which takes longer than the
     product of heads this narrow. Here, an infinite number may give NaN.
     """
     if PRECISION == "tf32x3":
-        total = tl.dot(a_rest, b, total, input_precision="tf32")
-        total = tl.dot(a, b_rest, total, input_precision="tf32")
+        total = tl.dot(a_low, b, total, input_precision="tf32")
+        total = tl.dot(a, b_low, total, input_precision="tf32")
     return tl.dot(a, b, total, input_precision="tf32")
 
 
 @triton.jit
-def scores_of(
-    q, q_rest, k, k_rest, first, offsets, pairs, table, index, there, in_cols, head, scale,
-    H: tl.constexpr, PAIR: tl.constexpr, PRECISION: tl.constexpr,
+def compute_scores(
+    q, q_low, k, k_low, first, offsets, pairs, table, table_index, mask, key_mask, head, scale,
+    H: tl.constexpr, PAIR_STRIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``[BQ, BK]``, and their unit: weights are powers of two of scores times it.
+    """``[BQ, BK]``, and a factor: weights are powers of two of scores times it.
 
-    They are minus infinity where ``in_cols`` says that there is no key. A row without a query has
-    zeros: nothing looks at it. ``pairs`` are those of the head, ``PAIR`` numbers apart.
+    They are minus infinity where ``key_mask`` says that there is no key. A row without a query
+    has zeros, which nothing reads. ``pairs`` are those of the head, ``PAIR_STRIDE`` numbers apart.
     """
-    scores = product(q, q_rest, tl.trans(k), tl.trans(k_rest), None, PRECISION)
+    scores = dot(q, q_low, tl.trans(k), tl.trans(k_low), None, PRECISION)
     # times minus infinity, zero would be no number
-    unit = tl.maximum(scale * LOG2E, 1e-37)
+    exponent = tl.maximum(scale * LOG2E, 1e-37)
     if pairs is not None:
-        at = pairs + first * PAIR + offsets * PAIR
-        bias = tl.load(at, mask=there, other=0.0).to(tl.float32)
+        at = pairs + first * PAIR_STRIDE + offsets * PAIR_STRIDE
+        bias = tl.load(at, mask=mask, other=0.0).to(tl.float32)
         if table is not None:
-            bias += _of_table(first, offsets, table, index, there, head, H)
-        scores = tl.fma(scores, unit, bias * LOG2E)
-        unit = 1.0
+            bias += _table_values(first, offsets, table, table_index, mask, head, H)
+        scores = tl.fma(scores, exponent, bias * LOG2E)
+        exponent = 1.0
     elif table is not None:
-        bias = _of_table(first, offsets, table, index, there, head, H)
-        scores = tl.fma(scores, unit, bias * LOG2E)
-        unit = 1.0
-    if in_cols is not None:
-        scores = tl.where(in_cols[None, :], scores, float("-inf"))
-    return scores, unit
+        bias = _table_values(first, offsets, table, table_index, mask, head, H)
+        scores = tl.fma(scores, exponent, bias * LOG2E)
+        exponent = 1.0
+    if key_mask is not None:
+        scores = tl.where(key_mask[None, :], scores, float("-inf"))
+    return scores, exponent
 
 
 @triton.jit
-def _of_table(first, offsets, table, index, there, head, H: tl.constexpr):
-    which = tl.load(index + first + offsets, mask=there, other=0).to(tl.int32)
-    return tl.load(table + head + which * H, mask=there, other=0.0).to(tl.float32)
+def _table_values(first, offsets, table, table_index, mask, head, H: tl.constexpr):
+    table_rows = tl.load(table_index + first + offsets, mask=mask, other=0).to(tl.int32)
+    return tl.load(table + head + table_rows * H, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def weights_of(scores, unit, top):
-    """Powers of two, at most one where ``top`` is the largest of a row, in units of one."""
-    # rounded once: what one rounding does to 'top', it does to all of a row
-    return tl.exp2(tl.fma(scores, unit, -top[:, None]))
+def exponentials(scores, exponent, row_max):
+    """Weights before the division by their sum, at most one where ``row_max`` is the maximum."""
+    # rounded once: what one rounding does to 'row_max', it does to all of a row
+    return tl.exp2(tl.fma(scores, exponent, -row_max[:, None]))
 
 
 @triton.jit
-def kept(seed, numbers, first_key, head, threshold, BK: tl.constexpr):
-    """``[BQ, BK]``: which weights dropout keeps (see ``_philox``); ``first_key % 4 == 0``.
+def dropout_mask(seed, positions, first_key, head, threshold, BK: tl.constexpr):
+    """``[BQ, BK]``: which weights dropout keeps (see :mod:`pyg_gt.ops.dropout`).
 
-    ``threshold`` is 2^31 less than the smallest word that is kept, so that it fits in 32 bits.
+    ``first_key`` is a multiple of 4, and ``threshold`` 2^31 less than the smallest word that is
+    kept, so that it fits in 32 bits.
     """
     quad = (first_key // 4 + tl.arange(0, BK // 4)).to(tl.uint32)[None, :]
-    row = numbers.to(tl.uint32)[:, None]
+    row = positions.to(tl.uint32)[:, None]
     w0, w1, w2, w3 = tl.philox(tl.load(seed), quad, row, head.to(tl.uint32), 0)
     words = tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
     return (words ^ 0x80000000).to(tl.int32, bitcast=True) >= threshold
 
 
 @triton.jit
-def by_table_row(total, which, slopes, K: tl.constexpr, KP: tl.constexpr):
-    """``total [BQ, KP]`` and, query by query, the sums of the slopes at each row of the table."""
-    # As the slopes decide about it, 'which' comes to the threads of the slopes here, and not once
-    # more for each row of the table. Sums over keys stay inside a warp; those over queries are
-    # taken once, by 'store_part'.
-    which = tl.where(slopes != 0.0, which, -1)
+def sum_by_table_row(total, table_rows, grad_scores, K: tl.constexpr, KP: tl.constexpr):
+    """``total [BQ, KP]`` and, for each query, sums of ``grad_scores`` at each row of the table."""
+    # As 'grad_scores' decides about it, 'table_rows' comes to its threads here, and not once more
+    # for each row of the table. Sums over keys stay inside a warp; those over queries are taken
+    # once, by 'store_table_partial'.
+    table_rows = tl.where(grad_scores != 0.0, table_rows, -1)
     slot = tl.arange(0, KP)[None, :]
     for k in range(K):
-        found = tl.sum(tl.where(which == k, slopes, 0.0), 1)
+        found = tl.sum(tl.where(table_rows == k, grad_scores, 0.0), 1)
         total += tl.where(slot == k, found[:, None], 0.0)
     return total
 
 
 @triton.jit
-def store_part(parts, programs, part, head, H: tl.constexpr, K: tl.constexpr, KP: tl.constexpr):
-    """Of ``part [BQ, KP]``, what a program adds to a table's gradient: ``parts [T, K, H]``."""
+def store_table_partial(
+    table_partials, programs, partial, head, H: tl.constexpr, K: tl.constexpr, KP: tl.constexpr
+):
+    """The sum of ``partial [BQ, KP]`` over queries: a row of ``table_partials [T, K, H]``."""
     slot = tl.arange(0, KP)
     first = tl.load(programs + (tl.program_id(0) // H).to(tl.int64) * 8 + 6) * K
-    tl.store(parts + (first + slot) * H + head, tl.sum(part, 0), mask=slot < K)
+    tl.store(table_partials + (first + slot) * H + head, tl.sum(partial, 0), mask=slot < K)
 
 
 @triton.jit
-def store_slopes(slopes_out, slopes_head, slopes, first, offsets, there, head):
+def store_grad_scores(scores_grad, scores_grad_head, grad_scores, first, offsets, mask, head):
     """The gradients of a tile's scores; those of a head lie side by side."""
-    at = slopes_out + (head * slopes_head + first) + offsets
-    tl.store(at, slopes.to(slopes_out.dtype.element_ty), mask=there)
+    at = scores_grad + (head * scores_grad_head + first) + offsets
+    tl.store(at, grad_scores.to(scores_grad.dtype.element_ty), mask=mask)

@@ -6,108 +6,124 @@ import triton
 import triton.language as tl
 
 from .device_functions import (
-    kept,
+    compute_scores,
+    dot,
+    dropout_mask,
+    exponentials,
+    inverse_or_zero,
+    load_permuted_rows,
+    load_program,
     load_rows,
-    load_shuffled,
-    nodes_of,
-    offsets_of,
-    parts_of,
-    product,
-    program_of,
-    scores_of,
-    shuffled,
+    node_ids,
+    pair_offsets,
+    permute_columns,
+    split_tf32,
     store_rows,
-    weights_of,
+    store_stats,
 )
 
 
 @triton.jit(do_not_specialize=["pairs_head"])
 def tiled_forward(
-    programs, query, key, value, pairs, table, index, seed, query_order, key_order, out, stats,
-    query_row, query_head, key_row, key_head, value_row, value_head, pairs_head, scale, threshold,
-    factor, H: tl.constexpr, PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
-    BQ: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
+    programs, query, key, value, pairs, table, table_index, seed, query_order, key_order, out,
+    stats, query_row, query_head, key_row, key_head, value_row, value_head, pairs_head, scale,
+    threshold, factor, H: tl.constexpr, PAIR_STRIDE: tl.constexpr, C: tl.constexpr,
+    D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, INT64: tl.constexpr, ALIGN: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """As ``small_forward``, one tile of queries a program (Dao et al. 2022, online softmax)."""
-    head, first_query, queries, first_key, keys, first_pair, first = program_of(programs, H)
-    local = first + tl.arange(0, BQ)
-    corner = first_pair + first * keys
-    in_rows = local < queries
-    numbers = first_query + local
-    rows = nodes_of(query_order, numbers, in_rows)
+    head, first_query, num_queries, first_key, num_keys, first_pair, first = load_program(
+        programs, H
+    )
+    query_index = first + tl.arange(0, BQ)
+    tile_pair = first_pair + first * num_keys
+    query_mask = query_index < num_queries
+    positions = first_query + query_index
+    query_nodes = node_ids(query_order, positions, query_mask)
     if pairs is not None:
         pairs += head * pairs_head
     query += head * query_head * ALIGN
-    q = load_rows(query, rows, in_rows, query_row * ALIGN, C, D, UPCAST)
-    q, q_rest = parts_of(q, PRECISION)
+    q = load_rows(query, query_nodes, query_mask, query_row * ALIGN, C, D, UPCAST)
+    q, q_low = split_tf32(q, PRECISION)
     key += head * key_head * ALIGN
     value += head * value_head * ALIGN
 
-    top = tl.full([BQ], float("-inf"), tl.float32)
-    total = tl.zeros([BQ], tl.float32)
-    result = tl.zeros([BQ, D], tl.float32)
-    whole = keys.to(tl.int32) // BK * BK
-    for start in range(0, whole, BK):
-        top, total, result = _with_keys(
-            top, total, result, q, q_rest, numbers, in_rows, head, corner, start, first_key, keys,
-            True, key, value, pairs, table, index, seed, key_order, key_row, value_row, scale,
-            threshold, H, PAIR, C, D, BQ, BK, WIDE, ALIGN, PRECISION, UPCAST,
+    row_max = tl.full([BQ], float("-inf"), tl.float32)
+    row_sum = tl.zeros([BQ], tl.float32)
+    acc = tl.zeros([BQ, D], tl.float32)
+    full_end = num_keys.to(tl.int32) // BK * BK
+    for start in range(0, full_end, BK):
+        row_max, row_sum, acc = _add_keys(
+            row_max, row_sum, acc, q, q_low, positions, query_mask, head, tile_pair, start,
+            first_key, num_keys, True, key, value, pairs, table, table_index, seed, key_order,
+            key_row, value_row, scale, threshold, H, PAIR_STRIDE, C, D, BQ, BK, INT64, ALIGN,
+            PRECISION, UPCAST,
         )  # fmt: skip
-    if whole < keys:
-        top, total, result = _with_keys(
-            top, total, result, q, q_rest, numbers, in_rows, head, corner, whole, first_key, keys,
-            False, key, value, pairs, table, index, seed, key_order, key_row, value_row, scale,
-            threshold, H, PAIR, C, D, BQ, BK, WIDE, ALIGN, PRECISION, UPCAST,
+    if full_end < num_keys:
+        row_max, row_sum, acc = _add_keys(
+            row_max, row_sum, acc, q, q_low, positions, query_mask, head, tile_pair, full_end,
+            first_key, num_keys, False, key, value, pairs, table, table_index, seed, key_order,
+            key_row, value_row, scale, threshold, H, PAIR_STRIDE, C, D, BQ, BK, INT64, ALIGN,
+            PRECISION, UPCAST,
         )  # fmt: skip
-    top = tl.where(top == float("-inf"), 0.0, top)
-    inverse = tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
-    store_rows(out + head * C, rows, in_rows, H * C, result * (inverse * factor)[:, None], C, D)
-    at = stats + (numbers * H + head) * 2
-    tl.store(at, top, mask=in_rows)
-    tl.store(at + 1, inverse, mask=in_rows)
+    row_max = tl.where(row_max == float("-inf"), 0.0, row_max)
+    inverse_sum = inverse_or_zero(row_sum)
+    store_rows(
+        out + head * C, query_nodes, query_mask, H * C, acc * (inverse_sum * factor)[:, None], C, D
+    )
+    store_stats(stats, positions, head, query_mask, row_max, inverse_sum, H)
 
 
 @triton.jit
-def _with_keys(
-    top, total, result, q, q_rest, numbers, in_rows, head, corner, start, first_key, keys,
-    WHOLE: tl.constexpr, key, value, pairs, table, index, seed, key_order, key_row, value_row,
-    scale, threshold, H: tl.constexpr, PAIR: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
-    BQ: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr, ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+def _add_keys(
+    row_max, row_sum, acc, q, q_low, positions, query_mask, head, tile_pair, start, first_key,
+    num_keys, IS_FULL: tl.constexpr, key, value, pairs, table, table_index, seed, key_order,
+    key_row, value_row, scale, threshold, H: tl.constexpr, PAIR_STRIDE: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, INT64: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """The state of an online softmax after one more tile of keys, ``WHOLE`` if it is full."""
-    other = start + tl.arange(0, BK)
-    if WHOLE:
-        in_cols = None
-        there = in_rows[:, None]
+    """The state of an online softmax after one more tile of keys."""
+    key_index = start + tl.arange(0, BK)
+    if IS_FULL:
+        key_mask = None
+        mask = query_mask[:, None]
     else:
-        in_cols = other < keys
-        there = in_rows[:, None] & in_cols[None, :]
-    cols = nodes_of(key_order, first_key + other, in_cols)
-    k = load_rows(key, cols, in_cols, key_row * ALIGN, C, D, UPCAST)
+        key_mask = key_index < num_keys
+        mask = query_mask[:, None] & key_mask[None, :]
+    key_nodes = node_ids(key_order, first_key + key_index, key_mask)
+    k = load_rows(key, key_nodes, key_mask, key_row * ALIGN, C, D, UPCAST)
     if PRECISION == "half":
-        v = load_rows(value, cols, in_cols, value_row * ALIGN, C, D, UPCAST)
+        v = load_rows(value, key_nodes, key_mask, value_row * ALIGN, C, D, UPCAST)
     else:
-        v = load_shuffled(
-            value, key_order, first_key, start, keys, value_row * ALIGN, BK, WHOLE, C, D, UPCAST
+        v = load_permuted_rows(
+            value,
+            key_order,
+            first_key,
+            start,
+            num_keys,
+            value_row * ALIGN,
+            BK,
+            IS_FULL,
+            C,
+            D,
+            UPCAST,
         )
-    k, k_rest = parts_of(k, PRECISION)
-    v, v_rest = parts_of(v, PRECISION)
-    offsets = offsets_of(tl.arange(0, BQ), other, keys, WIDE)
-    scores, unit = scores_of(
-        q, q_rest, k, k_rest, corner, offsets, pairs, table, index, there, in_cols, head, scale,
-        H, PAIR, PRECISION,
+    k, k_low = split_tf32(k, PRECISION)
+    v, v_low = split_tf32(v, PRECISION)
+    offsets = pair_offsets(tl.arange(0, BQ), key_index, num_keys, INT64)
+    scores, exponent = compute_scores(
+        q, q_low, k, k_low, tile_pair, offsets, pairs, table, table_index, mask, key_mask, head,
+        scale, H, PAIR_STRIDE, PRECISION,
     )  # fmt: skip
-    higher = tl.maximum(top, tl.max(scores, 1) * unit)
-    safe = tl.where(higher == float("-inf"), 0.0, higher)
-    weights = weights_of(scores, unit, safe)
-    shrink = tl.exp2(top - safe)
-    total = total * shrink + tl.sum(weights, 1)
+    new_max = tl.maximum(row_max, tl.max(scores, 1) * exponent)
+    finite_max = tl.where(new_max == float("-inf"), 0.0, new_max)
+    weights = exponentials(scores, exponent, finite_max)
+    rescale = tl.exp2(row_max - finite_max)
+    row_sum = row_sum * rescale + tl.sum(weights, 1)
     if seed is not None:
-        weights = tl.where(kept(seed, numbers, start, head, threshold, BK), weights, 0.0)
+        weights = tl.where(dropout_mask(seed, positions, start, head, threshold, BK), weights, 0.0)
     if PRECISION != "half":
-        weights = shuffled(weights, BQ, BK)
-    weights, weights_rest = parts_of(weights.to(v.dtype), PRECISION)
-    result = product(weights, weights_rest, v, v_rest, result * shrink[:, None], PRECISION)
-    return higher, total, result
+        weights = permute_columns(weights, BQ, BK)
+    weights, weights_low = split_tf32(weights.to(v.dtype), PRECISION)
+    acc = dot(weights, weights_low, v, v_low, acc * rescale[:, None], PRECISION)
+    return new_max, row_sum, acc
