@@ -48,7 +48,7 @@ def edge_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
         problem = EdgeProblem(edges, values, features, *numbers)
         kernels = kernels or edge_kernels(query, features)
         if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in leaves]):
-            return apply(_EdgeAttention, *leaves, problem, backend, kernels)
+            return apply(_EdgeAttention, problem, backend, kernels, *leaves)
         out = kernels.forward(problem, query, key, value)[0]
         return out
     if kernels is not None:
@@ -59,28 +59,17 @@ def edge_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
 
 
 class _EdgeAttention(torch.autograd.Function):
-    """The eager form."""
+    """The eager form; its tensors are query, key, value, values and features."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        values: Tensor | None,
-        features: Tensor | None,
-        problem: EdgeProblem,
-        backend: str,
-        kernels: ModuleType,
+        ctx: Any, problem: EdgeProblem, backend: str, kernels: ModuleType, *leaves: Tensor | None
     ) -> Tensor:
         """``[Nq, H, C]``."""
         out: Tensor
-        out, stats = kernels.forward(problem, query, key, value)
+        out, stats = kernels.forward(problem, *leaves[:3])
         kept = None if stats is None else out  # kernels without statistics read neither
-        saved = (
-            query, key, value, values, features, problem.seed, kept, stats,
-            *given_edges(problem.edges),
-        )  # fmt: skip
+        saved = *leaves, problem.seed, kept, stats, *given_edges(problem.edges)
         ctx.save_for_backward(*saved)
         ctx.kinds = kinds_of(saved)
         ctx.problem = problem._replace(values=None, features=None, seed=None)
@@ -92,10 +81,10 @@ class _EdgeAttention(torch.autograd.Function):
         """One gradient for each argument of ``forward``."""
         saved = ctx.saved_tensors
         check_kinds(saved, ctx.kinds)
-        query, key, value, values, features, seed, out, stats, *_ = saved
+        *leaves, seed, out, stats = saved[:8]
+        query, key, value, values, features = leaves
         problem = ctx.problem._replace(values=values, features=features, seed=seed)
-        needs = tuple(ctx.needs_input_grad[:5])
-        leaves = query, key, value, values, features
+        needs = tuple(ctx.needs_input_grad[3:])
         with torch.no_grad():
             grads: Any
             if has_raw_memory(grad):
@@ -111,7 +100,7 @@ class _EdgeAttention(torch.autograd.Function):
                 )  # fmt: skip
                 grads = _asked_for(grads, needs)
         grads = differentiable_once(ctx.backend, _CURE, grads, (grad, *leaves))
-        return *grads, None, None, None
+        return None, None, None, *grads
 
 
 def _asked_for(grads: Any, needs: Any) -> tuple[Tensor | None, ...]:

@@ -54,8 +54,8 @@ def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
         )  # fmt: skip
         kernels = kernels or full_kernels(inputs.query)
         if inputs.qkv is not None:
-            return _eager(problem, inputs.qkv, None, None, backend, kernels)
-        return _eager(problem, inputs.query, inputs.key, inputs.value, backend, kernels)
+            return _eager(problem, backend, kernels, inputs.qkv, None, None)
+        return _eager(problem, backend, kernels, inputs.query, inputs.key, inputs.value)
     if kernels is not None:
         raise NotImplementedError(EAGER_ONLY)
     out: Tensor = torch.ops.pyg_gt.full_attention(
@@ -68,44 +68,38 @@ def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
 
 def _eager(
     problem: FullProblem,
+    backend: str,
+    kernels: ModuleType,
     query: Tensor,
     key: Tensor | None,
     value: Tensor | None,
-    backend: str,
-    kernels: ModuleType,
 ) -> Tensor:
     leaves = query, key, value, problem.pairs, problem.table, problem.edge_values
-    if not torch.is_grad_enabled() or not any(
-        [x is not None and x.requires_grad for x in leaves]
-    ):
-        out: Tensor = kernels.forward(problem, *parts_of(query, key, value))[0]
-        return out
-    return apply(_FullAttention, *leaves, problem, backend, kernels)
+    if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in leaves]):
+        return apply(_FullAttention, problem, backend, kernels, *leaves)
+    out: Tensor = kernels.forward(problem, *parts_of(query, key, value))[0]
+    return out
 
 
 class _FullAttention(torch.autograd.Function):
-    """The eager form; without a key and a value, ``query`` is ``[N, 3, H, C]`` of all three."""
+    """The eager form.
+
+    Its tensors are query, key, value, pairs, table and edge values; without a key and a value,
+    ``query`` is ``[N, 3, H, C]`` of all three.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor | None,
-        value: Tensor | None,
-        pairs: Tensor | None,
-        table: Tensor | None,
-        edge_values: Tensor | None,
-        problem: FullProblem,
-        backend: str,
-        kernels: ModuleType,
+        ctx: Any, problem: FullProblem, backend: str, kernels: ModuleType, *leaves: Tensor | None
     ) -> Tensor:
         """``[Nq, H, C]``."""
+        query, key, value = leaves[:3]
+        assert query is not None
         out: Tensor
         out, stats = kernels.forward(problem, *parts_of(query, key, value))
         # tensors go through autograd, which sees edits and lets checkpoints drop them
         saved = (
-            query, key, value, pairs, table, edge_values, problem.table_index, problem.seed, out,
-            stats, *given_edges(problem.edges),
+            *leaves, problem.table_index, problem.seed, out, stats, *given_edges(problem.edges),
         )  # fmt: skip
         ctx.save_for_backward(*saved)
         ctx.kinds = kinds_of(saved)
@@ -124,7 +118,7 @@ class _FullAttention(torch.autograd.Function):
         problem = ctx.problem._replace(
             pairs=pairs, table=table, table_index=index, edge_values=edge_values, seed=seed
         )
-        needs = tuple(ctx.needs_input_grad[3:6])
+        needs = tuple(ctx.needs_input_grad[6:9])
         parts = parts_of(query, key, value)
         with torch.no_grad():
             joined = None
@@ -138,8 +132,8 @@ class _FullAttention(torch.autograd.Function):
                 grads = _backward_by_op(problem, grad, *parts, out, stats, needs)
             if key is None:
                 grads = (as_one(grads[:3], joined), None, None, *grads[3:])
-        made_from = grad, query, key, value, pairs, table, edge_values
-        return *differentiable_once(ctx.backend, _CURE, grads, made_from), None, None, None
+        made_from = grad, *saved[:6]
+        return None, None, None, *differentiable_once(ctx.backend, _CURE, grads, made_from)
 
 
 def _backward_by_op(
