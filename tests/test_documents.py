@@ -7,6 +7,8 @@ import pytest
 
 from tests.documents import DOCUMENTS, ROOT, sections
 
+# of a file, in a document
+PATH = re.compile(r"`([\w.]+(?:/[\w.]+)*/[\w.]+\.(?:py|cpp|h|sh|md))`")
 SECTIONS = [
     pytest.param(document, heading, id=f"{document.relative_to(ROOT)}: {heading or 'beginning'}")
     for document in DOCUMENTS
@@ -46,10 +48,6 @@ def test_blocks_are_found(tmp_path: Path) -> None:
     )
     assert sections(document) == {"": [("a\n", 1, "b\n")], "One": [("d\n", 13, None)]}
     assert len(SECTIONS) > 10
-
-
-# of a file, in a document
-PATH = re.compile(r"`([\w.]+(?:/[\w.]+)*/[\w.]+\.(?:py|cpp|h|sh|md))`")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

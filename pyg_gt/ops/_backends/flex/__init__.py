@@ -15,10 +15,10 @@ from ....layout.values import is_readable
 from ...bias import EdgeBias, EdgeMask, PairBias, TableBias
 from ...inputs import Inputs
 from ...pairs import num_pairs
-from .axes import PackedAxes, packed_axes
 from .block_masks import graph_mask
 from .compiled import run
 from .edge_masks import EdgeMaps, edge_mask, too_large
+from .packing import PackedAxes, packed_axes
 from .score_mod import score_mod_of
 
 NAME = "flex"

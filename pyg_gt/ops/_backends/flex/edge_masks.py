@@ -11,8 +11,8 @@ from torch.nn.attention.flex_attention import BlockMask
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
 from ...pairs import num_pairs, pair_of_edge
-from .axes import PackedAxes, nearest
 from .block_masks import block_mask
+from .packing import PackedAxes, nearest
 from .placement import BLOCK
 
 # What a map of edges may take: 4 GiB.

@@ -10,9 +10,9 @@ from ....layout.identity import IdentityCache
 from ...bias import EdgeMask, TableBias, segment_logsumexp
 from ...inputs import Inputs
 from ...memory import materialized
-from .axes import PackedAxes, nearest
 from .compiled import Function
 from .edge_masks import EdgeMaps
+from .packing import PackedAxes, nearest
 
 _INT32: IdentityCache[Tensor] = IdentityCache()
 
