@@ -4,6 +4,7 @@ from ._swap import swap
 from ._version import __version__
 from .layout.edge_layout import EdgeLayout
 from .layout.graph_layout import GraphLayout
+from .nn.explanation import explain
 from .ops import (
     EdgeBias,
     EdgeMask,
@@ -25,6 +26,7 @@ __all__ = [
     "TableBias",
     "__version__",
     "attention",
+    "explain",
     "explain_choice",
     "qkv_attention",
     "swap",

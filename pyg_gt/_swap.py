@@ -11,7 +11,7 @@ from torch_geometric.nn import GPSConv as PyGGPSConv
 from torch_geometric.nn import MessagePassing, TransformerConv
 
 from .nn import FullTransformerConv, GPSConv, MaskedTransformerConv
-from .nn._arguments import check_backend
+from .ops.dispatch import check_backend
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 

@@ -1,4 +1,4 @@
-"""Layers."""
+"""Layers: convolutions, a Transformer block, encoders of nodes and of pairs."""
 
 from .block import TransformerBlock
 from .conv import FullTransformerConv, GatedGCNConv, GPSConv, MaskedTransformerConv
@@ -10,6 +10,8 @@ from .node_encoding import (
     StableEncoder,
 )
 from .pair_encoding import EdgePathBias, RelativeWalkBias, ShortestPathBias
+
+TransformerConv = MaskedTransformerConv  # by PyG's name, so that changing an import is enough
 
 __all__ = [
     "DegreeEncoder",
@@ -25,4 +27,5 @@ __all__ = [
     "SignNetEncoder",
     "StableEncoder",
     "TransformerBlock",
+    "TransformerConv",
 ]

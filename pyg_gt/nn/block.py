@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import Dropout, LayerNorm, Linear, MultiheadAttention
 from torch_geometric.nn.resolver import activation_resolver
 
+from ..layout.deferred import DeferredLayout
 from ..layout.graph_layout import GraphLayout
 from ..ops import AttentionBias
-from ._arguments import (
+from ..ops.dispatch import check_backend
+from .arguments import (
     as_biases,
-    check_backend,
     check_counts,
     check_features,
     check_flags,
@@ -22,32 +23,46 @@ from ._arguments import (
     check_probabilities,
     check_resolvable,
 )
-from ._multihead import multihead_attention, reset_output, why_not_ragged
-from ._padded import padded_attention
-from ._watched import is_watched, watched_attention
+from .attention.multihead import padding_reason, reset_output
+from .attention.route import AttentionRoute
+from .attention.self_attention import self_attention, self_attention_route
 
 
 class TransformerBlock(torch.nn.Module):
     r"""Attention and a token-wise MLP, each with a residual and a norm.
 
-    Eq. 9 of "Transformers are Graph Neural Networks" (Joshi 2025); after or before each part
-    (Xiong et al. 2020, https://arxiv.org/abs/2002.04745); plain or gated
-    (Shazeer 2020, https://arxiv.org/abs/2002.05202). The parameters have the names of
+    Eq. 9 of `"Transformers are Graph Neural Networks" <https://arxiv.org/abs/2506.22084>`_ (Joshi
+    2025); norms stand after or before each part
+    (`Xiong et al. 2020 <https://arxiv.org/abs/2002.04745>`_); the MLP is plain or gated
+    (`Shazeer 2020 <https://arxiv.org/abs/2002.05202>`_). The parameters have the names of
     ``torch.nn.TransformerEncoderLayer``, whose ``state_dict`` loads, and its outputs.
 
     Args:
-        channels: ``F``.
-        heads: ``H``.
-        ffn_channels: width of the MLP; None: ``4 * channels``.
-        dropout: of attention weights, of the MLP and of each part, as in torch's layer.
-        act: activation of the MLP.
-        norm_first: normalise before each part instead of after it.
-        gated: multiply the activation by a second projection (``linear1`` is twice as wide).
-        backend: which attention backend runs; see :func:`pyg_gt.attention`.
+        channels (int): ``F``.
+        heads (int): ``H``.
+        ffn_channels (int, optional): Width of the MLP; None: ``4 * channels``.
+            (default: :obj:`None`)
+        dropout (float): Of attention weights, of the MLP and of each part, as in torch's layer.
+            (default: :obj:`0.0`)
+        act (str or Callable): Activation of the MLP. (default: :obj:`"relu"`)
+        norm_first (bool): Normalise before each part instead of after it.
+            (default: :obj:`False`)
+        gated (bool): Multiply the activation by a second projection (``linear1`` is twice as
+            wide). (default: :obj:`False`)
+        backend (str): Which attention backend runs; see :func:`pyg_gt.attention`.
+            (default: :obj:`"auto"`)
 
     Raises:
-        ValueError: if an argument is of the wrong type or out of range, or ``heads`` does not
+        ValueError: If an argument is of the wrong type or out of range, or ``heads`` does not
             divide ``channels``.
+
+    Example:
+        >>> import torch
+        >>> from pyg_gt.nn import TransformerBlock
+        >>> block = TransformerBlock(16, heads=4, norm_first=True)
+        >>> x, batch = torch.randn(5, 16), torch.tensor([0, 0, 0, 1, 1])
+        >>> block(x, batch).shape
+        torch.Size([5, 16])
     """
 
     def __init__(
@@ -91,8 +106,12 @@ class TransformerBlock(torch.nn.Module):
     ) -> TransformerBlock:
         """A block with copies of the weights of torch's layer, and its outputs.
 
+        Args:
+            layer (torch.nn.TransformerEncoderLayer): The layer.
+            backend (str): Which attention backend runs. (default: :obj:`"auto"`)
+
         Raises:
-            ValueError: if ``layer`` is no ``torch.nn.TransformerEncoderLayer``.
+            ValueError: If ``layer`` is no ``torch.nn.TransformerEncoderLayer``.
         """
         if type(layer) is not torch.nn.TransformerEncoderLayer:
             raise ValueError(
@@ -134,22 +153,23 @@ class TransformerBlock(torch.nn.Module):
     def forward(
         self,
         x: Tensor,
-        batch: Any = None,
+        batch: Tensor | GraphLayout | None = None,
         biases: AttentionBias | tuple[AttentionBias, ...] = (),
     ) -> Tensor:
         """Runs the block.
 
         Args:
-            x: ``[N, F]``.
-            batch: ``[N]``, a ``GraphLayout``, or None for one graph.
-            biases: what is added to scores, a bias or a tuple of them; see
-                :func:`pyg_gt.attention`.
+            x (Tensor): ``[N, F]``.
+            batch (Tensor or GraphLayout, optional): ``[N]``, the graph of each node, or a layout
+                made before; None for one graph. (default: :obj:`None`)
+            biases (AttentionBias or tuple): What is added to scores, a bias or a tuple of them;
+                see :func:`pyg_gt.attention`. (default: :obj:`()`)
 
         Returns:
             ``[N, F]``.
 
         Raises:
-            ValueError: for a wrong shape or type.
+            ValueError: For a wrong shape or type.
         """
         check_features("x", x, self.channels)
         biases = as_biases(biases)
@@ -161,18 +181,27 @@ class TransformerBlock(torch.nn.Module):
         out: Tensor = self.norm2(x + self._feed_forward(x))
         return out
 
-    def _attend(self, x: Tensor, layout: Any, biases: tuple[AttentionBias, ...]) -> Tensor:
+    def _attend(
+        self,
+        x: Tensor,
+        layout: GraphLayout | DeferredLayout,
+        biases: tuple[AttentionBias, ...],
+    ) -> Tensor:
+        """``[N, F]``: attention, after dropout."""
         attn: Any = self.self_attn
-        if (reason := why_not_ragged(attn)) is not None:
-            if not isinstance(attn, MultiheadAttention):
-                raise ValueError(f"this block cannot run its attention: {reason}")
-            out = padded_attention(attn, x, layout, biases, reason)
-        elif is_watched(attn):
-            out = watched_attention(attn, x, layout, biases, self.backend)
-        else:
-            out = multihead_attention(attn, x, x, x, layout, biases, self.backend)
-        dropped: Tensor = self.dropout1(out)
+        if not isinstance(attn, MultiheadAttention):
+            raise ValueError(f"this block cannot run its attention: {padding_reason(attn)}")
+        dropped: Tensor = self.dropout1(self_attention(attn, x, layout, biases, self.backend))
         return dropped
+
+    def _attention_route(
+        self,
+        x: Tensor,
+        layout: GraphLayout | DeferredLayout,
+        biases: tuple[AttentionBias, ...],
+    ) -> AttentionRoute:
+        """How :meth:`_attend` computes, with the same arguments."""
+        return self_attention_route(self.self_attn, x, layout, biases, self.backend)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         h = self.linear1(x)

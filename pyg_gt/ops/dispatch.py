@@ -11,13 +11,7 @@ from torch import Tensor
 from ..layout.graph_layout import GraphLayout
 from ._backends import cpu, flex, onnx, reference, sdpa, sparse, triton
 from .bias import AttentionBias
-from .dropout import draw_seed
-from .edited_edges import watch_edges
-from .flops import count_flops_of_ops
-from .inputs import (
-    Backend,
-    Inputs,
-    Layout,
+from .checks import (
     check_tensors,
     checked,
     checked_dropout,
@@ -26,6 +20,10 @@ from .inputs import (
     is_onnx,
     kind_of,
 )
+from .dropout import draw_seed
+from .edited_edges import watch_edges
+from .flops import count_flops_of_ops
+from .inputs import Backend, Inputs, Layout
 
 # 'auto' takes the first without an objection; the reference, last, has none. On CUDA, 'triton' was
 # the fastest wherever they were compared (benchmarks/results/cuda_*.json, "order").

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..layout.edge_layout import EdgeLayout
 from ..layout.identity import version_of
 from .bias import AttentionBias, EdgeBias, EdgeMask
-from .memory import is_plain
+from .memory import has_raw_memory
 
 
 def watch_edges(out: Tensor, biases: tuple[AttentionBias, ...]) -> None:
@@ -19,7 +19,7 @@ def watch_edges(out: Tensor, biases: tuple[AttentionBias, ...]) -> None:
     A layout owns its numbers, so gradients would be those of the forward pass; but PyG's layers
     raise here, and a model that edits its edges too early has a mistake in it.
     """
-    if torch.compiler.is_compiling() or out.grad_fn is None or not is_plain(out):
+    if torch.compiler.is_compiling() or out.grad_fn is None or not has_raw_memory(out):
         return
     seen = [
         (weakref.ref(tensor), version_of(tensor))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from ..layout.values import is_readable
-from .op_arguments import SAME, layouts_of
+from .deferred import layouts_of
 from .pairs import num_pairs
 
 _FULL = "full_attention", "bucketed"
@@ -52,5 +52,6 @@ def _pairs(given: dict[str, Any]) -> int:
     batches = rest[0], rest[2]
     if all(not isinstance(x, Tensor) or is_readable(x) for x in (query, *batches)):
         return num_pairs(*layouts_of(query, key, *rest))
-    graphs = max(given["graphs"], 0 if given["query_graphs"] == SAME else given["query_graphs"])
-    return query.size(0) * key.size(0) // max(graphs, 1)  # type: ignore[no-any-return]
+    # -1 stands for an unknown number, and SHARED_LAYOUT for that of the keys
+    graphs = max(given["graphs"], given["query_graphs"], 1)
+    return query.size(0) * key.size(0) // graphs  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ HOST = torch.device("cpu")
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def is_plain(x: Tensor) -> bool:
+def has_raw_memory(x: Tensor) -> bool:
     """Whether nothing but autograd looks on, so that an op is not needed."""
     # Traced code asks nothing else. A fake tensor has a type of its own.
     return (
@@ -61,7 +61,7 @@ def check(name: str, x: Tensor, shape: tuple[int, ...], *dtypes: torch.dtype) ->
         )
 
 
-def in_memory(x: Tensor) -> Tensor:
+def materialized(x: Tensor) -> Tensor:
     """``x``, or a copy if its numbers are not those in memory."""
     # '.imag' of a conjugate is negated when it is read; torch's zeros may have no memory at all
     return x.clone() if x.is_neg() or x._is_zerotensor() else x
@@ -75,7 +75,7 @@ def empty_like(x: Tensor) -> Tensor:
 
 def with_dense_channels(x: Tensor) -> Tensor:
     """``x [N, H, C]``, or a copy if its channels do not lie side by side in memory."""
-    x = in_memory(x)
+    x = materialized(x)
     return x if x.stride(2) == 1 or x.size(2) == 1 else x.contiguous()
 
 

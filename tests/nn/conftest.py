@@ -111,8 +111,8 @@ def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for door, function in (
         ("conv.full_transformer_conv.attention", pyg_gt.attention),
         ("conv.masked_transformer_conv.attention", pyg_gt.attention),
-        ("_multihead.qkv_attention", pyg_gt.qkv_attention),
-        ("_multihead.attention", pyg_gt.attention),
+        ("attention.multihead.qkv_attention", pyg_gt.qkv_attention),
+        ("attention.multihead.attention", pyg_gt.attention),
     ):
         monkeypatch.setattr(f"pyg_gt.nn.{door}", counted(door, function))
     return calls

@@ -355,8 +355,8 @@ def test_sequential_of_pyg():
     [
         ("full", "conv.full_transformer_conv.attention"),
         ("masked", "conv.masked_transformer_conv.attention"),
-        ("gps layer_norm", "_multihead.qkv_attention"),
-        ("block", "_multihead.qkv_attention"),
+        ("gps layer_norm", "attention.multihead.qkv_attention"),
+        ("block", "attention.multihead.qkv_attention"),
     ],
 )
 def test_the_named_backend_is_asked_for(name, door, monkeypatch):

@@ -5,11 +5,20 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import to_dense_batch
 
-from pyg_gt import EdgeBias, EdgeLayout, EdgeMask, GraphLayout, PairBias, ScoreMod, TableBias
+from pyg_gt import (
+    EdgeBias,
+    EdgeLayout,
+    EdgeMask,
+    GraphLayout,
+    PairBias,
+    ScoreMod,
+    TableBias,
+    attention,
+)
 from pyg_gt.ops.bias import segment_logsumexp
 from pyg_gt.ops.pairs import num_pairs, pair_of_edge, pair_ptr
 
-from .cases import INF, Case, layout_of, make_case
+from .cases import CPU, INF, Case, layout_of, make_case
 
 NAMES = ["pair", "table-uint8", "table-int64", "edge", "edge-repeats"]
 MASKS = ["mask", "mask-repeats", "mask-values", "mask-values-repeats", "mask-values-inf"]
@@ -99,6 +108,102 @@ def test_attention_is_the_dense_softmax_with_the_materialized_bias(
     weights = scores.softmax(-1).nan_to_num(0.0)  # a node with nothing to attend to
     want = torch.einsum("bhij,bjhc->bihc", weights, v)[there]
     torch.testing.assert_close(case.attention(backend), want)
+
+
+@pytest.mark.parametrize("kind", ["self", "cross"])
+@pytest.mark.parametrize("order", ["sorted", "unsorted"])
+@pytest.mark.parametrize("room", [0, 3])
+def test_a_dense_bias_is_read_pair_by_pair(room: int, order: str, kind: str) -> None:
+    case = make_case("pair", order, kind)
+    query_layout = None if kind == "self" else case.query_layout
+    shape = (case.query_layout.max_nodes + room, case.layout.max_nodes + 2 * room)
+    dense = torch.randn(case.layout.num_graphs, 2, *shape, dtype=torch.float64)
+    inside = torch.zeros(dense.shape, dtype=torch.bool)
+    rows = []
+    for graph, (queries, keys) in enumerate(
+        zip(places(case.query_layout), places(case.layout), strict=True)
+    ):
+        for i in range(len(queries)):
+            for j in range(len(keys)):
+                rows.append((graph, i, j))
+                inside[graph, :, i, j] = True
+    dense[~inside] = torch.nan  # nothing of it is read
+    dense[4, 1, 1, 2] = -INF
+    dense.requires_grad_()
+    bias = PairBias.from_dense(dense, case.layout, query_layout)
+    want = torch.stack([dense[graph, :, i, j] for graph, i, j in rows])
+    torch.testing.assert_close(bias.values, want, rtol=0, atol=0)
+    assert (want == -INF).sum() == 1
+
+    wave = torch.randn(want.shape, dtype=torch.float64)
+    (got,) = torch.autograd.grad(bias.values, dense, wave)
+    (expected,) = torch.autograd.grad(want, dense, wave)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    assert (got[~inside] == 0).all() and (got[inside] != 0).all()
+
+    back = bias.to_dense(case.layout, query_layout)
+    height, width = case.query_layout.max_nodes, case.layout.max_nodes
+    inner = torch.where(inside, dense, 0.0)[:, :, :height, :width]
+    torch.testing.assert_close(back, inner, rtol=0, atol=0)
+    again = PairBias.from_dense(back, case.layout, query_layout)
+    assert torch.equal(again.values, bias.values)
+
+
+def test_a_dense_bias_goes_by_batch_vectors() -> None:
+    batch, queries = torch.tensor([0, 0, 1]), torch.tensor([0, 2])
+    dense = torch.arange(3.0 * 2 * 2).view(3, 1, 2, 2)
+    bias = PairBias.from_dense(dense, batch)  # graph 2 has no nodes
+    assert bias.values.flatten().tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(bias.to_dense(batch), bias.to_dense(GraphLayout.from_batch(batch)))
+    crossed = PairBias.from_dense(dense[:, :, :1], batch, queries)
+    assert crossed.values.flatten().tolist() == [0, 1]
+    assert crossed.to_dense(batch, queries).tolist() == [[[[0, 1]]], [[[0, 0]]], [[[0, 0]]]]
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", CPU])
+def test_attention_with_a_dense_mask(backend: str) -> None:
+    layout = layout_of([3, 1, 4])
+    query, key, value = torch.randn(3, layout.num_nodes, 2, 4)
+    scores = torch.randn(3, 2, 4, 4)
+    allowed = torch.rand(3, 1, 4, 4) < 0.6
+    allowed[..., 0] = True
+    bias = PairBias.from_dense(scores.masked_fill(~allowed, -INF), layout)
+    got = attention(query, key, value, layout, bias, backend=backend)
+    start = 0
+    for graph, n in enumerate(layout.sizes):
+        rows = slice(start, start + n)
+        q, k, v = (x[rows].transpose(0, 1) for x in (query, key, value))  # [H, n, C]
+        logits = q @ k.transpose(1, 2) / 2 + scores[graph, :, :n, :n]
+        weights = logits.masked_fill(~allowed[graph, :, :n, :n], -INF).softmax(-1)
+        torch.testing.assert_close(got[rows], (weights @ v).transpose(0, 1))
+        start += n
+
+
+@pytest.mark.parametrize(
+    ("dense", "words"),
+    [
+        (torch.zeros(2, 3, 3), r"one score for all heads: 'dense.unsqueeze\(1\).expand"),
+        (torch.zeros(2, 1, 3, 3, dtype=torch.bool), r"masked_fill\(~mask, -torch.inf\)"),
+        (torch.zeros(2, 1, 3, 3, dtype=torch.int64), "floating-point tensor of shape"),
+        (torch.zeros(3, 1, 3, 3), r"shape \[2, H, Mq, Mk\] .* \(got \[3, 1, 3, 3\]\)"),
+        (torch.zeros(2, 1, 2, 3), "Mq >= 3 queries"),
+        (torch.zeros(2, 3, 3, 1), r"Mk >= 3 keys .*dense.permute\(0, 3, 1, 2\)"),
+        (torch.zeros(2, 1, 3, 3, device="meta"), "lies on 'meta'"),
+        (torch.zeros(2, 1, 3, 3).to_sparse(), "must be a dense tensor"),
+        ([[0.0]], "must be a dense tensor .* 'list'"),
+    ],
+)
+def test_a_dense_bias_that_does_not_fit(dense: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        PairBias.from_dense(dense, layout_of([3, 2]))
+
+
+def test_layouts_of_dense_biases_are_named() -> None:
+    dense = torch.zeros(2, 1, 3, 3)
+    with pytest.raises(ValueError, match="'layout' must be a 'GraphLayout' or a 'batch'"):
+        PairBias.from_dense(dense, [3, 2])
+    with pytest.raises(ValueError, match="'query_layout' has 1 graphs and 'layout' 2"):
+        PairBias.from_dense(dense, layout_of([3, 2]), layout_of([3]))
 
 
 def test_the_order_of_pairs() -> None:

@@ -448,9 +448,9 @@ def test_one_node_in_a_compiled_graph(features: bool) -> None:
         assert torch.equal(out, want)
         grads = (torch.autograd.grad(x.sum(), list(leaves.values())) for x in (out, want))
         assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
-    assert counter.frame_count == 1
-    nodes = [n for n in counter.graphs[0].graph.nodes if n.op == "call_function"]
-    assert sum("pyg_gt" in str(n.target) for n in nodes) == 1
+    # the question whether there is a compiler is a graph of its own, of no node
+    (graph,) = (g.graph for g in counter.graphs if g.graph.nodes)
+    assert sum("pyg_gt" in str(node.target) for node in graph.nodes) == 1
 
 
 def test_no_second_derivative() -> None:

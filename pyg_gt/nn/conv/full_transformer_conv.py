@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric.nn import MessagePassing, TransformerConv
 from torch_geometric.nn.dense.linear import Linear
-from torch_geometric.utils import softmax
 
+from ...layout.deferred import DeferredLayout
 from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
 from ...ops import AttentionBias, EdgeBias, attention
-from .._arguments import (
-    as_biases,
-    check_aggr,
-    check_backend,
-    check_counts,
-    check_edge_index,
-    check_features,
-    check_flags,
-    check_kwargs,
-    check_probabilities,
-)
-from ._routes import (
-    ExplainedOnRequest,
-    Pairs,
+from ..arguments import as_biases, check_counts, check_edge_index, check_features
+from ..attention.route import AttentionRoute, fused_route
+from ..message_passing.pair_messages import PairMessages, pair_messages, weighted_values
+from ..message_passing.routes import (
+    PairMessagePassing,
     check_explained,
-    needs_propagate,
-    now,
-    pairs_of,
+    propagate_reason,
+    require_concrete_layout,
 )
+from .transformer_conv_base import TransformerConvBase
 
 
-class FullTransformerConv(ExplainedOnRequest, TransformerConv):
+class FullTransformerConv(PairMessagePassing, TransformerConvBase):
     r"""Message passing on the complete graph of each graph of a batch.
 
-    Eqs. 17-19 of "Transformers are Graph Neural Networks" (Joshi 2025): what PyG's
-    ``TransformerConv`` gives on all pairs of nodes (self-loops too), without listing them.
+    Eqs. 17-19 of `"Transformers are Graph Neural Networks" <https://arxiv.org/abs/2506.22084>`_
+    (Joshi 2025): what PyG's ``TransformerConv`` gives on all pairs of nodes (self-loops too),
+    without listing them.
 
     .. math::
         x_i' = W_1 x_i + \sum_j \alpha_{ij} W_2 x_j, \quad \alpha_{ij} = \mathrm{softmax}_j
@@ -51,29 +39,42 @@ class FullTransformerConv(ExplainedOnRequest, TransformerConv):
     (``lin_edge_bias [edge_dim -> H]``) on the pairs that an edge joins.
 
     Args:
-        in_channels: ``F``; -1 derives it from the first input.
-        out_channels: ``C``.
-        heads: ``H``.
-        concat: whether heads stand side by side; else their mean is taken.
-        beta: whether the root and the sum are mixed by a learned gate.
-        dropout: of the attention weights.
-        edge_dim: width of ``edge_attr``, or None; -1 derives it from the first input.
-        bias: whether linear maps have a constant term.
-        root_weight: whether :math:`W_1 x_i` is added; without, there is no ``beta``.
-        aggr: of PyG's ``MessagePassing``, as are the next three; another one than the sum runs on
-            messages.
-        aggr_kwargs: arguments of ``aggr``.
-        flow: which row of ``edge_index`` sends.
-        decomposed_layers: in how many parts messages are sent.
-        backend: which attention backend runs; see :func:`pyg_gt.attention`.
+        in_channels (int): ``F``; -1 derives it from the first input.
+        out_channels (int): ``C``.
+        heads (int): ``H``. (default: :obj:`1`)
+        concat (bool): Whether heads stand side by side; else their mean is taken.
+            (default: :obj:`True`)
+        beta (bool): Whether the root and the sum are mixed by a learned gate.
+            (default: :obj:`False`)
+        dropout (float): Probability with which an attention weight is dropped in training.
+            (default: :obj:`0.0`)
+        edge_dim (int, optional): Width of ``edge_attr``; -1 derives it from the first input.
+            (default: :obj:`None`)
+        bias (bool): Whether linear maps have a constant term. (default: :obj:`True`)
+        root_weight (bool): Whether :math:`W_1 x_i` is added; without, there is no ``beta``.
+            (default: :obj:`True`)
+        aggr (str or list or Aggregation): How messages are aggregated, as in PyG's
+            ``MessagePassing``; another one than the sum runs on messages. (default: :obj:`"add"`)
+        aggr_kwargs (dict, optional): Arguments of ``aggr``. (default: :obj:`None`)
+        flow (str): Which row of ``edge_index`` sends. (default: :obj:`"source_to_target"`)
+        decomposed_layers (int): In how many parts messages are sent. (default: :obj:`1`)
+        backend (str): Which attention backend runs; see :func:`pyg_gt.attention`.
+            (default: :obj:`"auto"`)
 
     Raises:
-        ValueError: if an argument is of the wrong type or out of range.
-    """
+        ValueError: If an argument is of the wrong type or out of range.
 
-    # not the ones that PyG generates for the parent class, which name the parent's arguments
-    propagate = MessagePassing.propagate
-    edge_updater = MessagePassing.edge_updater
+    Example:
+        >>> import torch
+        >>> from pyg_gt.nn import FullTransformerConv
+        >>> conv = FullTransformerConv(16, 8, heads=4)
+        >>> x, batch = torch.randn(5, 16), torch.tensor([0, 0, 0, 1, 1])
+        >>> conv(x, batch=batch).shape
+        torch.Size([5, 32])
+        >>> out, (pairs, alpha) = conv(x, batch=batch, return_attention_weights=True)
+        >>> pairs.shape, alpha.shape  # 3 * 3 + 2 * 2 pairs
+        (torch.Size([2, 13]), torch.Size([13, 4]))
+    """
 
     def __init__(
         self,
@@ -98,21 +99,14 @@ class FullTransformerConv(ExplainedOnRequest, TransformerConv):
                 f"'in_channels' must be one integer, since every node both sends and receives "
                 f"(got {in_channels}); 'MaskedTransformerConv' takes a pair"
             )
-        check_counts(lazy=True, in_channels=in_channels)
-        check_counts(out_channels=out_channels, heads=heads, decomposed_layers=decomposed_layers)
-        check_flags(concat=concat, beta=beta, bias=bias, root_weight=root_weight)
-        check_probabilities(dropout=dropout)
         if edge_dim is not None:
             check_counts(lazy=True, edge_dim=edge_dim)
-        check_aggr(aggr)
-        check_kwargs(aggr_kwargs=aggr_kwargs)
-        check_backend(backend)
         super().__init__(
-            int(in_channels), out_channels, heads, concat, beta, dropout, None, bias, root_weight,
+            in_channels, out_channels, heads, concat, beta, dropout, None, bias, root_weight,
             aggr=aggr, aggr_kwargs=aggr_kwargs, flow=flow, decomposed_layers=decomposed_layers,
+            backend=backend,
         )  # fmt: skip
         self.edge_dim = edge_dim
-        self.backend = backend
         # explainers mask edges, and this layer has none of its own
         self.explain = False
         if edge_dim is None:
@@ -133,27 +127,29 @@ class FullTransformerConv(ExplainedOnRequest, TransformerConv):
         x: Tensor,
         edge_index: Any = None,
         edge_attr: Tensor | None = None,
-        batch: Any = None,
+        batch: Tensor | GraphLayout | None = None,
         biases: AttentionBias | tuple[AttentionBias, ...] = (),
         return_attention_weights: bool | None = None,
     ) -> Any:
         """Runs the layer.
 
         Args:
-            x: ``[N, F]``.
-            edge_index: ``[2, E]``, only read with ``edge_dim``.
-            edge_attr: ``[E, edge_dim]``.
-            batch: ``[N]``, a ``GraphLayout``, or None for one graph.
-            biases: what is added to scores, a bias or a tuple of them; see
-                :func:`pyg_gt.attention`.
-            return_attention_weights: with any value but None also returns
-                ``(pairs [2, P], alpha [P, H])``, source above target.
+            x (Tensor): ``[N, F]``.
+            edge_index (Tensor, optional): ``[2, E]``, or another of PyG's edge sets; only read
+                with ``edge_dim``. (default: :obj:`None`)
+            edge_attr (Tensor, optional): ``[E, edge_dim]``. (default: :obj:`None`)
+            batch (Tensor or GraphLayout, optional): ``[N]``, the graph of each node, or a layout
+                made before; None for one graph. (default: :obj:`None`)
+            biases (AttentionBias or tuple): What is added to scores, a bias or a tuple of them;
+                see :func:`pyg_gt.attention`. (default: :obj:`()`)
+            return_attention_weights (bool, optional): With any value but None also returns
+                ``(pairs [2, P], alpha [P, H])``, source above target. (default: :obj:`None`)
 
         Returns:
             ``[N, H * C]``, or ``[N, C]`` with ``concat=False``.
 
         Raises:
-            ValueError: for a wrong shape or type, if ``x`` is a pair, or ``edge_attr`` is missing
+            ValueError: For a wrong shape or type, if ``x`` is a pair, or ``edge_attr`` is missing
                 or given in vain.
         """
         width = self.in_channels
@@ -165,48 +161,63 @@ class FullTransformerConv(ExplainedOnRequest, TransformerConv):
                 f"'batch' must be a tensor (got {batch}); attention weights are asked for by "
                 f"name: 'return_attention_weights='"
             )
-        heads, channels = self.heads, self.out_channels
         layout = GraphLayout.of(batch, x.size(0), device=x.device)
-        biases = as_biases(biases) + self._edge_biases(edge_index, edge_attr, x.size(0))
-        query = self.lin_query(x).view(-1, heads, channels)
-        key = self.lin_key(x).view(-1, heads, channels)
-        value = self.lin_value(x).view(-1, heads, channels)
-        alpha: Tensor | None = None
-        if return_attention_weights is None and not needs_propagate(self, FullTransformerConv):
+        every_bias = as_biases(biases) + self._edge_biases(edge_index, edge_attr, x.size(0))
+        returns_weights = return_attention_weights is not None
+        query, key, value = self._project(x, x)
+        out, weights = self._attend(query, key, value, layout, every_bias, returns_weights)
+        out = self._join_heads(out, x)
+        return (out, weights) if returns_weights else out
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        layout: GraphLayout | DeferredLayout,
+        biases: tuple[AttentionBias, ...],
+        returns_weights: bool,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """``[N, H, C]`` and, on messages, ``(pairs [2, L], alpha [L, H])``."""
+        if self._message_reason(returns_weights) is None:
             dropout_p = self.dropout if self.training else 0.0
             out = attention(
                 query, key, value, layout, biases, dropout_p=dropout_p, backend=self.backend
             )
-        else:
-            pairs = pairs_of(query, key, value, now(layout), biases)
-            check_explained(self, pairs.edge_index.size(1))
-            # PyG reads this line and the next of its kind
-            # edge_updater_type: (query: Tensor, key: Tensor, pairs: Any)
-            index = pairs.edge_index
-            index = index if self.flow == "source_to_target" else index.flip(0)
-            alpha = self.edge_updater(index, query=query, key=key, pairs=pairs)
-            # propagate_type: (value: Tensor, alpha: Tensor, pairs: Any)
-            size = (x.size(0), x.size(0))
-            out = self.propagate(index, size=size, value=value, alpha=alpha, pairs=pairs)
-        out = out.flatten(1) if self.concat else out.mean(dim=1)
-        if self.root_weight:
-            root = self.lin_skip(x)
-            if self.lin_beta is None:
-                out = out + root
-            else:
-                beta = self.lin_beta(torch.cat([out, root, out - root], dim=-1)).sigmoid()
-                out = beta * root + (1 - beta) * out
-        if return_attention_weights is not None:
-            return out, (pairs.edge_index, alpha)
-        return out
+            return out, None
+        pairs = pair_messages(query, key, value, require_concrete_layout(layout), biases)
+        check_explained(self, pairs.edge_index.size(1))
+        # PyG reads this line and the next of its kind
+        # edge_updater_type: (query: Tensor, key: Tensor, pairs: Any)
+        index = pairs.edge_index
+        index = index if self.flow == "source_to_target" else index.flip(0)
+        alpha = self.edge_updater(index, query=query, key=key, pairs=pairs)
+        # propagate_type: (value: Tensor, alpha: Tensor, pairs: Any)
+        size = (query.size(0), query.size(0))
+        out = self.propagate(index, size=size, value=value, alpha=alpha, pairs=pairs)
+        return out, (pairs.edge_index, alpha)
 
-    def edge_update(
-        self, query_i: Tensor, key_j: Tensor, pairs: Pairs, index: Tensor, size_i: int | None
-    ) -> Tensor:
-        """``[L, H]``: the attention weight of each message."""
-        return pair_weights(query_i, key_j, pairs, index, size_i)
+    def _attention_route(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        layout: GraphLayout | DeferredLayout,
+        biases: tuple[AttentionBias, ...],
+        returns_weights: bool,
+    ) -> AttentionRoute:
+        """How :meth:`_attend` computes, with the same arguments."""
+        if (reason := self._message_reason(returns_weights)) is not None:
+            return AttentionRoute("messages", reason, self.backend)
+        dropout_p = self.dropout if self.training else 0.0
+        return fused_route(query, key, value, layout, biases, self.backend, dropout_p)
 
-    def message(self, value_j: Tensor, alpha: Tensor, pairs: Pairs) -> Tensor:
+    def _message_reason(self, returns_weights: bool) -> str | None:
+        if returns_weights:
+            return "its weights are asked for ('return_attention_weights')"
+        return propagate_reason(self, FullTransformerConv)
+
+    def message(self, value_j: Tensor, alpha: Tensor, pairs: PairMessages) -> Tensor:
         """``[L, H, C]``: what each pair sends."""
         return weighted_values(value_j, alpha, pairs, self.dropout, self.training)
 
@@ -231,31 +242,3 @@ class FullTransformerConv(ExplainedOnRequest, TransformerConv):
         if self.flow != "source_to_target":
             edge_index = EdgeLayout.of(edge_index, num_nodes, flow=self.flow)
         return (EdgeBias(edge_index, self.lin_edge_bias(edge_attr)),)
-
-
-def pair_weights(
-    query_i: Tensor, key_j: Tensor, pairs: Pairs, index: Tensor, size_i: int | None
-) -> Tensor:
-    """``[L, H]``: softmax over the messages of each node, in plain PyG operations."""
-    dtype = key_j.dtype
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    # before anything is multiplied: 300 x 300 is infinite in float16
-    query_i, key_j = query_i.to(wide), key_j.to(wide)
-    if pairs.features is not None:
-        key_j = key_j + pairs.features
-    scores = (query_i * key_j).sum(dim=-1) / math.sqrt(query_i.size(-1)) + pairs.added
-    for mod in pairs.mods:
-        scores = mod.apply(scores, pairs.graph, pairs.edge_index[1], pairs.edge_index[0])
-    if pairs.masked is not None:
-        scores = scores + pairs.masked
-    weights: Tensor = softmax(scores, index, num_nodes=size_i)
-    return weights.to(dtype)
-
-
-def weighted_values(
-    value_j: Tensor, alpha: Tensor, pairs: Pairs, dropout: float, training: bool
-) -> Tensor:
-    """``[L, H, C]``: values times their weights after dropout."""
-    if pairs.features is not None:
-        value_j = value_j + pairs.features
-    return value_j * F.dropout(alpha, p=dropout, training=training).unsqueeze(-1)

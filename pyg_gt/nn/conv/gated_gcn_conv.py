@@ -7,27 +7,29 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import BatchNorm1d
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import scatter
 
-from .._arguments import (
+from ..arguments import (
     check_counts,
     check_edge_index,
     check_features,
     check_flags,
     check_probabilities,
-    said,
+    describe,
 )
-from ._edge_forms import edge_index_of, for_pyg, values_of
+from ..message_passing.edge_sets import edge_index_of, for_pyg, values_of
+from ..norm.batch_norm import BatchNorm
+
+_BatchNorm = BatchNorm  # of pickles made when it stood here
 
 
 class GatedGCNConv(MessagePassing):
     r"""Nodes gate their neighbours by learned edge features.
 
-    "Residual Gated Graph ConvNets" (Bresson & Laurent 2018, https://arxiv.org/abs/1711.07553),
+    `"Residual Gated Graph ConvNets" <https://arxiv.org/abs/1711.07553>`_ (Bresson & Laurent 2018),
     as GraphGPS runs it:
 
     .. math::
@@ -40,14 +42,24 @@ class GatedGCNConv(MessagePassing):
     normalised as in evaluation.
 
     Args:
-        in_channels: ``F`` of nodes and edges; -1 derives it from the first input.
-        out_channels: ``F'``.
-        dropout: of nodes and edges after the ReLU.
-        residual: add the inputs; needs ``in_channels == out_channels``.
+        in_channels (int): ``F`` of nodes and edges; -1 derives it from the first input.
+        out_channels (int): ``F'``.
+        dropout (float): Of nodes and edges after the ReLU. (default: :obj:`0.0`)
+        residual (bool): Add the inputs; needs ``in_channels == out_channels``.
+            (default: :obj:`True`)
 
     Raises:
-        ValueError: if an argument is of the wrong type or out of range, or a residual does not
+        ValueError: If an argument is of the wrong type or out of range, or a residual does not
             fit.
+
+    Example:
+        >>> import torch
+        >>> from pyg_gt.nn import GatedGCNConv
+        >>> conv = GatedGCNConv(16, 16)
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> x, edge_attr = conv(torch.randn(3, 16), edge_index, torch.randn(4, 16))
+        >>> x.shape, edge_attr.shape
+        (torch.Size([3, 16]), torch.Size([4, 16]))
     """
 
     def __init__(
@@ -72,8 +84,8 @@ class GatedGCNConv(MessagePassing):
         self.C = Linear(in_channels, out_channels)
         self.D = Linear(in_channels, out_channels)
         self.E = Linear(in_channels, out_channels)
-        self.bn_node_x = _BatchNorm(out_channels)
-        self.bn_edge_e = _BatchNorm(out_channels)
+        self.bn_node_x = BatchNorm(out_channels)
+        self.bn_edge_e = BatchNorm(out_channels)
 
     def reset_parameters(self) -> None:
         """Draws all weights anew."""
@@ -87,17 +99,19 @@ class GatedGCNConv(MessagePassing):
         """Runs the layer.
 
         Args:
-            x: ``[N, F]``.
-            edge_index: ``[2, E]``, an ``EdgeIndex``, a ``SparseTensor`` or a ``torch.sparse``
-                tensor (transposed, as in PyG), whose entries are edges in the order in which PyG
-                reads them: row by row, a COO matrix as it stands, a CSC matrix column by column.
-            edge_attr: ``[E, F]``; None: the values of a sparse ``edge_index``.
+            x (Tensor): ``[N, F]``.
+            edge_index (Tensor): ``[2, E]``, an ``EdgeIndex``, a ``SparseTensor`` or a
+                ``torch.sparse`` tensor (transposed, as in PyG), whose entries are edges in the
+                order in which PyG reads them: row by row, a COO matrix as it stands, a CSC matrix
+                column by column.
+            edge_attr (Tensor, optional): ``[E, F]``; None: the values of a sparse
+                ``edge_index``. (default: :obj:`None`)
 
         Returns:
             ``x [N, F']`` and ``edge_attr [E, F']``.
 
         Raises:
-            ValueError: for a wrong shape or type, if ``edge_attr`` is missing, or the residual
+            ValueError: For a wrong shape or type, if ``edge_attr`` is missing, or the residual
                 does not fit.
         """
         width, lazy = self.in_channels, self.in_channels < 0
@@ -119,7 +133,7 @@ class GatedGCNConv(MessagePassing):
             edge_index = edge_index_of(edge_index)
         else:
             raise ValueError(
-                f"'edge_index' must be a tensor or a sparse adjacency (got {said(edge_index)})"
+                f"'edge_index' must be a tensor or a sparse adjacency (got {describe(edge_index)})"
             )
         num_edges = edge_index.size(1)
         if (
@@ -127,7 +141,7 @@ class GatedGCNConv(MessagePassing):
             or edge_attr.dim() != 2
             or edge_attr.size(0) != num_edges
         ):
-            got = list(edge_attr.shape) if isinstance(edge_attr, Tensor) else said(edge_attr)
+            got = list(edge_attr.shape) if isinstance(edge_attr, Tensor) else describe(edge_attr)
             raise ValueError(f"this layer needs 'edge_attr' of shape [{num_edges}, F] (got {got})")
         width = getattr(self.C, "in_channels", -1) if lazy else width
         check_features("edge_attr", edge_attr, width, rows="E")
@@ -167,14 +181,3 @@ class GatedGCNConv(MessagePassing):
 
     def _activate(self, h: Tensor) -> Tensor:
         return F.dropout(h.relu(), p=self.dropout, training=self.training)
-
-
-class _BatchNorm(BatchNorm1d):
-    """Normalises a single row as in evaluation, like PyG's with ``allow_single_element``."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """``[N, F]``."""
-        if self.training and input.size(0) <= 1:
-            mean, var = self.running_mean, self.running_var
-            return F.batch_norm(input, mean, var, self.weight, self.bias, eps=self.eps)
-        return super().forward(input)

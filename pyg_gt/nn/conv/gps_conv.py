@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn import GPSConv as PyGGPSConv
-from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.attention import PerformerAttention
 
 from ...layout.deferred import DeferredLayout
 from ...layout.graph_layout import GraphLayout
 from ...ops import AttentionBias
-from .._arguments import (
+from ...ops.dispatch import check_backend
+from ..arguments import (
     as_biases,
-    check_backend,
     check_edge_index,
     check_features,
     check_flags,
@@ -27,33 +26,25 @@ from .._arguments import (
     check_probabilities,
     check_resolvable,
 )
-from .._multihead import (
-    multihead_attention,
-    project,
-    project_output,
-    reset_output,
-    why_not_ragged,
-)
-from .._padded import padded_attention
-from .._watched import is_watched, watched_attention
-from ._edge_forms import own_object
-from ._graph_norms import normalize
-from ._routes import (
-    ExplainedOnRequest,
-    Pairs,
+from ..attention.multihead import project, project_output, reset_output
+from ..attention.route import AttentionRoute
+from ..attention.self_attention import self_attention, self_attention_route
+from ..message_passing.edge_sets import as_separate_tensor
+from ..message_passing.pair_messages import PairMessages, pair_messages, weighted_values
+from ..message_passing.routes import (
+    PairMessagePassing,
     check_explained,
-    needs_propagate,
-    now,
-    pairs_of,
+    propagate_reason,
+    require_concrete_layout,
 )
-from .full_transformer_conv import pair_weights, weighted_values
+from ..norm.graph_norm import normalize
 
 
-class GPSConv(PyGGPSConv, ExplainedOnRequest):
+class GPSConv(PyGGPSConv, PairMessagePassing):
     r"""PyG's ``GPSConv`` without padding.
 
-    "Recipe for a General, Powerful, Scalable Graph Transformer" (Rampasek et al. 2022,
-    https://arxiv.org/abs/2205.12454):
+    `"Recipe for a General, Powerful, Scalable Graph Transformer"
+    <https://arxiv.org/abs/2205.12454>`_ (Rampasek et al. 2022):
 
     .. math::
         x' = \mathrm{MLP}(\mathrm{Local}(x, A) + \mathrm{Attention}(x))
@@ -62,32 +53,45 @@ class GPSConv(PyGGPSConv, ExplainedOnRequest):
     form are PyG's.
 
     Args:
-        channels: ``F``.
-        conv: the local part, or None. It may return ``(x, edge_attr)``; then so does this layer.
-        heads: ``H``.
-        dropout: of the outputs of each part.
-        act: activation of the MLP.
-        act_kwargs: its arguments.
-        norm: normalisation, or None.
-        norm_kwargs: its arguments.
-        attn_type: ``"multihead"``, or ``"performer"``, which runs PyG's on a padded batch.
-        attn_kwargs: of ``torch.nn.MultiheadAttention``; beyond ``dropout``, ``bias``, ``device``
-            and ``dtype``, PyG's padded attention runs.
-        attn_dropout: dropout of the attention weights; the same as ``attn_kwargs["dropout"]``.
-        norm_first: normalise before each part instead of after it (Xiong et al. 2020).
-        attn: another global part, called as ``attn(x, batch=layout)``, with ``biases=`` if given.
-        backend: which attention backend runs; see :func:`pyg_gt.attention`.
+        channels (int): ``F``.
+        conv (torch.nn.Module, optional): The local part, or None. It may return
+            ``(x, edge_attr)``; then so does this layer.
+        heads (int): ``H``. (default: :obj:`1`)
+        dropout (float): Of the outputs of each part. (default: :obj:`0.0`)
+        act (str or Callable): Activation of the MLP. (default: :obj:`"relu"`)
+        act_kwargs (dict, optional): Its arguments. (default: :obj:`None`)
+        norm (str or Callable, optional): Normalisation, or None. (default: :obj:`"batch_norm"`)
+        norm_kwargs (dict, optional): Its arguments. (default: :obj:`None`)
+        attn_type (str): ``"multihead"``, or ``"performer"``, which runs PyG's on a padded batch.
+            (default: :obj:`"multihead"`)
+        attn_kwargs (dict, optional): Arguments of ``torch.nn.MultiheadAttention``; beyond
+            ``dropout``, ``bias``, ``device`` and ``dtype``, PyG's padded attention runs.
+            (default: :obj:`None`)
+        attn_dropout (float, optional): Dropout of the attention weights; the same as
+            ``attn_kwargs["dropout"]``. (default: :obj:`None`)
+        norm_first (bool): Normalise before each part instead of after it
+            (`Xiong et al. 2020 <https://arxiv.org/abs/2002.04745>`_). (default: :obj:`False`)
+        attn (torch.nn.Module, optional): Another global part, called as ``attn(x, batch=layout)``,
+            with ``biases=`` if given. (default: :obj:`None`)
+        backend (str): Which attention backend runs; see :func:`pyg_gt.attention`.
+            (default: :obj:`"auto"`)
 
     Raises:
-        ValueError: if an argument is of the wrong type or out of range, dropout of the attention
+        ValueError: If an argument is of the wrong type or out of range, dropout of the attention
             is given twice, or ``attn`` and ``attn_kwargs``.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.nn import GINEConv
+        >>> from pyg_gt.nn import GPSConv
+        >>> conv = GPSConv(16, GINEConv(torch.nn.Linear(16, 16)), heads=4)
+        >>> x, batch = torch.randn(5, 16), torch.tensor([0, 0, 0, 1, 1])
+        >>> edge_index = torch.tensor([[0, 1, 3, 4], [1, 0, 4, 3]])
+        >>> conv(x, edge_index, batch, edge_attr=torch.randn(4, 16)).shape
+        torch.Size([5, 16])
     """
 
     attn: Any  # a MultiheadAttention, a PerformerAttention, or the caller's object
-
-    # not the ones that PyG generates for the parent class, which name the parent's arguments
-    propagate = MessagePassing.propagate
-    edge_updater = MessagePassing.edge_updater
 
     def __init__(
         self,
@@ -143,22 +147,22 @@ class GPSConv(PyGGPSConv, ExplainedOnRequest):
 
     def reset_parameters(self) -> None:
         """Draws all weights anew."""
-        own = self.attn
-        if isinstance(own, (torch.nn.MultiheadAttention, PerformerAttention)):
+        attn = self.attn
+        if not self._is_own_module():
             super().reset_parameters()
-            if isinstance(own, torch.nn.MultiheadAttention):
-                reset_output(own)
+            if isinstance(attn, torch.nn.MultiheadAttention):
+                reset_output(attn)
             return
         self.attn = torch.nn.MultiheadAttention(self.channels, self.heads)  # PyG resets only such
         super().reset_parameters()
-        self.attn = own
-        own.reset_parameters()
+        self.attn = attn
+        attn.reset_parameters()
 
     def forward(
         self,
         x: Tensor,
         edge_index: Any,
-        batch: Any = None,
+        batch: Tensor | GraphLayout | None = None,
         *,
         biases: AttentionBias | tuple[AttentionBias, ...] = (),
         **kwargs: Any,
@@ -166,17 +170,19 @@ class GPSConv(PyGGPSConv, ExplainedOnRequest):
         """Runs the layer.
 
         Args:
-            x: ``[N, F]``.
-            edge_index: what the local part takes.
-            batch: ``[N]``, a ``GraphLayout``, or None for one graph.
-            biases: what is added to the scores of the global part: a bias, or a tuple of them.
-            **kwargs: for the local part; left aside without one, as in PyG.
+            x (Tensor): ``[N, F]``.
+            edge_index (Tensor): What the local part takes.
+            batch (Tensor or GraphLayout, optional): ``[N]``, the graph of each node, or a layout
+                made before; None for one graph. (default: :obj:`None`)
+            biases (AttentionBias or tuple): What is added to the scores of the global part: a
+                bias, or a tuple of them. (default: :obj:`()`)
+            **kwargs (optional): Arguments of the local part; left aside without one, as in PyG.
 
         Returns:
             ``[N, F]``; with a local part that returns edge features, ``(x, edge_attr)``.
 
         Raises:
-            ValueError: for a wrong shape or type, or if ``return_attention_weights`` is asked of
+            ValueError: For a wrong shape or type, or if ``return_attention_weights`` is asked of
                 a layer without a local part.
         """
         check_features("x", x, self.channels)
@@ -195,7 +201,7 @@ class GPSConv(PyGGPSConv, ExplainedOnRequest):
         returns_edges = False
         if self.conv is not None:
             h = self._norm(self.norm1, x, index) if self.norm_first else x
-            h = self.conv(h, own_object(edge_index), **kwargs)
+            h = self.conv(h, as_separate_tensor(edge_index), **kwargs)
             if returns_edges := isinstance(h, tuple):
                 h, edge_attr = h
             parts.append(self._residual(h, x, self.norm1, index))
@@ -228,23 +234,35 @@ class GPSConv(PyGGPSConv, ExplainedOnRequest):
         layout: GraphLayout | DeferredLayout,
         biases: tuple[AttentionBias, ...],
     ) -> Tensor:
-        attn = self.attn
-        reason = why_not_ragged(attn)
-        if reason is not None:
-            if isinstance(attn, (torch.nn.MultiheadAttention, PerformerAttention)):
-                return padded_attention(attn, x, layout, biases, reason)
+        """``[N, F]``: the global part."""
+        if self._is_own_module():
             given = {"biases": biases} if biases else {}
-            result: Tensor = attn(x, batch=layout, **given)
+            result: Tensor = self.attn(x, batch=layout, **given)
             return result
-        # PyG's layer has no 'aggr_module'
-        sends = needs_propagate(self, GPSConv, aggregates=False)
-        if is_watched(attn):
-            compute = partial(self._attend_by_messages, layout, biases) if sends else None
-            watched: Tensor = watched_attention(attn, x, layout, biases, self.backend, compute)
-            return watched
-        if sends:
-            return self._attend_by_messages(layout, biases, x, x, x)
-        return multihead_attention(attn, x, x, x, layout, biases, self.backend)
+        messages = None
+        if self._message_reason() is not None:
+            messages = partial(self._attend_by_messages, layout, biases)
+        return self_attention(self.attn, x, layout, biases, self.backend, messages)
+
+    def _attention_route(
+        self,
+        x: Tensor,
+        layout: GraphLayout | DeferredLayout,
+        biases: tuple[AttentionBias, ...],
+    ) -> AttentionRoute:
+        """How :meth:`_attend` computes, with the same arguments."""
+        if self._is_own_module():
+            reason = f"its 'attn' is a '{type(self.attn).__name__}' of its own"
+            return AttentionRoute("module", reason, self.backend)
+        reasons = self._message_reason()
+        return self_attention_route(self.attn, x, layout, biases, self.backend, reasons)
+
+    def _is_own_module(self) -> bool:
+        """Whether the global part is the caller's object, and no attention of torch or PyG."""
+        return not isinstance(self.attn, (torch.nn.MultiheadAttention, PerformerAttention))
+
+    def _message_reason(self) -> str | None:
+        return propagate_reason(self, GPSConv, aggregates=False)  # PyG's has no 'aggr_module'
 
     def _attend_by_messages(
         self,
@@ -255,19 +273,13 @@ class GPSConv(PyGGPSConv, ExplainedOnRequest):
         value: Tensor,
     ) -> Tensor:
         query, key, value = project(self.attn, query, key, value)
-        pairs = pairs_of(query, key, value, now(layout), biases)
+        pairs = pair_messages(query, key, value, require_concrete_layout(layout), biases)
         check_explained(self, pairs.edge_index.size(1))
         alpha = self.edge_updater(pairs.edge_index, query=query, key=key, pairs=pairs)
         size = (query.size(0), query.size(0))
         out = self.propagate(pairs.edge_index, size=size, value=value, alpha=alpha, pairs=pairs)
         return project_output(self.attn, out)
 
-    def edge_update(
-        self, query_i: Tensor, key_j: Tensor, pairs: Pairs, index: Tensor, size_i: int | None
-    ) -> Tensor:
-        """``[L, H]``: the attention weight of each message."""
-        return pair_weights(query_i, key_j, pairs, index, size_i)
-
-    def message(self, value_j: Tensor, alpha: Tensor, pairs: Pairs) -> Tensor:
+    def message(self, value_j: Tensor, alpha: Tensor, pairs: PairMessages) -> Tensor:
         """``[L, H, C]``: what each pair sends."""
         return weighted_values(value_j, alpha, pairs, self.attn.dropout, self.attn.training)

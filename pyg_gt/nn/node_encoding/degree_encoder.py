@@ -1,31 +1,44 @@
-"""Node degrees as learned vectors."""
+"""Degrees of nodes as learned vectors."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn import Embedding
+from torch_geometric.data import Data
 
 from ...layout.values import is_readable
-from .._arguments import check_counts, check_flags, said
+from ..arguments import check_counts, check_flags, describe
+from ..stored_encoding import stored
 
 
 class DegreeEncoder(torch.nn.Module):
     r"""One learned vector for each in-degree, one for each out-degree.
 
-    The centrality encoding of "Do Transformers Really Perform Bad for Graph Representation?"
-    (Ying et al. 2021, https://arxiv.org/abs/2106.05234):
+    The centrality encoding of `"Do Transformers Really Perform Bad for Graph Representation?"
+    <https://arxiv.org/abs/2106.05234>`_ (Ying et al. 2021):
 
     .. math::
         z_i = u_{\min(\deg^-(i), D)} + w_{\min(\deg^+(i), D)}
 
     Args:
-        max_degree: ``D``; this and all higher degrees share a vector.
-        channels: ``F``.
-        directed: whether there are two degrees a node; without, there is one table.
+        max_degree (int): ``D``; this and all higher degrees share a vector.
+        channels (int): ``F``.
+        directed (bool): Whether there are two degrees a node; without, there is one table.
+            (default: :obj:`True`)
 
     Raises:
-        ValueError: if an argument is of the wrong type or out of range.
+        ValueError: If an argument is of the wrong type or out of range.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.nn import DegreeEncoder
+        >>> from pyg_gt.transforms import AddDegree
+        >>> data = AddDegree()(Data(edge_index=torch.tensor([[0, 1], [1, 2]]), num_nodes=3))
+        >>> encoder = DegreeEncoder(max_degree=4, channels=16)
+        >>> encoder(data.degree).shape, encoder.from_data(data).shape
+        (torch.Size([3, 16]), torch.Size([3, 16]))
     """
 
     def __init__(self, max_degree: int, channels: int, directed: bool = True) -> None:
@@ -49,15 +62,15 @@ class DegreeEncoder(torch.nn.Module):
         """Encodes the nodes.
 
         Args:
-            degree: ``[N, 2]`` integers, in-degree and out-degree; ``[N]`` with
+            degree (Tensor): ``[N, 2]`` integers, in-degree and out-degree; ``[N]`` with
                 ``directed=False``.
 
         Returns:
             ``[N, F]``.
 
         Raises:
-            ValueError: if ``degree`` has another shape, or holds no integers.
-            IndexError: if a degree is negative.
+            ValueError: If ``degree`` has another shape, or holds no integers.
+            IndexError: If a degree is negative.
         """
         if (
             not isinstance(degree, Tensor)
@@ -65,8 +78,8 @@ class DegreeEncoder(torch.nn.Module):
             or degree.layout is not torch.strided
         ):
             raise ValueError(
-                f"'degree' must be a dense tensor of integers (got {said(degree)}); 'AddDegree' "
-                f"makes it"
+                f"'degree' must be a dense tensor of integers (got {describe(degree)}); "
+                f"'AddDegree' makes it"
             )
         if degree.dtype == torch.bool or degree.is_floating_point() or degree.is_complex():
             raise ValueError(
@@ -87,6 +100,28 @@ class DegreeEncoder(torch.nn.Module):
             out: Tensor = self.in_degree(degree)
         else:
             out = self.in_degree(degree[:, 0]) + self.out_degree(degree[:, 1])
+        return out
+
+    def from_data(self, data: Data, attr_name: str = "degree") -> Tensor:
+        """Encodes the nodes of a batch that ``AddDegree`` has been applied to.
+
+        Args:
+            data (Data): A ``Data`` or a ``Batch``.
+            attr_name (str): The transform's ``attr_name``; of two degrees a node, an encoder with
+                ``directed=False`` reads the first. (default: :obj:`"degree"`)
+
+        Returns:
+            ``[N, F]``.
+
+        Raises:
+            ValueError: If the attribute is missing; also as the call with tensors.
+            IndexError: If a degree is negative.
+        """
+        maker = f"'pyg_gt.transforms.AddDegree(attr_name=\"{attr_name}\")'"
+        (degree,) = stored(self, data, {attr_name: f"{maker} adds it"})
+        if not self.directed and degree.dim() == 2:
+            degree = degree[:, 0]
+        out: Tensor = self(degree)
         return out
 
     def __repr__(self) -> str:

@@ -7,11 +7,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 from torch.nn import Linear
+from torch_geometric.data import Data
 from torch_geometric.nn import MLP
 
 from ...layout.graph_layout import GraphLayout
-from .._arguments import check_counts
-from ._eigenpairs import masked_eigenpairs
+from ..arguments import check_counts
+from ..stored_encoding import stored_eigenpairs
+from .eigenpairs import masked_eigenpairs
 
 Kind = Literal["deepset", "linear"]
 
@@ -19,29 +21,41 @@ Kind = Literal["deepset", "linear"]
 class LaplacianEncoder(torch.nn.Module):
     r"""Reads Laplacian eigenvectors, and learns from random signs that their signs mean nothing.
 
-    ``kind="deepset"``, as in "Recipe for a General, Powerful, Scalable Graph Transformer"
-    (Rampasek et al. 2022, https://arxiv.org/abs/2205.12454), on the (vector entry, eigenvalue)
-    pairs of Kreuzer et al. 2021 (https://arxiv.org/abs/2106.03893):
+    ``kind="deepset"``, as in `"Recipe for a General, Powerful, Scalable Graph Transformer"
+    <https://arxiv.org/abs/2205.12454>`_ (Rampasek et al. 2022), on the (vector entry, eigenvalue)
+    pairs of `Kreuzer et al. 2021 <https://arxiv.org/abs/2106.03893>`_:
 
     .. math::
         z_i = \mathrm{post}\Big(\sum_{j} \mathrm{MLP}(s_j v_{ij}, \lambda_j)\Big)
 
-    over the eigenpairs that there are. ``kind="linear"``, as in "A Generalization of Transformer
-    Networks to Graphs" (Dwivedi & Bresson 2020, https://arxiv.org/abs/2012.09699), is
+    over the eigenpairs that there are. ``kind="linear"``, as in `"A Generalization of Transformer
+    Networks to Graphs" <https://arxiv.org/abs/2012.09699>`_ (Dwivedi & Bresson 2020), is
     :math:`z_i = W (s \odot v_i) + b`; it reads no eigenvalues.
 
     In training each graph draws a sign :math:`s_j` for each of its columns, at every call, from
     torch's generator; in evaluation all are 1.
 
     Args:
-        k: number of columns.
-        channels: ``F``.
-        kind: "deepset" or "linear".
-        num_layers: of the MLP; hidden layers are ``2 F`` wide, each layer ends in a ReLU.
-        post_layers: of the MLP after the sum; 0 for none.
+        k (int): Number of columns.
+        channels (int): ``F``.
+        kind (str): ``"deepset"`` or ``"linear"``. (default: :obj:`"deepset"`)
+        num_layers (int): Layers of the MLP; hidden ones are ``2 F`` wide, each ends in a ReLU.
+            (default: :obj:`2`)
+        post_layers (int): Layers of the MLP after the sum; 0 for none. (default: :obj:`0`)
 
     Raises:
-        ValueError: if there is no such kind, or a number is out of range.
+        ValueError: If there is no such kind, or a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.nn import LaplacianEncoder
+        >>> from pyg_gt.transforms import AddLaplacianEigenvectorPE
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> data = AddLaplacianEigenvectorPE(k=4)(Data(edge_index=edge_index, num_nodes=3))
+        >>> encoder = LaplacianEncoder(k=4, channels=16)
+        >>> encoder.from_data(data).shape
+        torch.Size([3, 16])
     """
 
     def __init__(
@@ -72,20 +86,27 @@ class LaplacianEncoder(torch.nn.Module):
         if self.post is not None:
             self.post.reset_parameters()
 
-    def forward(self, vectors: Tensor, values: Tensor, mask: Tensor, batch: Any = None) -> Tensor:
+    def forward(
+        self,
+        vectors: Tensor,
+        values: Tensor,
+        mask: Tensor,
+        batch: Tensor | GraphLayout | None = None,
+    ) -> Tensor:
         """Encodes the nodes.
 
         Args:
-            vectors: ``[N, k]``, eigenvectors as columns.
-            values: ``[N, k]``, their eigenvalues, repeated for each node.
-            mask: ``[N, k]`` bool, where there is an eigenpair; nothing else is read.
-            batch: ``[N]``, a ``GraphLayout``, or None for one graph; read in training only.
+            vectors (Tensor): ``[N, k]``, eigenvectors as columns.
+            values (Tensor): ``[N, k]``, their eigenvalues, repeated for each node.
+            mask (Tensor): ``[N, k]`` bool, where there is an eigenpair; nothing else is read.
+            batch (Tensor or GraphLayout, optional): ``[N]``, the graph of each node, or a layout
+                made before; None for one graph. Read in training only. (default: :obj:`None`)
 
         Returns:
             ``[N, F]``.
 
         Raises:
-            ValueError: if a shape or a type is not as said.
+            ValueError: For a wrong shape or type.
         """
         vectors, values = masked_eigenpairs(vectors, values, mask, self.k)
         if self.training:
@@ -96,6 +117,23 @@ class LaplacianEncoder(torch.nn.Module):
         pairs = self.encoder(torch.stack([vectors, values], dim=-1))  # [N, k, F]
         out = pairs.masked_fill(~mask.unsqueeze(-1), 0).sum(1)  # [N, F]
         return out if self.post is None else self.post(out)
+
+    def from_data(self, data: Data, attr_name: str = "laplacian_eigenvector_pe") -> Tensor:
+        """Encodes the nodes of a batch that ``AddLaplacianEigenvectorPE`` has been applied to.
+
+        Args:
+            data (Data): A ``Data`` or a ``Batch``.
+            attr_name (str): The transform's ``attr_name``.
+                (default: :obj:`"laplacian_eigenvector_pe"`)
+
+        Returns:
+            ``[N, F]``.
+
+        Raises:
+            ValueError: If an attribute is missing; also as the call with tensors.
+        """
+        out: Tensor = self(*stored_eigenpairs(self, data, attr_name), data.batch)
+        return out
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.k}, {self.channels}, kind={self.kind!r})"

@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 from torch_geometric.nn import MLP, BatchNorm
 
-from .._arguments import check_counts, said
+from ..arguments import check_counts, describe
+from ..stored_encoding import stored
 
 
 class RandomWalkEncoder(torch.nn.Module):
@@ -17,22 +19,33 @@ class RandomWalkEncoder(torch.nn.Module):
     .. math::
         z_i = \mathrm{MLP}(\mathrm{BN}(e_i))
 
-    for return probabilities of random walks, as in "Graph Neural Networks with Learnable
-    Structural and Positional Representations" (Dwivedi et al. 2022,
-    https://arxiv.org/abs/2110.07875), normalised as in GraphGPS (Rampasek et al. 2022,
-    https://arxiv.org/abs/2205.12454). Heat kernel and electrostatic encodings are read by the
-    same encoder.
+    for return probabilities of random walks, as in `"Graph Neural Networks with Learnable
+    Structural and Positional Representations" <https://arxiv.org/abs/2110.07875>`_ (Dwivedi et al.
+    2022), normalised as in `GraphGPS <https://arxiv.org/abs/2205.12454>`_ (Rampasek et al. 2022).
+    Heat kernel and electrostatic encodings are read by the same encoder.
 
     The norm mixes the graphs of a batch while training. A batch of one node has no variance: it is
     normalised as in evaluation.
 
     Args:
-        walk_length: ``K``, number of columns.
-        channels: ``F``.
-        num_layers: of the MLP, with hidden layers ``2 F`` wide; 1 for a linear map.
+        walk_length (int): ``K``, number of columns.
+        channels (int): ``F``.
+        num_layers (int): Layers of the MLP, with hidden ones ``2 F`` wide; 1 for a linear map.
+            (default: :obj:`1`)
 
     Raises:
-        ValueError: if an argument is no whole number of at least 1.
+        ValueError: If an argument is no whole number of at least 1.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.nn import RandomWalkEncoder
+        >>> from pyg_gt.transforms import AddRandomWalkPE
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> data = AddRandomWalkPE(walk_length=6)(Data(edge_index=edge_index, num_nodes=3))
+        >>> encoder = RandomWalkEncoder(walk_length=6, channels=16)
+        >>> encoder(data.random_walk_pe).shape, encoder.from_data(data).shape
+        (torch.Size([3, 16]), torch.Size([3, 16]))
     """
 
     def __init__(self, walk_length: int, channels: int, num_layers: int = 1) -> None:
@@ -54,19 +67,19 @@ class RandomWalkEncoder(torch.nn.Module):
         """Encodes the nodes.
 
         Args:
-            encoding: ``[N, K]``.
+            encoding (Tensor): ``[N, K]``.
 
         Returns:
             ``[N, F]``.
 
         Raises:
-            ValueError: if ``encoding`` has another shape, or is not floating-point.
+            ValueError: If ``encoding`` has another shape, or is not floating-point.
         """
         dense = isinstance(encoding, Tensor) and encoding.layout is torch.strided
         if not dense or encoding.is_nested or not encoding.is_floating_point():
             raise ValueError(
                 f"expected a dense floating-point encoding of shape [N, {self.walk_length}] (got "
-                f"{said(encoding)}); 'AddRandomWalkPE({self.walk_length})' makes one"
+                f"{describe(encoding)}); 'AddRandomWalkPE({self.walk_length})' makes one"
             )
         if encoding.dim() != 2 or encoding.size(1) != self.walk_length:
             raise ValueError(
@@ -74,6 +87,26 @@ class RandomWalkEncoder(torch.nn.Module):
                 f"{list(encoding.shape)}); 'walk_length' is the transform's number of columns"
             )
         out: Tensor = self.mlp(self.norm(encoding))
+        return out
+
+    def from_data(self, data: Data, attr_name: str = "random_walk_pe") -> Tensor:
+        """Encodes the nodes of a batch that a transform has been applied to.
+
+        Args:
+            data (Data): A ``Data`` or a ``Batch``.
+            attr_name (str): The ``attr_name`` of ``AddRandomWalkPE``, ``AddHeatKernelSE``,
+                ``AddElectrostaticSE`` or another. (default: :obj:`"random_walk_pe"`)
+
+        Returns:
+            ``[N, F]``.
+
+        Raises:
+            ValueError: If the attribute is missing; also as the call with tensors.
+        """
+        maker = (
+            f"'pyg_gt.transforms.AddRandomWalkPE({self.walk_length}, attr_name=\"{attr_name}\")'"
+        )
+        out: Tensor = self(*stored(self, data, {attr_name: f"{maker} adds it"}))
         return out
 
     def __repr__(self) -> str:

@@ -6,20 +6,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 from torch_geometric.nn import MLP
 from torch_geometric.nn.inits import reset
 
 from ...layout.edge_layout import EdgeLayout
-from .._arguments import check_counts, check_module
-from ._eigenpairs import masked_eigenpairs
-from ._graph_network import graph_network
+from ..arguments import check_counts, check_module
+from ..stored_encoding import EDGES, stored, stored_eigenpairs
+from .eigenpairs import masked_eigenpairs
+from .graph_network import graph_network
 
 
 class SignNetEncoder(torch.nn.Module):
     r"""Reads Laplacian eigenvectors and is the same for :math:`v` and :math:`-v`.
 
-    SignNet of "Sign and Basis Invariant Networks for Spectral Graph Representation Learning"
-    (Lim et al. 2022, https://arxiv.org/abs/2202.13013), summed over the eigenpairs that there
+    SignNet of `"Sign and Basis Invariant Networks for Spectral Graph Representation Learning"
+    <https://arxiv.org/abs/2202.13013>`_ (Lim et al. 2022), summed over the eigenpairs that there
     are, so that it takes any number of them in any order:
 
     .. math::
@@ -30,16 +32,26 @@ class SignNetEncoder(torch.nn.Module):
     does matter here; see :class:`StableEncoder`.
 
     Args:
-        channels: ``F``.
-        hidden_channels: ``C``, of :math:`\phi` and :math:`\rho`.
-        num_layers: of the default :math:`\phi`.
-        phi: a module from ``(x [*, 2], edge_index)`` to ``[*, C]``, such as a model of
-            `torch_geometric.nn`; or from ``x`` alone, such as an MLP: then pass no
-            ``edge_index``. None: a GIN with layer norm. A batch norm would take the columns that
-            are masked into its statistics.
+        channels (int): ``F``.
+        hidden_channels (int): ``C``, of :math:`\phi` and :math:`\rho`. (default: :obj:`64`)
+        num_layers (int): Layers of the default :math:`\phi`. (default: :obj:`3`)
+        phi (torch.nn.Module, optional): A module from ``(x [*, 2], edge_index)`` to ``[*, C]``,
+            such as a model of `torch_geometric.nn`; or from ``x`` alone, such as an MLP: then pass
+            no ``edge_index``. None: a GIN with layer norm. A batch norm would take the columns
+            that are masked into its statistics. (default: :obj:`None`)
 
     Raises:
-        ValueError: if a number is out of range, or ``phi`` is no module.
+        ValueError: If a number is out of range, or ``phi`` is no module.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.nn import SignNetEncoder
+        >>> from pyg_gt.transforms import AddLaplacianEigenvectorPE
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> data = AddLaplacianEigenvectorPE(k=4)(Data(edge_index=edge_index, num_nodes=3))
+        >>> SignNetEncoder(channels=16).from_data(data).shape
+        torch.Size([3, 16])
     """
 
     def __init__(
@@ -71,18 +83,19 @@ class SignNetEncoder(torch.nn.Module):
         """Encodes the nodes.
 
         Args:
-            vectors: ``[N, k]``, eigenvectors as columns.
-            values: ``[N, k]``, their eigenvalues, repeated for each node.
-            mask: ``[N, k]`` bool, where there is an eigenpair; the same for nodes that an edge
-                joins. Nothing else is read.
-            edge_index: ``[2, E]``; None where ``phi`` takes no edges.
+            vectors (Tensor): ``[N, k]``, eigenvectors as columns.
+            values (Tensor): ``[N, k]``, their eigenvalues, repeated for each node.
+            mask (Tensor): ``[N, k]`` bool, where there is an eigenpair; the same for nodes that an
+                edge joins. Nothing else is read.
+            edge_index (Tensor, optional): ``[2, E]``; None where ``phi`` takes no edges.
+                (default: :obj:`None`)
 
         Returns:
             ``[N, F]``.
 
         Raises:
-            ValueError: if a shape or a type is not as said, or ``edge_index`` is missing.
-            IndexError: if ``edge_index`` holds a node that is not there.
+            ValueError: For a wrong shape or type, or if ``edge_index`` is missing.
+            IndexError: If ``edge_index`` holds a node that does not exist.
         """
         vectors, values = masked_eigenpairs(vectors, values, mask)
         if edge_index is None and self.needs_edges:
@@ -106,6 +119,30 @@ class SignNetEncoder(torch.nn.Module):
             )
         h = h.view(2, k, N, self.hidden_channels).sum(0)  # [k, N, C]
         out: Tensor = self.rho(h.masked_fill(~mask.t().unsqueeze(-1), 0).sum(0))
+        return out
+
+    def from_data(
+        self, data: Data, attr_name: str = "laplacian_eigenvector_pe", with_edges: bool = True
+    ) -> Tensor:
+        """Encodes the nodes of a batch that ``AddLaplacianEigenvectorPE`` has been applied to.
+
+        Args:
+            data (Data): A ``Data`` or a ``Batch``.
+            attr_name (str): The transform's ``attr_name``.
+                (default: :obj:`"laplacian_eigenvector_pe"`)
+            with_edges (bool): Whether ``phi`` takes ``data.edge_index``; not with an MLP.
+                (default: :obj:`True`)
+
+        Returns:
+            ``[N, F]``.
+
+        Raises:
+            ValueError: If an attribute is missing; also as the call with tensors.
+        """
+        pairs = stored_eigenpairs(self, data, attr_name)
+        if with_edges:
+            pairs += stored(self, data, {"edge_index": EDGES})
+        out: Tensor = self(*pairs)
         return out
 
     def __repr__(self) -> str:

@@ -6,21 +6,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 from torch_geometric.nn import MLP
 from torch_geometric.nn.inits import reset
 
 from ...layout.edge_layout import EdgeLayout
-from .._arguments import check_counts, check_module
-from ._component_pairs import ComponentPairs, component_pairs
-from ._eigenpairs import masked_eigenpairs
-from ._graph_network import graph_network
+from ..arguments import check_counts, check_module
+from ..stored_encoding import EDGES, stored, stored_eigenpairs
+from .component_pairs import ComponentPairs, component_pairs
+from .eigenpairs import masked_eigenpairs
+from .graph_network import graph_network
 
 
 class StableEncoder(torch.nn.Module):
     r"""Reads Laplacian eigenvectors through functions of the Laplacian, which have no basis.
 
-    SPE of "On the Stability of Expressive Positional Encodings for Graphs" (Huang et al. 2023,
-    https://arxiv.org/abs/2310.02579):
+    SPE of `"On the Stability of Expressive Positional Encodings for Graphs"
+    <https://arxiv.org/abs/2310.02579>`_ (Huang et al. 2023):
 
     .. math::
         W^{(l)} = V \mathrm{diag}(\phi_l(\lambda)) V^\top, \quad
@@ -43,16 +45,28 @@ class StableEncoder(torch.nn.Module):
     for an edge set, at the cost of a copy of it to the host.
 
     Args:
-        channels: ``F``.
-        num_filters: ``m``.
-        hidden_channels: of the default ``phi`` and ``rho``.
-        num_layers: of the default ``rho``.
-        phi: a module from eigenvalues ``[N, k, 1]`` to ``[N, k, m]``, one by one. None: an MLP.
-        rho: the GNN, a module from ``(x [P, m], edge_index [2, Q])`` to ``[P, F]``, such as a
-            model of `torch_geometric.nn`. None: a GIN with layer norm.
+        channels (int): ``F``.
+        num_filters (int): ``m``. (default: :obj:`16`)
+        hidden_channels (int): Width of the default ``phi`` and ``rho``. (default: :obj:`32`)
+        num_layers (int): Layers of the default ``rho``. (default: :obj:`3`)
+        phi (torch.nn.Module, optional): A module from eigenvalues ``[N, k, 1]`` to ``[N, k, m]``,
+            one by one. None: an MLP. (default: :obj:`None`)
+        rho (torch.nn.Module, optional): The GNN, a module from ``(x [P, m], edge_index [2, Q])``
+            to ``[P, F]``, such as a model of `torch_geometric.nn`. None: a GIN with layer norm.
+            (default: :obj:`None`)
 
     Raises:
-        ValueError: if a number is out of range, or ``phi`` or ``rho`` is no module.
+        ValueError: If a number is out of range, or ``phi`` or ``rho`` is no module.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.nn import StableEncoder
+        >>> from pyg_gt.transforms import AddLaplacianEigenvectorPE
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> data = AddLaplacianEigenvectorPE(k=4)(Data(edge_index=edge_index, num_nodes=3))
+        >>> StableEncoder(channels=16).from_data(data).shape
+        torch.Size([3, 16])
     """
 
     def __init__(
@@ -91,17 +105,17 @@ class StableEncoder(torch.nn.Module):
         """Encodes the nodes.
 
         Args:
-            vectors: ``[N, k]``, eigenvectors as columns.
-            values: ``[N, k]``, their eigenvalues, repeated for each node.
-            mask: ``[N, k]`` bool, where there is an eigenpair; nothing else is read.
-            edge_index: ``[2, E]``.
+            vectors (Tensor): ``[N, k]``, eigenvectors as columns.
+            values (Tensor): ``[N, k]``, their eigenvalues, repeated for each node.
+            mask (Tensor): ``[N, k]`` bool, where there is an eigenpair; nothing else is read.
+            edge_index (Tensor): ``[2, E]``.
 
         Returns:
             ``[N, F]``, also under autocast in the type of the weights.
 
         Raises:
-            ValueError: if a shape or a type is not as said.
-            IndexError: if ``edge_index`` holds a node that is not there.
+            ValueError: For a wrong shape or type.
+            IndexError: If ``edge_index`` holds a node that does not exist.
         """
         vectors, values = masked_eigenpairs(vectors, values, mask)
         edges = EdgeLayout.of(edge_index, vectors.size(0))
@@ -109,19 +123,37 @@ class StableEncoder(torch.nn.Module):
         with torch.autocast(vectors.device.type, enabled=False):
             return self._encode(vectors, values, edges.edge_index, component_pairs(edges))
 
+    def from_data(self, data: Data, attr_name: str = "laplacian_eigenvector_pe") -> Tensor:
+        """Encodes the nodes of a batch that ``AddLaplacianEigenvectorPE`` has been applied to.
+
+        Args:
+            data (Data): A ``Data`` or a ``Batch``.
+            attr_name (str): The transform's ``attr_name``.
+                (default: :obj:`"laplacian_eigenvector_pe"`)
+
+        Returns:
+            ``[N, F]``.
+
+        Raises:
+            ValueError: If an attribute is missing; also as the call with tensors.
+        """
+        pairs = stored_eigenpairs(self, data, attr_name)
+        out: Tensor = self(*pairs, *stored(self, data, {"edge_index": EDGES}))
+        return out
+
     def _encode(
         self, vectors: Tensor, values: Tensor, edge_index: Tensor, pairs: ComponentPairs
     ) -> Tensor:
         filters = self.phi(values.unsqueeze(-1))  # [N, k, m]
-        _check("phi", filters, (*values.shape, self.num_filters))
+        _check_shape("phi", filters, (*values.shape, self.num_filters))
         W = spectral_pairs(vectors, filters, pairs)  # [P, m]
         h = self.rho(W, pairs.edge_index)  # [P, F]
-        _check("rho", h, (W.size(0), self.channels))
+        _check_shape("rho", h, (W.size(0), self.channels))
         h = h - self.rho(W.new_zeros(vectors.size(0), W.size(1)), edge_index)[pairs.query]
         # a sum over a whole component, so in float32 at least
-        wide = torch.promote_types(h.dtype, torch.float32)
-        out = torch.zeros(vectors.size(0), self.channels, dtype=wide, device=h.device)
-        return out.index_add(0, pairs.query, h.to(wide)).to(h.dtype)
+        sum_dtype = torch.promote_types(h.dtype, torch.float32)
+        out = torch.zeros(vectors.size(0), self.channels, dtype=sum_dtype, device=h.device)
+        return out.index_add(0, pairs.query, h.to(sum_dtype)).to(h.dtype)
 
     def __repr__(self) -> str:
         return (
@@ -137,6 +169,6 @@ def spectral_pairs(vectors: Tensor, filters: Tensor, pairs: ComponentPairs) -> T
     return table.flatten(0, 1)[pairs.slots]
 
 
-def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
         raise ValueError(f"'{name}' must give shape {list(shape)} (got {list(tensor.shape)})")

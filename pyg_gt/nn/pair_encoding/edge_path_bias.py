@@ -1,4 +1,4 @@
-"""The edges along a shortest path, as a bias."""
+"""Features of the edges along a shortest path as a bias."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.data import Data
 
+from ...layout.graph_layout import GraphLayout
 from ...ops import PairBias
-from .._arguments import check_counts
-from ._check import check_tensor
-from ._path_rows import path_rows
+from ..arguments import check_counts, check_tensor
+from ..stored_encoding import EDGES, stored
+from .path_rows import path_rows
 
 _INTEGERS = (torch.int16, torch.int32, torch.int64)
 
@@ -19,8 +21,8 @@ _INTEGERS = (torch.int16, torch.int32, torch.int64)
 class EdgePathBias(torch.nn.Module):
     r"""The mean over the edges of a shortest path from query to key: edge encoding.
 
-    Eq. 7 of "Do Transformers Really Perform Bad for Graph Representation?" (Ying et al. 2021,
-    https://arxiv.org/abs/2106.05234), for each head:
+    Eq. 7 of `"Do Transformers Really Perform Bad for Graph Representation?"
+    <https://arxiv.org/abs/2106.05234>`_ (Ying et al. 2021), for each head:
 
     .. math::
         c_{ij} = \frac{1}{L} \sum_{n=1}^{L} x_{e_n}^\top w_n
@@ -29,23 +31,35 @@ class EdgePathBias(torch.nn.Module):
     longer path is divided by ``path_length``, not by its own length. A pair without a path, and a
     node with itself, gets zero. The features may be anything with a width: embed categories first
     (``edge_attr = embedding(data.edge_attr)``; the authors' width is ``H``). One module serves all
-    layers (as in the paper), or each layer has its own::
-
-        bias = EdgePathBias(edge_channels=16, heads=4, path_length=5)
-        biases = (bias(data.pair_distance_edges, edge_attr, edge_index, batch),)
-        x = conv(x, edge_index, batch=batch, biases=biases)  # FullTransformerConv, GPSConv
-        x = block(x, batch, biases)  # TransformerBlock
+    layers (as in the paper), or each layer has its own. Its result goes into the ``biases`` of an
+    attention layer.
 
     Args:
-        edge_channels: width of ``edge_attr``.
-        heads: ``H``.
-        path_length: most edges of a path that count.
+        edge_channels (int): Width of ``edge_attr``.
+        heads (int): ``H``.
+        path_length (int): Most edges of a path that count.
 
     Attributes:
         weight: ``[path_length, edge_channels, H]``.
 
     Raises:
-        ValueError: if an argument is no whole number of at least 1.
+        ValueError: If an argument is no whole number of at least 1.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.nn import EdgePathBias, TransformerBlock
+        >>> from pyg_gt.transforms import AddShortestPathDistance
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> data = Data(x=torch.randn(3, 16), edge_index=edge_index, edge_attr=torch.randn(4, 5))
+        >>> data = AddShortestPathDistance(max_distance=8, path_length=5)(data)
+        >>> bias = EdgePathBias(edge_channels=5, heads=4, path_length=5)
+        >>> block = TransformerBlock(16, heads=4)
+        >>> paths = data.pair_distance_edges
+        >>> block(data.x, data.batch, bias(paths, data.edge_attr, edge_index, data.batch)).shape
+        torch.Size([3, 16])
+        >>> block(data.x, data.batch, bias.from_data(data)).shape
+        torch.Size([3, 16])
     """
 
     def __init__(self, edge_channels: int, heads: int, path_length: int) -> None:
@@ -62,26 +76,31 @@ class EdgePathBias(torch.nn.Module):
         torch.nn.init.normal_(self.weight, std=0.02)
 
     def forward(
-        self, pair_distance_edges: Tensor, edge_attr: Tensor, edge_index: Any, batch: Any = None
+        self,
+        pair_distance_edges: Tensor,
+        edge_attr: Tensor,
+        edge_index: Any,
+        batch: Tensor | GraphLayout | None = None,
     ) -> PairBias:
         """Runs the encoder.
 
         Args:
-            pair_distance_edges: ``[P, path_length]`` (int16, int32 or int64), the edges of each
-                path in their order, from ``AddShortestPathDistance``: each by its place among the
-                edges of its own graph, and -1 where the path has ended.
-            edge_attr: ``[E, edge_channels]``.
-            edge_index: ``[2, E]`` (or an ``EdgeLayout``), with the edges of each graph in the
+            pair_distance_edges (Tensor): ``[P, path_length]`` (int16, int32 or int64), the edges
+                of each path in their order, from ``AddShortestPathDistance``: each by its place
+                among the edges of its own graph, and -1 where the path has ended.
+            edge_attr (Tensor): ``[E, edge_channels]``.
+            edge_index (Tensor or EdgeLayout): ``[2, E]``, with the edges of each graph in the
                 order that the transform saw.
-            batch: ``[N]``, a ``GraphLayout``, or None for one graph.
+            batch (Tensor or GraphLayout, optional): ``[N]``, the graph of each node, or a layout
+                made before; None for one graph. (default: :obj:`None`)
 
         Returns:
             A bias ``[P, H]`` for :func:`pyg_gt.attention` and the layers.
 
         Raises:
-            ValueError: for a wrong shape or type, if an edge joins two graphs, or if a path does
+            ValueError: For a wrong shape or type, if an edge joins two graphs, or if a path does
                 not begin at its query, so that it was made of other edges.
-            IndexError: if a path names an edge that its graph does not have.
+            IndexError: If a path names an edge that its graph does not have.
         """
         columns = ("path_length", self.path_length)
         cure = "'AddShortestPathDistance' makes it"
@@ -91,6 +110,31 @@ class EdgePathBias(torch.nn.Module):
         check_tensor("edge_attr", edge_attr, columns, None, cure)
         rows = path_rows(pair_distance_edges, edge_index, edge_attr.size(0), batch)
         return PairBias(mean_along_paths(rows, edge_attr, self.weight))
+
+    def from_data(
+        self, data: Data, attr_name: str = "pair_distance", edge_attr: Tensor | None = None
+    ) -> PairBias:
+        """The bias of a batch that ``AddShortestPathDistance`` has been applied to.
+
+        Args:
+            data (Data): A ``Data`` or a ``Batch``.
+            attr_name (str): The transform's ``attr_name``; paths are read under
+                ``{attr_name}_edges``. (default: :obj:`"pair_distance"`)
+            edge_attr (Tensor, optional): ``[E, edge_channels]``, such as embedded categories;
+                None: ``data.edge_attr``. (default: :obj:`None`)
+
+        Raises:
+            ValueError: If an attribute is missing; also as the call with tensors.
+            IndexError: If a path names an edge that its graph does not have.
+        """
+        made = f'max_distance, attr_name="{attr_name}", path_length={self.path_length}'
+        maker = f"'pyg_gt.transforms.AddShortestPathDistance({made})'"
+        names = {f"{attr_name}_edges": f"{maker} adds it", "edge_index": EDGES}
+        paths, edge_index = stored(self, data, names)
+        if edge_attr is None:
+            (edge_attr,) = stored(self, data, {"edge_attr": "pass 'edge_attr='"})
+        bias: PairBias = self(paths, edge_attr, edge_index, data.batch)
+        return bias
 
     def __repr__(self) -> str:
         return (

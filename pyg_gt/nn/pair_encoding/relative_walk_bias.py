@@ -1,15 +1,16 @@
-"""How likely a random walk leads from one node to another, as a bias."""
+"""Probabilities of random walks from node to node as a bias."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from torch_geometric.data import Data
 from torch_geometric.nn.dense.linear import Linear
 
 from ...ops import PairBias
-from .._arguments import check_counts
-from ._check import check_tensor
+from ..arguments import check_counts, check_tensor
+from ..stored_encoding import stored
 
 _HIDDEN_AT_ONCE = 2**22  # numbers of the hidden layer
 
@@ -17,31 +18,42 @@ _HIDDEN_AT_ONCE = 2**22  # numbers of the hidden layer
 class RelativeWalkBias(torch.nn.Module):
     r"""A learned function of the random-walk probabilities from query to key.
 
-    Of "Graph Inductive Biases in Transformers without Message Passing" (Ma et al. 2023,
-    https://arxiv.org/abs/2305.17589), the relative random walk probabilities as a bias:
+    Of `"Graph Inductive Biases in Transformers without Message Passing"
+    <https://arxiv.org/abs/2305.17589>`_ (Ma et al. 2023), the relative random walk probabilities
+    as a bias:
 
     .. math::
         b_{ij} = W_2\, \mathrm{ReLU}(W_1 P_{ij} + c), \quad
         P_{ij} = (I, M, M^2, \dots)_{ij}, \quad M = D^{-1} A
 
     or :math:`b_{ij} = W P_{ij}` without a hidden layer. There is no constant term: the softmax
-    would not see it. One module serves all layers, or each layer has its own::
-
-        bias = RelativeWalkBias(walk_length=8, heads=4)
-        biases = (bias(data.pair_walk),)
-        x = conv(x, edge_index, batch=batch, biases=biases)  # FullTransformerConv, GPSConv
-        x = block(x, batch, biases)  # TransformerBlock
+    would not see it. One module serves all layers, or each layer has its own.
 
     The hidden layer is never kept for all pairs: where there are many, the backward computes it
     again, some pairs at a time. Compiled code takes all pairs at once.
 
     Args:
-        walk_length: probabilities of each pair.
-        heads: ``H``.
-        hidden_channels: width of the hidden layer; None: a linear function.
+        walk_length (int): Probabilities of each pair.
+        heads (int): ``H``.
+        hidden_channels (int, optional): Width of the hidden layer; None: a linear function.
+            (default: :obj:`None`)
 
     Raises:
-        ValueError: if an argument is no whole number of at least 1.
+        ValueError: If an argument is no whole number of at least 1.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.nn import GPSConv, RelativeWalkBias
+        >>> from pyg_gt.transforms import AddRelativeRandomWalkPE
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> data = Data(x=torch.randn(3, 16), edge_index=edge_index)
+        >>> data = AddRelativeRandomWalkPE(walk_length=8)(data)
+        >>> bias, conv = RelativeWalkBias(walk_length=8, heads=4), GPSConv(16, None, heads=4)
+        >>> conv(data.x, edge_index, data.batch, biases=bias(data.pair_walk)).shape
+        torch.Size([3, 16])
+        >>> conv(data.x, edge_index, data.batch, biases=bias.from_data(data)).shape
+        torch.Size([3, 16])
     """
 
     def __init__(self, walk_length: int, heads: int, hidden_channels: int | None = None) -> None:
@@ -69,14 +81,14 @@ class RelativeWalkBias(torch.nn.Module):
         """Runs the encoder.
 
         Args:
-            pair_walk: ``[P, walk_length]``, from ``AddRelativeRandomWalkPE``; it may be stored in
-                a narrower floating-point type than that of the weights.
+            pair_walk (Tensor): ``[P, walk_length]``, from ``AddRelativeRandomWalkPE``; it may be
+                stored in a narrower floating-point type than that of the weights.
 
         Returns:
             A bias ``[P, H]`` for :func:`pyg_gt.attention` and the layers.
 
         Raises:
-            ValueError: if ``pair_walk`` is not floating-point or has another shape.
+            ValueError: If ``pair_walk`` is not floating-point or has another shape.
         """
         cure = f"'AddRelativeRandomWalkPE({self.walk_length})' makes it"
         check_tensor("pair_walk", pair_walk, ("walk_length", self.walk_length), None, cure)
@@ -90,6 +102,21 @@ class RelativeWalkBias(torch.nn.Module):
             for part in parts
         ]
         return PairBias(torch.cat(values))
+
+    def from_data(self, data: Data, attr_name: str = "pair_walk") -> PairBias:
+        """The bias of a batch that ``AddRelativeRandomWalkPE`` has been applied to.
+
+        Args:
+            data (Data): A ``Data`` or a ``Batch``.
+            attr_name (str): The transform's ``attr_name``. (default: :obj:`"pair_walk"`)
+
+        Raises:
+            ValueError: If the attribute is missing; also as the call with tensors.
+        """
+        made = f'{self.walk_length}, attr_name="{attr_name}"'
+        maker = f"'pyg_gt.transforms.AddRelativeRandomWalkPE({made})'"
+        bias: PairBias = self(*stored(self, data, {attr_name: f"{maker} adds it"}))
+        return bias
 
     def _values(self, walk: Tensor) -> Tensor:
         """``[P, H]``."""

@@ -1,13 +1,14 @@
-"""How far apart two nodes are, as a learned number for each distance."""
+"""Lengths of shortest paths as a bias: a learned number for each distance."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 from ...ops import TableBias
-from .._arguments import check_counts
-from ._check import check_tensor
+from ..arguments import check_counts, check_tensor
+from ..stored_encoding import stored
 
 _INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
@@ -15,31 +16,40 @@ _INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 class ShortestPathBias(torch.nn.Module):
     r"""A score for each length of the shortest path from query to key: spatial encoding.
 
-    Eq. 6 of "Do Transformers Really Perform Bad for Graph Representation?" (Ying et al. 2021,
-    https://arxiv.org/abs/2106.05234):
+    Eq. 6 of `"Do Transformers Really Perform Bad for Graph Representation?"
+    <https://arxiv.org/abs/2106.05234>`_ (Ying et al. 2021):
 
     .. math::
         A_{ij} = \frac{(h_i W_Q)(h_j W_K)^\top}{\sqrt{C}} + b_{\phi(i, j)}
 
     One module serves all layers (as in the paper), or each layer has its own. Its result goes into
-    the ``biases`` of an attention layer::
-
-        bias = ShortestPathBias(max_distance=8, heads=4)
-        biases = (bias(data.pair_distance),)
-        x = conv(x, edge_index, batch=batch, biases=biases)  # FullTransformerConv, GPSConv
-        x = block(x, batch, biases)  # TransformerBlock
+    the ``biases`` of an attention layer.
 
     Args:
-        max_distance: longest path that has a score of its own.
-        heads: ``H``.
+        max_distance (int): Longest path that has a score of its own.
+        heads (int): ``H``.
 
     Attributes:
         table: ``[max_distance + 2, H]``, a row for each distance from 0; the last for pairs that
             are farther apart or have no path.
 
     Raises:
-        ValueError: if ``max_distance`` is no whole number of at least 0, or ``heads`` of at least
+        ValueError: If ``max_distance`` is no whole number of at least 0, or ``heads`` of at least
             1.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_gt.nn import FullTransformerConv, ShortestPathBias
+        >>> from pyg_gt.transforms import AddShortestPathDistance
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> data = Data(x=torch.randn(3, 16), edge_index=edge_index)
+        >>> data = AddShortestPathDistance(max_distance=8)(data)
+        >>> bias, conv = ShortestPathBias(max_distance=8, heads=4), FullTransformerConv(16, 4, 4)
+        >>> conv(data.x, batch=data.batch, biases=bias(data.pair_distance)).shape
+        torch.Size([3, 16])
+        >>> conv(data.x, batch=data.batch, biases=bias.from_data(data)).shape
+        torch.Size([3, 16])
     """
 
     def __init__(self, max_distance: int, heads: int) -> None:
@@ -59,7 +69,7 @@ class ShortestPathBias(torch.nn.Module):
         """Runs the encoder.
 
         Args:
-            pair_distance: ``[P]`` (uint8, int16, int32 or int64), from
+            pair_distance (Tensor): ``[P]`` (uint8, int16, int32 or int64), from
                 ``AddShortestPathDistance`` with the same ``max_distance``. Attention checks its
                 range, with an ``IndexError``.
 
@@ -67,11 +77,26 @@ class ShortestPathBias(torch.nn.Module):
             A bias for :func:`pyg_gt.attention` and the layers.
 
         Raises:
-            ValueError: if ``pair_distance`` is no vector of such integers.
+            ValueError: If ``pair_distance`` is no vector of such integers.
         """
         cure = f"'AddShortestPathDistance({self.max_distance})' makes it"
         check_tensor("pair_distance", pair_distance, None, _INTEGERS, cure)
         return TableBias(self.table, pair_distance)
+
+    def from_data(self, data: Data, attr_name: str = "pair_distance") -> TableBias:
+        """The bias of a batch that ``AddShortestPathDistance`` has been applied to.
+
+        Args:
+            data (Data): A ``Data`` or a ``Batch``.
+            attr_name (str): The transform's ``attr_name``. (default: :obj:`"pair_distance"`)
+
+        Raises:
+            ValueError: If the attribute is missing; also as the call with tensors.
+        """
+        made = f'{self.max_distance}, attr_name="{attr_name}"'
+        maker = f"'pyg_gt.transforms.AddShortestPathDistance({made})'"
+        bias: TableBias = self(*stored(self, data, {attr_name: f"{maker} adds it"}))
+        return bias
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.max_distance}, heads={self.heads})"

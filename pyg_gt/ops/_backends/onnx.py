@@ -18,7 +18,7 @@ NAME = "onnx"
 
 
 def unsupported(inputs: Inputs) -> str | None:
-    """Why it cannot be exported, in words with the cure; None if it can."""
+    """Why not: dropout, functions of scores."""
     if inputs.dropout_p > 0:
         return "ONNX has no dropout of attention weights; export after 'model.eval()'"
     if inputs.score_mods:
@@ -28,9 +28,9 @@ def unsupported(inputs: Inputs) -> str | None:
 
 def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
-    wide = inputs.query.dtype if inputs.query.dtype == torch.float64 else torch.float32
-    query, key, value = (x.to(wide) for x in (inputs.query, inputs.key, inputs.value))
-    added = _added(inputs, wide)
+    dtype = torch.float64 if inputs.query.dtype == torch.float64 else torch.float32
+    query, key, value = (x.to(dtype) for x in (inputs.query, inputs.key, inputs.value))
+    added = _sum_of_biases(inputs, dtype)
     if inputs.mask is not None:
         out = _along_edges(inputs, inputs.mask, query, key, value, added)
     else:
@@ -47,11 +47,11 @@ def forward(inputs: Inputs) -> Tensor:
 
 
 class _Pairs(NamedTuple):
-    """Of all queries and keys, ``[Nq, Nk]`` each.
+    """Which queries and keys are pairs, ``[Nq, Nk]`` each.
 
     Attributes:
         same: whether both are of one graph.
-        number: the place of such a pair among all of the batch.
+        number: the flat number of such a pair.
     """
 
     same: Tensor
@@ -66,8 +66,8 @@ def _pairs(inputs: Inputs) -> _Pairs:
     width = same.sum(1)  # keys in the graph of each query
     before = queries[None, :] < queries[:, None]
     start = (before * width[None, :]).sum(1)
-    row = start + _place(queries) * width
-    return _Pairs(same, row[:, None] + _place(keys)[None, :])
+    row = start + _positions(queries) * width
+    return _Pairs(same, row[:, None] + _positions(keys)[None, :])
 
 
 def _batch(layout: Layout, x: Tensor) -> Tensor:
@@ -76,30 +76,30 @@ def _batch(layout: Layout, x: Tensor) -> Tensor:
     return layout.batch.long()
 
 
-def _place(batch: Tensor) -> Tensor:
+def _positions(batch: Tensor) -> Tensor:
     """``[N]``: how many nodes of the same graph come before."""
     number = torch.ones_like(batch).cumsum(0)
     earlier = number[None, :] < number[:, None]
     return ((batch[None, :] == batch[:, None]) & earlier).sum(1)
 
 
-def _added(inputs: Inputs, wide: torch.dtype) -> Tensor | None:
+def _sum_of_biases(inputs: Inputs, dtype: torch.dtype) -> Tensor | None:
     """``[Nq, Nk, H]``: what is added to the scores; anything where there is no pair."""
     total: Tensor | None = None
     for bias in inputs.additive:
         if isinstance(bias, EdgeBias):
             source, target = checked_edges_of(bias).edge_index
             shape = inputs.query.size(0), inputs.key.size(0), inputs.heads
-            place = (target * shape[1] + source).unsqueeze(-1).expand(-1, shape[2])
+            pair = (target * shape[1] + source).unsqueeze(-1).expand(-1, shape[2])
             flat = torch.zeros(
-                shape[0] * shape[1], shape[2], dtype=wide, device=inputs.query.device
+                shape[0] * shape[1], shape[2], dtype=dtype, device=inputs.query.device
             )
-            added = flat.scatter_add(0, place, bias.values.to(wide)).view(shape)
+            added = flat.scatter_add(0, pair, bias.values.to(dtype)).view(shape)
         else:
             values = bias.values if isinstance(bias, PairBias) else bias.table[bias.index.long()]
             same, number = _pairs(inputs)
             # a row that no pair has, for all the others
-            values = torch.cat([torch.zeros_like(inputs.query[:1, :, 0]), values]).to(wide)
+            values = torch.cat([torch.zeros_like(inputs.query[:1, :, 0]), values]).to(dtype)
             added = values[torch.where(same, number + 1, torch.zeros_like(number))]
         total = added if total is None else total + added
     return total

@@ -9,7 +9,7 @@ from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
 from ...layout.values import is_readable
 from ..bias import EdgeMask, checked_edges_of
-from ..deferred import found_edges, resolved
+from ..deferred import resolved_edges
 from ..dropout import keep_edges, keep_pairs
 from ..inputs import Inputs
 from ..pairs import num_pairs
@@ -18,7 +18,7 @@ NAME = "reference"
 
 
 def unsupported(inputs: Inputs) -> str | None:
-    """Nothing but tensors that hold no values: it runs whatever else passed the door."""
+    """Why not: tensors without values. It runs whatever else ``attention`` lets pass."""
     if not torch.compiler.is_compiling() and not is_readable(inputs.query):
         return "it loops over graphs, whose sizes no traced tensor, nor one without values, tells"
     return None
@@ -33,23 +33,23 @@ def forward(inputs: Inputs) -> Tensor:
 
 
 def _by_graph(inputs: Inputs) -> Tensor:
-    query_layout, layout = resolved(inputs.query_layout, inputs.layout, inputs.query.device)
+    query_layout, layout = inputs.resolved_layouts()
     dtype = inputs.query.dtype
-    wide = dtype if dtype == torch.float64 else torch.float32
-    query, key, value = (x.to(wide) for x in (inputs.query, inputs.key, inputs.value))
+    score_dtype = dtype if dtype == torch.float64 else torch.float32
+    query, key, value = (x.to(score_dtype) for x in (inputs.query, inputs.key, inputs.value))
     flat = query.new_zeros(num_pairs(query_layout, layout), inputs.heads)
     for bias in inputs.additive:
-        flat = flat + bias.pair_values(query_layout, layout).to(wide)
+        flat = flat + bias.pair_values(query_layout, layout).to(score_dtype)
 
     # every row is written below; where there is none, autograd has a graph all the same
     empty = [x.sum() for x in (key, value, flat) if x.numel() == 0]
     out = query + sum(empty) if empty else query.clone()
     query_order, key_order = _nodes(query_layout), _nodes(layout)
-    query_at = key_at = pair_at = 0
+    first_query = first_key = first_pair = 0
     for graph, (n, m) in enumerate(zip(query_layout.sizes, layout.sizes, strict=True)):
-        rows = query_order[query_at : query_at + n]
-        cols = key_order[key_at : key_at + m]
-        pairs = torch.arange(pair_at, pair_at + n * m, device=query.device).view(n, m)
+        rows = query_order[first_query : first_query + n]
+        cols = key_order[first_key : first_key + m]
+        pairs = first_pair + torch.arange(n * m, device=query.device).view(n, m)
         q, k, v = query[rows], key[cols], value[cols]  # [n, H, C], [m, H, C]
         added = flat[pairs]  # [n, m, H]
         if inputs.mask is None:
@@ -58,15 +58,16 @@ def _by_graph(inputs: Inputs) -> Tensor:
                 scores = mod.apply(scores, rows.new_tensor(graph), rows[:, None], cols[None, :])
             weights = _softmax(scores, dim=1)
             if inputs.seed is not None:
-                number = torch.arange(query_at, query_at + n, device=query.device)[:, None]
+                number = first_query + torch.arange(n, device=query.device)[:, None]
                 weights = weights * keep_pairs(
-                    inputs.seed, number, layout.pos[cols], inputs.heads, inputs.dropout_p, wide
-                )
+                    inputs.seed, number, layout.pos[cols], inputs.heads, inputs.dropout_p,
+                    score_dtype,
+                )  # fmt: skip
             result = torch.einsum("ijh,jhc->ihc", weights, v)
         else:
             result = _along_edges(inputs, graph, query_layout, layout, rows, q, key, value, added)
         out = out.index_copy(0, rows, result)
-        query_at, key_at, pair_at = query_at + n, key_at + m, pair_at + n * m
+        first_query, first_key, first_pair = first_query + n, first_key + m, first_pair + n * m
     return out.to(dtype)
 
 
@@ -111,8 +112,8 @@ def _edges_of(
 ) -> tuple[EdgeMask, EdgeLayout, Tensor]:
     assert mask is not None
     edges = checked_edges_of(mask)
-    if not isinstance(edges, EdgeLayout):  # it was deferred, and runs now
-        made = found_edges(edges.edge_index, edges.num_src, edges.num_dst)
+    if not isinstance(edges, EdgeLayout):  # deferred edges that reached eager code
+        made = resolved_edges(edges.edge_index, edges.num_src, edges.num_dst)
         made.check_within_graphs(query_layout, layout)
         edges = made
     return mask, edges, (query_layout.batch[edges.ends[1]] == graph).nonzero().squeeze(1)
@@ -120,8 +121,8 @@ def _edges_of(
 
 def _softmax(scores: Tensor, dim: int) -> Tensor:
     """Softmax that is zero, with zero gradient, where every score is minus infinity."""
-    alone = (scores == float("-inf")).all(dim, keepdim=True)
-    return scores.masked_fill(alone, 0.0).softmax(dim).masked_fill(alone, 0.0)
+    empty = (scores == float("-inf")).all(dim, keepdim=True)
+    return scores.masked_fill(empty, 0.0).softmax(dim).masked_fill(empty, 0.0)
 
 
 def _nodes(layout: GraphLayout) -> Tensor:

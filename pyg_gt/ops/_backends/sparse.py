@@ -14,10 +14,10 @@ from ...layout.values import is_readable, is_traced
 from .._kernels.composed import edges as kernels
 from .._kernels.problem import EdgeProblem
 from ..bias import EdgeBias, EdgeMask, checked_edges_of
-from ..deferred import checked_edges
+from ..deferred import NOT_IN_A_TRACE
 from ..dropout import keep_edges
+from ..index_checks import checked_edges
 from ..inputs import Inputs
-from ..op_arguments import NOT_IN_A_TRACE
 
 NAME = "sparse"
 

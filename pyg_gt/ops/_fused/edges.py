@@ -15,15 +15,17 @@ from ...layout.deferred import DeferredEdges
 from ...layout.edge_layout import EdgeLayout
 from .._kernels.problem import EdgeProblem
 from ..bias import checked_edges_of
-from ..deferred import LIBRARY, TAGS, checked_edges, found_edges
+from ..checks import check_like
+from ..deferred import resolved_edges
+from ..index_checks import checked_edges
 from ..inputs import Inputs
-from ..memory import apply, is_plain
-from ..op_arguments import check_like
+from ..library import LIBRARY, TAGS
+from ..memory import apply, has_raw_memory
 from ..second_derivatives import differentiable_once
 from .biases import values_on_edges
 from .full import FLOATS
 from .kernels import EAGER_ONLY, ONE_GRADIENT, edge_kernels
-from .saved_tensors import check_kinds, kinds_of
+from .saved_tensors import check_kinds, given_edges, kinds_of
 
 _CURE = "backend='sparse' or 'reference'"
 
@@ -38,7 +40,7 @@ def edge_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
     leaves = inputs.query, inputs.key, inputs.value, values_on_edges(inputs, mask), mask.features
     numbers = inputs.seed, inputs.scale, inputs.dropout_p
     out: Tensor
-    if is_plain(inputs.query):
+    if has_raw_memory(inputs.query):
         if not isinstance(edges, EdgeLayout):  # what traced code has deferred is made now
             known = EdgeLayout.of(edges, inputs.key.size(0), inputs.query.size(0))
             assert isinstance(known, EdgeLayout)
@@ -75,10 +77,10 @@ class _EdgeAttention(torch.autograd.Function):
         """``[Nq, H, C]``."""
         out: Tensor
         out, stats = kernels.forward(problem, query, key, value)
-        # the caller's edges are saved for autograd to see edits, see 'full._FullAttention'
         kept = None if stats is None else out  # kernels without statistics read neither
         saved = (
-            query, key, value, values, features, problem.seed, kept, stats, *problem.edges.given,
+            query, key, value, values, features, problem.seed, kept, stats,
+            *given_edges(problem.edges),
         )  # fmt: skip
         ctx.save_for_backward(*saved)
         ctx.kinds = kinds_of(saved)
@@ -97,7 +99,7 @@ class _EdgeAttention(torch.autograd.Function):
         leaves = query, key, value, values, features
         with torch.no_grad():
             grads: Any
-            if is_plain(grad):
+            if has_raw_memory(grad):
                 grads = ctx.kernels.backward(problem, grad, query, key, value, out, stats, needs)
             else:  # a batch of gradients, or a compiler at work
                 if ctx.kernels is not edge_kernels(query, features):
@@ -158,7 +160,7 @@ def _problem(
     keys = key.size(0)
     check_like("key", key, (keys, heads, channels), query, query.dtype)
     check_like("value", value, (keys, heads, channels), query, query.dtype)
-    layout = found_edges(edges, keys, queries)
+    layout = resolved_edges(edges, keys, queries)
     count = layout.num_edges
     check_like("edges", layout.ends, (2, count), query, layout.ends.dtype)
     if values is not None:

@@ -16,15 +16,17 @@ from torch import Tensor
 from ...layout.deferred import DeferredEdges
 from ...layout.graph_layout import GraphLayout
 from .._kernels.problem import FullProblem
-from ..deferred import LIBRARY, TAGS, checked_table_index, found_edges
+from ..checks import check_like, check_pairs
+from ..deferred import layout_arguments, layouts_of, resolved_edges
+from ..index_checks import checked_table_index
 from ..inputs import Inputs
-from ..memory import apply, empty_like, is_plain
-from ..op_arguments import check_like, check_pairs, layout_arguments, layouts_of
+from ..library import LIBRARY, TAGS
+from ..memory import apply, empty_like, has_raw_memory
 from ..second_derivatives import differentiable_once
 from .biases import full_biases
 from .kernels import EAGER_ONLY, ONE_GRADIENT, full_kernels
 from .qkv import as_one, parts_of
-from .saved_tensors import check_kinds, kinds_of
+from .saved_tensors import check_kinds, given_edges, kinds_of
 
 _CURE = "backend='reference' (all pairs) or 'sparse' (along edges)"
 
@@ -44,7 +46,7 @@ def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
         isinstance(query_layout, GraphLayout)
         and isinstance(layout, GraphLayout)
         and not isinstance(edges, DeferredEdges)
-        and is_plain(inputs.query)
+        and has_raw_memory(inputs.query)
     ):
         problem = FullProblem(
             query_layout, layout, biases.pairs, biases.table, biases.table_index, edges,
@@ -100,12 +102,10 @@ class _FullAttention(torch.autograd.Function):
         """``[Nq, H, C]``."""
         out: Tensor
         out, stats = kernels.forward(problem, *parts_of(query, key, value))
-        # tensors go through autograd, which sees edits and lets checkpoints drop them; the
-        # caller's edges are saved for that alone, since the layout has numbers of its own
-        given = () if problem.edges is None else problem.edges.given
+        # tensors go through autograd, which sees edits and lets checkpoints drop them
         saved = (
             query, key, value, pairs, table, edge_values, problem.table_index, problem.seed, out,
-            stats, *given,
+            stats, *given_edges(problem.edges),
         )  # fmt: skip
         ctx.save_for_backward(*saved)
         ctx.kinds = kinds_of(saved)
@@ -129,7 +129,7 @@ class _FullAttention(torch.autograd.Function):
         with torch.no_grad():
             joined = None
             grads: Any
-            if is_plain(grad):
+            if has_raw_memory(grad):
                 joined = empty_like(query) if key is None else None
                 grads = ctx.kernels.backward(problem, grad, *parts, out, stats, needs, joined)
             else:  # a batch of gradients, or a compiler at work
@@ -218,7 +218,7 @@ def _problem(
             index = index.int()  # not as kernels do, which find a widened copy by identity
     edge_layout = None
     if edge_values is not None and edges is not None:
-        edge_layout = found_edges(edges, layout.num_nodes, query_layout.num_nodes)
+        edge_layout = resolved_edges(edges, layout.num_nodes, query_layout.num_nodes)
         edge_layout.check_within_graphs(query_layout, layout)
         check_like("edge_values", edge_values, (edge_layout.num_edges, heads), query, *FLOATS)
     if seed is not None:

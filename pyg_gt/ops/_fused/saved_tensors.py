@@ -1,4 +1,4 @@
-"""Checks of what autograd hands back: hooks on saved tensors may replace them."""
+"""What autograd keeps beside tensors with gradients, and checks of what it hands back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...layout.edge_layout import EdgeLayout
+
 Kinds = list[Any] | None
 
 
+def given_edges(edges: EdgeLayout | None) -> tuple[Tensor, ...]:
+    """The caller's tensors behind ``edges``: saved so that autograd refuses edits, as in PyG.
+
+    Nobody reads them in the backward pass, since a layout has numbers of its own. Inference
+    tensors cannot be saved, and do not count their edits.
+    """
+    given = () if edges is None else edges.given
+    return tuple(x for x in given if not x.is_inference())
+
+
 def kinds_of(saved: Sequence[Tensor | None]) -> Kinds:
-    """Shape, type and device of each; None where no hook is at work, and they come back as is."""
+    """Shape, type and device of each; None where no hook on saved tensors is at work."""
     hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return None if hooks is None else [None if x is None else _kind(x) for x in saved]
 

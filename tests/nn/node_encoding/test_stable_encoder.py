@@ -6,7 +6,7 @@ from torch_geometric.nn import GAT, MLP
 
 from pyg_gt import EdgeLayout
 from pyg_gt.nn import SignNetEncoder, StableEncoder
-from pyg_gt.nn.node_encoding import _component_pairs
+from pyg_gt.nn.node_encoding import component_pairs
 
 F, M = 3, 5
 
@@ -165,8 +165,8 @@ def test_autocast_changes_nothing(batched):
 
 def test_pairs_are_made_once_for_an_edge_set(monkeypatch, batched):
     made = []
-    make = _component_pairs._make
-    monkeypatch.setattr(_component_pairs, "_make", lambda *args: made.append(1) or make(*args))
+    make = component_pairs._make
+    monkeypatch.setattr(component_pairs, "_make", lambda *args: made.append(1) or make(*args))
     data, pairs = batched()
     for _ in range(3):
         encoder()(*pairs, data.edge_index)
@@ -177,13 +177,13 @@ def test_pairs_are_made_once_for_an_edge_set(monkeypatch, batched):
 def test_op_keeps_its_promises(batched):
     data, _ = batched()
     for edges, n in ((data.edge_index, data.num_nodes), (torch.empty(2, 0).long(), 0)):
-        torch.library.opcheck(_component_pairs._make_op, (edges, n))
+        torch.library.opcheck(component_pairs._make_op, (edges, n))
 
 
 def test_op_refuses_nodes_that_are_not_there():
     for edges in ([[0], [3]], [[-1], [0]]):
         with pytest.raises(ValueError):
-            _component_pairs._make_op(torch.tensor(edges), 3)
+            component_pairs._make_op(torch.tensor(edges), 3)
 
 
 def test_bad_arguments(batched):

@@ -8,7 +8,7 @@ from torch_geometric.utils import add_self_loops
 
 from pyg_gt import EdgeLayout, GraphLayout
 from pyg_gt.nn import EdgePathBias
-from pyg_gt.nn.pair_encoding import _path_rows
+from pyg_gt.nn.pair_encoding import path_rows
 
 from .graphs import EDGE_CHANNELS, GRAPHS, HEADS, PATH_LENGTH, edge_path, join, paths_of
 
@@ -183,9 +183,9 @@ def test_bad_arguments():
 def made(monkeypatch):
     """Grows by one whenever rows are made of paths."""
     calls = []
-    function = _path_rows._made_from
+    function = path_rows._made_from
     monkeypatch.setattr(
-        _path_rows, "_made_from", lambda *args: (calls.append(1), function(*args))[1]
+        path_rows, "_made_from", lambda *args: (calls.append(1), function(*args))[1]
     )
     return calls
 
@@ -207,10 +207,10 @@ def test_the_layers_of_a_model_find_and_check_the_edges_once(made):
 
 
 def test_what_is_remembered_goes_with_its_batch():
-    encoder, before = edge_path(), len(_path_rows._BY_PATH)
+    encoder, before = edge_path(), len(path_rows._BY_PATH)
     for _ in range(20):
         values_of(encoder, join(GRAPHS[1:3]))
-    assert len(_path_rows._BY_PATH) <= before + 1
+    assert len(path_rows._BY_PATH) <= before + 1
 
 
 def test_rows_found_in_an_evaluation_serve_the_training(made):

@@ -130,7 +130,7 @@ def assert_equal(got: object, expected: object) -> None:
                 assert one[key] == value
 
 
-def in_memory() -> list[Data]:
+def materialized() -> list[Data]:
     return precompute(some_graphs(), ALL, progress=False)
 
 
@@ -163,7 +163,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_same_with_a_cache_and_without(tmp_path: Path, num_workers: int) -> None:
-    expected = in_memory()
+    expected = materialized()
     assert expected[4].kind_edge_index.tolist() == [[0, 2, 4], [0, 2, 4]]
     assert expected[4].kind_mask.dtype == torch.bool and expected[4].kind_pairs.numel() == 25
     assert expected[4].kind_nothing.shape == (0, 2) and expected[4].x.shape == (5, 3)
@@ -242,7 +242,7 @@ def test_anything_else_lies_in_a_folder_of_its_own(
         cached(tmp_path, data(), transform), precompute(data(), transform, progress=False)
     )
     assert len(folders(tmp_path)) == 2 and contents(old) == before
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
 
 
 def test_another_version_or_limit_is_something_else(
@@ -313,7 +313,7 @@ def test_killed_half_way_goes_on_where_it_was(
     there = len(shards(tmp_path))
     assert there == 2 and bool(leftovers(tmp_path)) == (where != "computing")
     before = contents(folders(tmp_path)[0] / "000001")
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
     assert len(computed) == 5 - there + 5  # those missing, and those in memory
     assert not leftovers(tmp_path) and contents(folders(tmp_path)[0] / "000001") == before
 
@@ -329,7 +329,7 @@ def test_killed_before_there_was_a_folder(tmp_path: Path) -> None:
     for path in kept:  # something else, and what a call of something else is at
         path.parent.mkdir()
         path.touch()
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
     assert sorted(leftovers(tmp_path)) == sorted(path.parent for path in kept)
 
 
@@ -351,7 +351,7 @@ def test_a_worker_that_fails(
     assert in_another_process(fails) == -signal.SIGKILL
     there = {path.name: contents(path) for path in shards(tmp_path)}
     assert len(there) <= 3
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
     assert len(computed) == 5 - len(there) + 5 and not leftovers(tmp_path)
     for name, before in there.items():
         assert contents(folders(tmp_path)[0] / name) == before
@@ -371,7 +371,7 @@ def test_an_error_half_way_leaves_nothing_wrong_behind(
     assert len(shards(tmp_path)) == 2 and not leftovers(tmp_path)
     before = contents(shards(tmp_path)[1])
     computed.clear()
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
     assert len(computed) == 3 + 5 and contents(shards(tmp_path)[1]) == before
     assert not leftovers(tmp_path)
 
@@ -397,7 +397,7 @@ def test_no_space_for_the_folder_itself(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(DiskFullError):
             cached(tmp_path)
     assert not list(tmp_path.iterdir())
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
 
 
 # What is not as it was written.
@@ -658,7 +658,7 @@ def test_killed_while_deleting(tmp_path: Path) -> None:
     cached(tmp_path)
     assert in_another_process(killed) == -signal.SIGKILL
     assert not folders(tmp_path) and leftovers(tmp_path)
-    assert_equal(cached(tmp_path), in_memory())
+    assert_equal(cached(tmp_path), materialized())
     assert not leftovers(tmp_path)
 
 
@@ -666,7 +666,7 @@ def test_killed_while_deleting(tmp_path: Path) -> None:
 
 
 def test_two_processes_fill_one_cache(tmp_path: Path) -> None:
-    expected = in_memory()
+    expected = materialized()
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(3)
 
@@ -690,7 +690,7 @@ def test_another_process_finishes_first(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It takes what this one is writing for a leftover.
-    expected = in_memory()
+    expected = materialized()
     fsync = os.fsync
     hook = fail_at(at, lambda: assert_equal(cached(tmp_path), expected))
     monkeypatch.setattr(os, "fsync", lambda file: hook() or fsync(file))
@@ -748,7 +748,7 @@ def test_of_a_sequence_each_graph_is_read_once(cache: bool, tmp_path: Path) -> N
 
 
 def test_a_graph_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = in_memory()
+    expected = materialized()
     cached(tmp_path)
     opened: list[str] = []
     mapped = store.mapped
@@ -773,7 +773,7 @@ def test_files_do_not_stay_open(tmp_path: Path) -> None:
 
 
 def test_to_another_process_goes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = in_memory()
+    expected = materialized()
     monkeypatch.chdir(tmp_path)
     dataset = cached(Path("cache"), ReadAnew(some_graphs()))
     list(dataset)

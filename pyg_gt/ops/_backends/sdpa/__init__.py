@@ -8,8 +8,8 @@ from torch import Tensor
 from ....layout.edge_layout import EdgeLayout
 from ....layout.values import is_readable, is_traced
 from ...bias import EdgeBias, PairBias, TableBias, checked_edges_of
+from ...deferred import as_separate_tensors, layout_arguments, needs_no_node
 from ...inputs import Inputs
-from ...op_arguments import distinct, layout_arguments, needs_no_node
 from .op import BucketedAttention
 from .score_mods import attention_under_score_mods
 
@@ -55,7 +55,7 @@ def forward(inputs: Inputs) -> Tensor:
     mask_values = None if mask is None else mask.values
     mask_edges = None if mask is None else checked_edges_of(mask).edge_index
     query_batch, query_graphs, batch, graphs = layout_arguments(inputs.query_layout, inputs.layout)
-    query, key, value, query_batch, batch, mask_edges, *edge_sets = distinct(
+    query, key, value, query_batch, batch, mask_edges, *edge_sets = as_separate_tensors(
         inputs.query, inputs.key, inputs.value, query_batch, batch, mask_edges, *edge_sets
     )
     if needs_no_node(query, key, value, pair_values, mask_values, *edge_values):

@@ -18,8 +18,9 @@ from ..._kernels.composed.biases import with_edge_values
 from ..._kernels.composed.dropout import Dropout, generator_dropout, philox_dropout
 from ..._kernels.problem import FullProblem
 from ...bias import EdgeMask
-from ...deferred import LIBRARY, TAGS, found_edges
-from ...op_arguments import check_pairs, layouts_of
+from ...checks import check_pairs
+from ...deferred import layouts_of, resolved_edges
+from ...library import LIBRARY, TAGS
 from ...pairs import pair_of_edge
 from ...second_derivatives import differentiable_once
 
@@ -139,7 +140,7 @@ def _problem(
     query_layout, layout = layouts
 
     def edges_of(edge_index: Tensor) -> EdgeLayout:
-        edges = found_edges(edge_index, layout.num_nodes, query_layout.num_nodes)
+        edges = resolved_edges(edge_index, layout.num_nodes, query_layout.num_nodes)
         edges.check_within_graphs(query_layout, layout)
         return edges
 

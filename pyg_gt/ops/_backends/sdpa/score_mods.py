@@ -8,7 +8,6 @@ from torch import Tensor
 from ....layout.graph_layout import GraphLayout
 from ..._kernels.composed.buckets import Tile, padded, plan_of
 from ...bias import EdgeMask
-from ...deferred import resolved
 from ...inputs import Inputs
 
 
@@ -20,7 +19,7 @@ def attention_under_score_mods(inputs: Inputs) -> Tensor:
 
 
 def _attention(inputs: Inputs) -> Tensor:
-    query_layout, layout = resolved(inputs.query_layout, inputs.layout, inputs.query.device)
+    query_layout, layout = inputs.resolved_layouts()
     dtype = inputs.query.dtype if inputs.query.dtype == torch.float64 else torch.float32
     query, key, value = (x.to(dtype) for x in (inputs.query, inputs.key, inputs.value))
     bias: Tensor | None = None

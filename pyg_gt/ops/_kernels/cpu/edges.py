@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
-from ...memory import HOST, check, empty_like, in_memory, with_dense_channels
+from ...memory import HOST, check, empty_like, materialized, with_dense_channels
 from ..problem import EdgeGradients, EdgeProblem
 from .edges_library import EDGES, Call, Rows
 
@@ -166,7 +166,7 @@ def _call(
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
     held: list[object] = [query, key, value]
     if values is not None:
-        values = in_memory(values).contiguous()
+        values = materialized(values).contiguous()
         held.append(values)
     if features is not None:
         features = with_dense_channels(features)

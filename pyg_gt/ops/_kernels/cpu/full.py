@@ -15,7 +15,7 @@ from ....layout.graph_layout import GraphLayout
 from ....layout.values import unwrapped
 from ....native import Library
 from ...dropout import threshold
-from ...memory import HOST, check, empty_like, in_memory, with_dense_channels
+from ...memory import HOST, check, empty_like, materialized, with_dense_channels
 from ..problem import FullGradients, FullProblem
 
 TYPES = (torch.float32, torch.bfloat16)
@@ -57,7 +57,7 @@ def backward(
     """
     query, key, value = (with_dense_channels(x) for x in (query, key, value))
     grad = with_dense_channels(grad.to(query.dtype))
-    out, stats = in_memory(out).contiguous(), in_memory(stats).contiguous()
+    out, stats = materialized(out).contiguous(), materialized(stats).contiguous()
     if joined is None:
         dq, dk, dv = (empty_like(x) for x in (query, key, value))
     else:
@@ -132,7 +132,7 @@ def _arguments(
         if tensor is None:
             return 0
         # every bias is read as float32, an index as it is
-        found = in_memory(tensor).float() if tensor.is_floating_point() else tensor
+        found = materialized(tensor).float() if tensor.is_floating_point() else tensor
         if not found.is_contiguous():
             found = found.contiguous()
         if found is not tensor:

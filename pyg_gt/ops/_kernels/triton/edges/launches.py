@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ....memory import aligned_strides, in_memory, with_dense_channels
+from ....memory import aligned_strides, materialized, with_dense_channels
 from ...problem import EdgeGradients, EdgeProblem
 from ..launch import Launch, dropout_arguments, launch_all
 from ..rounding import ceil_div
@@ -166,7 +166,7 @@ def _arguments(
     return {
         "features": None, "features_row": 0, "features_head": 0, **rows, **strides,
         **dropout_arguments(problem.dropout_p), "seed": seed, "scale": float(problem.scale),
-        "values": None if values is None else in_memory(values).contiguous(), "H": heads,
+        "values": None if values is None else materialized(values).contiguous(), "H": heads,
         "C": channels, "D": tiles.width, "HB": tiles.heads, "ALIGN": align,
         # whether a kernel reads the caller's numbers of edges
         "NUMBERED": any(x is not None for x in (features, values, seed)),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .....layout.comparison import same_numbers
 from .....layout.identity import IdentityCache
-from ....memory import aligned_strides, in_memory, with_dense_channels
+from ....memory import aligned_strides, materialized, with_dense_channels
 from ...problem import FullProblem
 from ..availability import interprets
 from ..launch import Launch, dropout_arguments, launch_all
@@ -133,7 +133,7 @@ def _arguments(problem: FullProblem, tiles: Tiles, rows: Mapping[str, Tensor]) -
     return {
         **rows, **strides, **dropout_arguments(problem.dropout_p), "seed": problem.seed,
         "pairs": pairs, "PAIR_STRIDE": pair_stride, "pairs_head": head_stride,
-        "table": None if table is None else in_memory(table).contiguous(),
+        "table": None if table is None else materialized(table).contiguous(),
         "table_index": _widened_index(problem.table_index),
         "query_order": problem.query_layout.order, "key_order": problem.layout.order,
         "scale": float(problem.scale), "H": heads, "C": query.size(2), "D": tiles.width,
@@ -151,7 +151,7 @@ def _passes_32_bits(problem: FullProblem, tiles: Tiles, heads: int) -> bool:
 
 def _pair_by_pair_or_head_by_head(pairs: Tensor) -> Tensor:
     """``pairs [P, H]``, or a copy if they lie in memory in neither order."""
-    pairs = in_memory(pairs)
+    pairs = materialized(pairs)
     return pairs if pairs.stride(0) == 1 else pairs.contiguous()
 
 
@@ -177,7 +177,7 @@ def _widened_index(index: Tensor | None) -> Tensor | None:
     if index is None:
         return None
     if index.dtype not in (torch.uint8, torch.int16):
-        return in_memory(index).contiguous()
+        return materialized(index).contiguous()
     widened = _WIDENED.get(index, None, lambda known: same_numbers(known, index))
     if widened is None:
         widened = index.int()

@@ -17,8 +17,8 @@ from pyg_gt.ops.dispatch import _inputs
 from pyg_gt.ops.inputs import Inputs
 from pyg_gt.testing import assert_same_attention
 
-from .cases import BIASES, Case, layout_of, make_case, unsupported
-from .flex_captured import captured, handed_over, joint_graph
+from ...cases import BIASES, Case, layout_of, make_case, unsupported
+from .captured import captured, handed_over, joint_graph
 
 TAKEN = [
     "none",

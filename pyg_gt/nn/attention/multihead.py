@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import MultiheadAttention
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from ..layout.deferred import DeferredLayout
-from ..layout.graph_layout import GraphLayout
-from ..ops import AttentionBias, attention, qkv_attention
+from ...layout.deferred import DeferredLayout
+from ...layout.graph_layout import GraphLayout
+from ...ops import AttentionBias, attention, qkv_attention
 
 
-def why_not_ragged(attn: object) -> str | None:
+def padding_reason(attn: object) -> str | None:
     """Why the weights of ``attn`` cannot be used outside of its own forward; None if they can."""
     if type(attn) is not MultiheadAttention:
         return f"'attn' is a '{type(attn).__name__}', not a 'torch.nn.MultiheadAttention'"

@@ -17,7 +17,6 @@ from ..layout.deferred import DeferredEdges, DeferredLayout
 from ..layout.edge_layout import EdgeLayout
 from ..layout.graph_layout import GraphLayout
 from ..ops import AttentionBias, EdgeBias, EdgeMask, PairBias, ScoreMod, TableBias
-from ..ops.dispatch import check_backend as check_backend
 
 _BIASES = (PairBias, TableBias, EdgeBias, EdgeMask, ScoreMod)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -102,11 +101,11 @@ def check_features(
     """Raises ``ValueError`` unless ``x`` is dense, floating-point and ``[N, channels]``.
 
     Args:
-        name: what to call it.
-        x: what came.
-        channels: its width; -1: any.
-        rows: what its length is called.
-        sparse: take sparse matrices too, which linear maps can read.
+        name: What to call it.
+        x: What came.
+        channels: Its width; -1: any.
+        rows: What its length is called.
+        sparse: Take sparse matrices too, which linear maps can read.
     """
     if (
         isinstance(x, Tensor)
@@ -120,11 +119,11 @@ def check_features(
     width = "F" if channels < 0 else channels
     raise ValueError(
         f"'{name}' must be a dense floating-point tensor of shape [{rows}, {width}] "
-        f"(got {said(x)}){_cure(x)}"
+        f"(got {describe(x)}){_cure(x)}"
     )
 
 
-def said(x: Any) -> str:
+def describe(x: Any) -> str:
     """What came, for an error message."""
     if not isinstance(x, Tensor):
         return "None" if x is None else f"'{type(x).__name__}'"
@@ -148,12 +147,41 @@ def _cure(x: Any) -> str:
     return ""
 
 
+def check_tensor(
+    name: str,
+    tensor: Any,
+    columns: tuple[str, int] | None,
+    integers: tuple[torch.dtype, ...] | None,
+    cure: str,
+) -> None:
+    """Raises ``ValueError`` unless ``tensor`` has these columns and these types.
+
+    Args:
+        name: What to call it.
+        tensor: What came.
+        columns: What its second dimension is called and how large it is; None: a vector.
+        integers: The types that it may have; None: any floating-point type.
+        cure: What to do about it.
+    """
+    sizes = [] if columns is None else [columns[1]]
+    dense = isinstance(tensor, Tensor) and tensor.layout is torch.strided and not tensor.is_nested
+    if dense and tensor.dim() > 0 and list(tensor.shape[1:]) == sizes:
+        if tensor.is_floating_point() if integers is None else tensor.dtype in integers:
+            return
+    kind = "floating-point" if integers is None else " or ".join(str(t)[6:] for t in integers)
+    form = "a vector" if columns is None else f"of {columns[1]} columns ('{columns[0]}')"
+    got = describe(tensor)
+    if dense:
+        got = f"shape {list(tensor.shape)}, {tensor.dtype}"
+    raise ValueError(f"'{name}' must be a tensor of {kind}, {form} (got {got}); {cure}")
+
+
 def check_edge_index(edge_index: Any, *, read_here: bool) -> None:
     """Raises ``ValueError`` where a batch vector, or no edge set at all, came by mistake.
 
     Args:
-        edge_index: what came.
-        read_here: whether it has to be one of PyG's edge sets, or None; a local part of the
+        edge_index: What came.
+        read_here: Whether it has to be one of PyG's edge sets, or None; a local part of the
             caller's may take other things.
     """
     if edge_index is None:
@@ -170,7 +198,7 @@ def check_edge_index(edge_index: Any, *, read_here: bool) -> None:
     if read_here and not right:
         raise ValueError(
             f"'edge_index' must hold integers and have shape [2, E], or be a sparse adjacency "
-            f"(got {said(edge_index)})"
+            f"(got {describe(edge_index)})"
         )
 
 
@@ -192,11 +220,11 @@ def as_biases(biases: Any) -> tuple[AttentionBias, ...]:
     if not isinstance(biases, (tuple, list)):
         if isinstance(biases, _BIASES):
             return (biases,)
-        raise ValueError(f"'biases' must be a bias or a tuple of them (got {said(biases)})")
+        raise ValueError(f"'biases' must be a bias or a tuple of them (got {describe(biases)})")
     for bias in biases:
         if not isinstance(bias, _BIASES):
             raise ValueError(
                 f"a bias must be one of PairBias, TableBias, EdgeBias, EdgeMask and ScoreMod "
-                f"(got {said(bias)})"
+                f"(got {describe(bias)})"
             )
     return tuple(biases)

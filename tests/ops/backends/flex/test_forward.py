@@ -10,10 +10,10 @@ from torch.nn.attention.flex_attention import flex_attention
 from pyg_gt import EdgeMask, GraphLayout, attention
 from pyg_gt.ops._backends import flex as _flex
 from pyg_gt.ops._backends.flex import compiled as _flex_compiled
-from pyg_gt.ops._backends.flex import edges as _flex_edges
+from pyg_gt.ops._backends.flex import edge_masks as _flex_edges
 from pyg_gt.testing import assert_same_attention
 
-from .cases import BIASES, Case, layout_of, make_case, unsupported
+from ...cases import BIASES, Case, layout_of, make_case, unsupported
 
 TAKEN = [
     "none",
@@ -133,7 +133,7 @@ def test_no_nodes(sizes: list[int]) -> None:
 
 def test_tables_are_made_once_per_layout_and_edge_set(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    for name in ("packed", "full_mask", "edge_mask"):
+    for name in ("packed_axes", "graph_mask", "edge_mask"):
         function = getattr(_flex, name)
 
         def counting(*args: object, name: str = name, function: Callable = function) -> object:
@@ -148,9 +148,9 @@ def test_tables_are_made_once_per_layout_and_edge_set(monkeypatch: pytest.Monkey
         layout = GraphLayout.of(batch, 5)
         attention(q, k, v, layout, backend="flex")
         attention(q, k, v, layout, (EdgeMask(edges),), backend="flex")
-    assert sorted(made) == ["edge_mask", "full_mask", "packed"]
+    assert sorted(made) == ["edge_mask", "graph_mask", "packed_axes"]
     attention(q, k, v, GraphLayout.of(batch, 5), (EdgeMask(edges.clone()),), backend="flex")
-    assert sorted(made) == ["edge_mask", "edge_mask", "full_mask", "packed"]
+    assert sorted(made) == ["edge_mask", "edge_mask", "graph_mask", "packed_axes"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, to_edge_index
 
 
-def own_object(edge_index: Any) -> Any:
+def as_separate_tensor(edge_index: Any) -> Any:
     """``edge_index``; of an uncoalesced COO matrix, another tensor around the same numbers.
 
     A PyG layer may mark it as coalesced, which on the caller's own tensor would make later

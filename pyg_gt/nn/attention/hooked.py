@@ -17,16 +17,16 @@ from torch.nn import MultiheadAttention
 from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
 
-from ..layout.deferred import DeferredLayout
-from ..layout.graph_layout import GraphLayout
-from ..ops import AttentionBias, attention
-from ._multihead import multihead_attention, project, project_output
+from ...layout.deferred import DeferredLayout
+from ...layout.graph_layout import GraphLayout
+from ...ops import AttentionBias, attention
+from .multihead import multihead_attention, project, project_output
 
 # from the inputs [N, F] of query, key and value to the output [N, F]
 Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def is_watched(attn: MultiheadAttention) -> bool:
+def has_hooks(attn: MultiheadAttention) -> bool:
     """Whether calling ``attn`` would call a hook."""
     if (
         attn._forward_hooks
@@ -42,7 +42,7 @@ def is_watched(attn: MultiheadAttention) -> bool:
 @torch.compiler.disable(  # type: ignore[untyped-decorator]
     reason="hooks on attention see a padded batch, whose size is data"
 )
-def watched_attention(
+def hooked_attention(
     attn: MultiheadAttention,
     x: Tensor,
     layout: GraphLayout | DeferredLayout,

@@ -26,13 +26,13 @@ from torch.nn.attention.flex_attention import FlexKernelOptions
 from pyg_gt import EdgeMask, ScoreMod, TableBias
 from pyg_gt.ops._backends.flex import compiled as _flex_compiled
 from pyg_gt.ops._backends.flex.compiled import kernel_options
-from pyg_gt.ops._backends.flex.packing import BLOCK
+from pyg_gt.ops._backends.flex.placement import BLOCK
 from pyg_gt.testing import assert_same_attention
 
-from .cases import Case, layout_of, make_case
-from .flex_captured import handed_over
+from ...cases import Case, layout_of, make_case
+from .captured import handed_over
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 WIDTHS = [16, 24, 32, 64, 76, 128, 192, 256]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -282,7 +282,7 @@ def test_it_lowers_for_a_gpu_that_is_not_there() -> None:
     """Both directions, with the options above: there is a candidate, and it fits."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.ops.flex_lowers"], cwd=ROOT, env=env, capture_output=True,
-        text=True, timeout=600,
+        [sys.executable, "-m", "tests.ops.backends.flex.lowers"], cwd=ROOT, env=env,
+        capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import said
+from ..arguments import describe
 
 
 def masked_eigenpairs(
@@ -27,7 +27,7 @@ def masked_eigenpairs(
     for name, (tensor, attribute) in columns.items():
         if not isinstance(tensor, Tensor) or tensor.is_nested or tensor.layout != torch.strided:
             raise ValueError(
-                f"'{name}' must be a dense tensor of shape [N, {width}] (got {said(tensor)}); "
+                f"'{name}' must be a dense tensor of shape [N, {width}] (got {describe(tensor)}); "
                 f"'AddLaplacianEigenvectorPE({width})' makes it as 'data.{attribute}'"
             )
     if vectors.dim() != 2 or not vectors.is_floating_point() or k not in (None, vectors.size(1)):

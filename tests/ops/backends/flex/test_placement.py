@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyg_gt.ops._backends.flex.packing import BLOCK, Placement, aligned_to_tiles, in_order, place
+from pyg_gt.ops._backends.flex.placement import BLOCK, Placement, aligned_to_tiles, in_order, place
 
 SIZE = st.one_of(st.integers(0, 40), st.integers(100, 140), st.sampled_from([0, 128, 256, 300]))
 SIZES = st.lists(st.tuples(SIZE, SIZE), max_size=40)

@@ -1,8 +1,8 @@
 """Lowers FlexAttention for compute capability 9.0, on a machine that need not have a GPU.
 
-``python -m tests.ops.flex_lowers [--all]`` goes through inductor with tensors that only say that
-they are on a GPU, forward and backward, and compiles what it writes. It prints what each kernel
-takes of a multiprocessor, and fails where torch has no candidate for the tiles.
+``python -m tests.ops.backends.flex.lowers [--all]`` goes through inductor with tensors that only
+say that they are on a GPU, forward and backward, and compiles what it writes. It prints what each
+kernel takes of a multiprocessor, and fails where torch has no candidate for the tiles.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from triton.runtime import driver
 
 from pyg_gt.ops._backends.flex import compiled as _flex_compiled
 
-from .cases import BIASES, Case, layout_of
-from .flex_captured import captured, handed_over, joint_graph, rebuilt, with_arguments
+from ...cases import BIASES, Case, layout_of
+from .captured import captured, handed_over, joint_graph, rebuilt, with_arguments
 
 SHARED = 227 * 1024  # what a thread block of an H100 can have
 CASES = [(torch.float32, 16, "everything"), (torch.bfloat16, 64, "mask")]

@@ -15,7 +15,7 @@ from torch._higher_order_ops.flex_attention import create_fw_bw_graph
 
 from pyg_gt.ops._backends import flex as _flex
 
-from .cases import Case
+from ...cases import Case
 
 
 class NotRun(Exception):

@@ -1,4 +1,4 @@
-"""Which pairs an edge joins, so that a kernel finds it with one load, and their block tables."""
+"""Block masks of attention along edges: a map of pairs, which a kernel reads with one load."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch.nn.attention.flex_attention import BlockMask
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
 from ...pairs import num_pairs, pair_of_edge
-from .packing import BLOCK
-from .tables import Packed, block_mask, nearest
+from .block_masks import block_mask
+from .packed_axes import PackedAxes, nearest
+from .placement import BLOCK
 
 # What a map of edges may take: 4 GiB.
 MAX_BYTES = 2**32
 
 
-class Joined(NamedTuple):
+class EdgeMaps(NamedTuple):
     """Attention along edges.
 
     Attributes:
@@ -35,10 +36,10 @@ class Joined(NamedTuple):
     log_counts: Tensor | None
 
 
-def objection(
+def too_large(
     edges: EdgeLayout, query_layout: GraphLayout, layout: GraphLayout, has_values: bool
 ) -> str | None:
-    """Why the map of these edges is not made, in words; None if it is."""
+    """Why no map of these edges is made: its size; None if it is."""
     bits = 4 * sum(
         n * ((m + 31) // 32) for n, m in zip(query_layout.sizes, layout.sizes, strict=True)
     )
@@ -53,17 +54,17 @@ def objection(
 
 
 def edge_mask(
-    table: Packed,
+    axes: PackedAxes,
     edges: EdgeLayout,
     query_layout: GraphLayout,
     layout: GraphLayout,
     has_values: bool,
     compact: bool,
-) -> Joined:
+) -> EdgeMaps:
     """Only the pairs that an edge joins.
 
     Args:
-        table: the packed axes.
+        axes: the packed axes.
         edges: inside graphs.
         query_layout: how the queries are split into graphs.
         layout: how the keys are.
@@ -77,19 +78,19 @@ def edge_mask(
             pair_of_edge(edges, query_layout, layout), return_inverse=True, return_counts=True
         )
         log_counts = counts.float().log()
-        # any one of the edges that stand there
-        one = torch.zeros_like(pairs)
-        one[slot_of_edge] = torch.arange(edges.num_edges, device=pairs.device)
-        source, target = source[one], target[one]
+        # one of the edges that join a pair, whichever
+        edge_of_pair = torch.zeros_like(pairs)
+        edge_of_pair[slot_of_edge] = torch.arange(edges.num_edges, device=pairs.device)
+        source, target = source[edge_of_pair], target[edge_of_pair]
     slot = None
     if has_values or log_counts is not None:
         if log_counts is None:
             pairs = pair_of_edge(edges, query_layout, layout)
         slot = _slots(pairs, num_pairs(query_layout, layout))
-    cols = table.cols // BLOCK
-    blocks = table.query_row[target] // BLOCK * cols + table.key_col[source] // BLOCK
+    cols = axes.cols // BLOCK
+    blocks = axes.query_row[target] // BLOCK * cols + axes.key_col[source] // BLOCK
     blocks, inside = torch.unique(blocks, return_counts=True)
-    low, high, pair = table.low, table.high, table.pair
+    low, high, pair = axes.low, axes.high, axes.pair
 
     if slot is not None:
         slots = slot
@@ -100,7 +101,7 @@ def edge_mask(
 
         mod = has_slot
     else:
-        first, words = _bits(table, source, target, query_layout, layout)
+        first, words = _bits(axes, source, target, query_layout, layout)
 
         def has_bit(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
             near = nearest(kv, low[q], high[q]) - low[q]
@@ -108,8 +109,8 @@ def edge_mask(
             return (kv >= low[q]) & (kv < high[q]) & (bit > 0)
 
         mod = has_bit
-    mask = block_mask(table, blocks // cols, blocks % cols, inside == BLOCK**2, mod, compact)
-    return Joined(mask, slot, slot_of_edge, log_counts)
+    mask = block_mask(axes, blocks // cols, blocks % cols, inside == BLOCK**2, mod, compact)
+    return EdgeMaps(mask, slot, slot_of_edge, log_counts)
 
 
 def _slots(pairs: Tensor, total: int) -> Tensor:
@@ -118,14 +119,14 @@ def _slots(pairs: Tensor, total: int) -> Tensor:
     Where no edge is, the slot is negative, and spread over all: a kernel adds zeros to the
     gradients of what it names, with atomics that should not meet at one address.
     """
-    every = torch.arange(max(total, 2), dtype=torch.int32, device=pairs.device)
-    slot = every.remainder_(max(pairs.numel(), 1)).neg_().sub_(1)
+    numbers = torch.arange(max(total, 2), dtype=torch.int32, device=pairs.device)
+    slot = numbers.remainder_(max(pairs.numel(), 1)).neg_().sub_(1)
     slot[pairs] = torch.arange(pairs.numel(), dtype=torch.int32, device=pairs.device)
     return slot
 
 
 def _bits(
-    table: Packed,
+    axes: PackedAxes,
     source: Tensor,
     target: Tensor,
     query_layout: GraphLayout,
@@ -147,5 +148,5 @@ def _bits(
     words = torch.zeros(max(size, 2), dtype=torch.int32, device=first.device)
     # no bit is set twice, so that a sum is a union
     words.index_add_(0, first[target] + place // 32, (1 << (place % 32)).int())
-    rows = first.new_zeros(table.rows).index_copy_(0, table.query_row, first)
+    rows = first.new_zeros(axes.rows).index_copy_(0, axes.query_row, first)
     return rows.int(), words

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import MultiheadAttention
 from torch_geometric.utils import to_dense_batch
 
-from ..layout.deferred import DeferredLayout
-from ..layout.graph_layout import GraphLayout
-from ..layout.values import is_traced
-from ..ops import AttentionBias
+from ...layout.deferred import DeferredLayout
+from ...layout.graph_layout import GraphLayout
+from ...layout.values import is_traced
+from ...ops import AttentionBias
 
 
 def padded_attention(

@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from pyg_gt import EdgeLayout, GraphLayout
-from pyg_gt.ops._backends.flex.edges import Joined, edge_mask
-from pyg_gt.ops._backends.flex.packing import BLOCK
-from pyg_gt.ops._backends.flex.tables import Packed, full_mask, nearest, packed
+from pyg_gt.ops._backends.flex.block_masks import graph_mask
+from pyg_gt.ops._backends.flex.edge_masks import EdgeMaps, edge_mask
+from pyg_gt.ops._backends.flex.packed_axes import PackedAxes, nearest, packed_axes
+from pyg_gt.ops._backends.flex.placement import BLOCK
 from pyg_gt.ops.pairs import num_pairs, pair_of_edge
 
-from .cases import layout_of
+from ...cases import layout_of
 
 # a graph is small, about a block, or several blocks long
 GRAPH = st.one_of(st.integers(0, 6), st.integers(100, 140), st.sampled_from([0, 128, 256, 300]))
@@ -76,9 +77,9 @@ def evaluated(mask: BlockMask) -> tuple[Tensor, Tensor, Tensor]:
     return pairs, made.to_dense()[0, 0] > 0, full
 
 
-def in_callers_order(table: Packed, pairs: Tensor) -> Tensor:
+def in_callers_order(axes: PackedAxes, pairs: Tensor) -> Tensor:
     """``[Nq, Nk]`` of what lies at ``[rows, cols]``; nothing may lie in between."""
-    found = pairs[table.query_row][:, table.key_col]
+    found = pairs[axes.query_row][:, axes.key_col]
     assert int(pairs.sum()) == int(found.sum())
     return found
 
@@ -93,12 +94,12 @@ def test_full_attention_on_its_own_nodes(
     sizes: list[tuple[int, int]], order: str, compact: bool
 ) -> None:
     layout = layouts(sizes, order)[0]
-    table = packed(layout, layout)
-    assert table.query_row is table.key_col
-    mask = full_mask(table, compact)
+    axes = packed_axes(layout, layout)
+    assert axes.query_row is axes.key_col
+    mask = graph_mask(axes, compact)
     pairs, blocks, full = evaluated(mask)
     same_graph = layout.batch[:, None] == layout.batch[None, :]
-    assert torch.equal(in_callers_order(table, pairs), same_graph)
+    assert torch.equal(in_callers_order(axes, pairs), same_graph)
     masked, unmasked = tables(mask)
     assert torch.equal(masked | unmasked, blocks)
     assert torch.equal(unmasked, full)
@@ -113,11 +114,11 @@ def test_full_attention_between_two_layouts(
     sizes: list[tuple[int, int]], order: str, compact: bool
 ) -> None:
     query_layout, layout = layouts(sizes, order)
-    table = packed(query_layout, layout)
-    mask = full_mask(table, compact)
+    axes = packed_axes(query_layout, layout)
+    mask = graph_mask(axes, compact)
     pairs, blocks, full = evaluated(mask)
     same_graph = query_layout.batch[:, None] == layout.batch[None, :]
-    assert torch.equal(in_callers_order(table, pairs), same_graph)
+    assert torch.equal(in_callers_order(axes, pairs), same_graph)
     masked, unmasked = tables(mask)
     assert torch.equal(unmasked, full)
     found = masked | unmasked
@@ -173,21 +174,21 @@ def test_attention_along_edges(
 ) -> None:
     query_layout, layout = layouts(sizes, order)
     edges = some_edges(query_layout, layout, count, seed, whole)
-    table = packed(query_layout, layout)
-    joined = edge_mask(table, edges, query_layout, layout, has_values, compact)
-    pairs, blocks, full = evaluated(joined.mask)
+    axes = packed_axes(query_layout, layout)
+    maps = edge_mask(axes, edges, query_layout, layout, has_values, compact)
+    pairs, blocks, full = evaluated(maps.mask)
     want = torch.zeros(query_layout.num_nodes, layout.num_nodes, dtype=torch.bool)
     want[edges.target, edges.source] = True
-    assert torch.equal(in_callers_order(table, pairs), want)
-    masked, unmasked = tables(joined.mask)
+    assert torch.equal(in_callers_order(axes, pairs), want)
+    masked, unmasked = tables(maps.mask)
     assert torch.equal(masked | unmasked, blocks)
     assert torch.equal(unmasked, full)
-    check_width(joined.mask, compact)
-    check_slots(joined, edges, query_layout, layout, has_values)
+    check_width(maps.mask, compact)
+    check_slots(maps, edges, query_layout, layout, has_values)
 
 
 def check_slots(
-    joined: Joined,
+    maps: EdgeMaps,
     edges: EdgeLayout,
     query_layout: GraphLayout,
     layout: GraphLayout,
@@ -197,24 +198,24 @@ def check_slots(
     at = pair_of_edge(edges, query_layout, layout)
     distinct, counts = at.unique(return_counts=True)
     repeats = len(distinct) < len(at)
-    assert (joined.slot is not None) == (has_values or repeats)
-    assert (joined.slot_of_edge is not None) == (joined.log_counts is not None) == repeats
-    if joined.slot is None:
+    assert (maps.slot is not None) == (has_values or repeats)
+    assert (maps.slot_of_edge is not None) == (maps.log_counts is not None) == repeats
+    if maps.slot is None:
         return
-    assert joined.slot.dtype == torch.int32
-    assert joined.slot.numel() == max(2, num_pairs(query_layout, layout))
-    there = torch.zeros(joined.slot.numel(), dtype=torch.bool)
-    there[distinct] = True
-    assert torch.equal(joined.slot >= 0, there)
-    of_edge = joined.slot[at].long()
+    assert maps.slot.dtype == torch.int32
+    assert maps.slot.numel() == max(2, num_pairs(query_layout, layout))
+    has_edge = torch.zeros(maps.slot.numel(), dtype=torch.bool)
+    has_edge[distinct] = True
+    assert torch.equal(maps.slot >= 0, has_edge)
+    of_edge = maps.slot[at].long()
     assert of_edge.sort().values.unique().tolist() == list(range(len(distinct)))
-    own = torch.arange(len(at)) if joined.slot_of_edge is None else joined.slot_of_edge
-    assert torch.equal(of_edge, own)
-    if joined.log_counts is not None:
-        torch.testing.assert_close(joined.log_counts[joined.slot[distinct].long()].exp(),
+    slot_of_edge = torch.arange(len(at)) if maps.slot_of_edge is None else maps.slot_of_edge
+    assert torch.equal(of_edge, slot_of_edge)
+    if maps.log_counts is not None:
+        torch.testing.assert_close(maps.log_counts[maps.slot[distinct].long()].exp(),
                                    counts.float())  # fmt: skip
     # where there is no edge, what is read is in range, and not the same everywhere
-    spare = -1 - joined.slot[joined.slot < 0]
+    spare = -1 - maps.slot[maps.slot < 0]
     if spare.numel():
         assert int(spare.min()) >= 0 and int(spare.max()) < max(1, len(distinct))
         if len(distinct) > 1 and spare.numel() > 4 * len(distinct):
@@ -226,16 +227,16 @@ def test_a_bit_of_every_word() -> None:
     layout = layout_of([70])
     edges = EdgeLayout.of(torch.stack([torch.arange(70), torch.arange(70).flip(0)]), 70)
     assert isinstance(edges, EdgeLayout)
-    table = packed(layout, layout)
-    joined = edge_mask(table, edges, layout, layout, has_values=False, compact=True)
-    assert joined.slot is None
-    captured = dict(zip(joined.mask.mask_mod.__code__.co_freevars,
-                        joined.mask.mask_mod.__closure__ or (), strict=True))  # fmt: skip
+    axes = packed_axes(layout, layout)
+    maps = edge_mask(axes, edges, layout, layout, has_values=False, compact=True)
+    assert maps.slot is None
+    captured = dict(zip(maps.mask.mask_mod.__code__.co_freevars,
+                        maps.mask.mask_mod.__closure__ or (), strict=True))  # fmt: skip
     words = captured["words"].cell_contents
     assert words.dtype == torch.int32
     assert words.numel() == 70 * 3  # 32 times smaller than one number for each pair
     assert (words < 0).any()
-    pairs = in_callers_order(table, evaluated(joined.mask)[0])
+    pairs = in_callers_order(axes, evaluated(maps.mask)[0])
     assert torch.equal(pairs, torch.eye(70).bool().flip(0))
 
 
@@ -243,30 +244,30 @@ def test_a_bit_of_every_word() -> None:
 @given(SIZES, ORDERS)
 def test_the_rows_tell_where_a_query_stands(sizes: list[tuple[int, int]], order: str) -> None:
     query_layout, layout = layouts(sizes, order)
-    table = packed(query_layout, layout)
-    assert table.query_row.unique().numel() == query_layout.num_nodes
-    assert table.key_col.unique().numel() == layout.num_nodes
+    axes = packed_axes(query_layout, layout)
+    assert axes.query_row.unique().numel() == query_layout.num_nodes
+    assert axes.key_col.unique().numel() == layout.num_nodes
     numbers = torch.arange(query_layout.num_nodes)
     pairs_before = [0]
     for n, m in sizes:
         pairs_before.append(pairs_before[-1] + n * m)
-    for row in range(table.rows):
-        graph, node = int(table.graph[row]), int(table.query_node[row])
-        low, high = int(table.low[row]), int(table.high[row])
+    for row in range(axes.rows):
+        graph, node = int(axes.graph[row]), int(axes.query_node[row])
+        low, high = int(axes.low[row]), int(axes.high[row])
         n, m = sizes[graph]
         # what it names is a pair of the batch, also where the row has none
         assert n and m
         assert int(query_layout.batch[node]) == graph
-        assert int(layout.batch[table.key_node[low]]) == graph
-        assert int(table.pair[row]) == pairs_before[graph] + int(query_layout.pos[node]) * m
+        assert int(layout.batch[axes.key_node[low]]) == graph
+        assert int(axes.pair[row]) == pairs_before[graph] + int(query_layout.pos[node]) * m
         assert high - low in (0, m)
         if high > low:
-            assert int(table.query_row[node]) == row
+            assert int(axes.query_row[node]) == row
             keys = (layout.batch == graph).nonzero().flatten()
-            assert torch.equal(table.key_node[low:high], keys)
+            assert torch.equal(axes.key_node[low:high], keys)
     with_keys = torch.tensor([m > 0 for _, m in sizes])[query_layout.batch]
-    live = (table.high > table.low).nonzero().flatten()
-    assert torch.equal(table.query_node[live].sort().values, numbers[with_keys])
+    live = (axes.high > axes.low).nonzero().flatten()
+    assert torch.equal(axes.query_node[live].sort().values, numbers[with_keys])
 
 
 @settings(max_examples=30, deadline=None)
@@ -276,38 +277,38 @@ def test_a_function_of_scores_sees_pairs_of_the_batch_only(
 ) -> None:
     """Also between graphs and on padding: it may read a tensor at them."""
     query_layout, layout = layouts(sizes, order)
-    table = packed(query_layout, layout)
-    q, kv = torch.arange(table.rows)[:, None], torch.arange(table.cols)[None, :]
-    near = nearest(kv, table.low[q], table.high[q])
-    graph = layout.batch[table.key_node[near]]
-    assert torch.equal(graph, table.graph[q].expand_as(graph))
-    own = (kv >= table.low[q]) & (kv < table.high[q])
-    assert torch.equal(near[own], kv.expand_as(near)[own])
-    at = table.pair[q] + near - table.low[q]
+    axes = packed_axes(query_layout, layout)
+    q, kv = torch.arange(axes.rows)[:, None], torch.arange(axes.cols)[None, :]
+    near = nearest(kv, axes.low[q], axes.high[q])
+    graph = layout.batch[axes.key_node[near]]
+    assert torch.equal(graph, axes.graph[q].expand_as(graph))
+    in_graph = (kv >= axes.low[q]) & (kv < axes.high[q])
+    assert torch.equal(near[in_graph], kv.expand_as(near)[in_graph])
+    at = axes.pair[q] + near - axes.low[q]
     assert int(at.min()) >= 0 and int(at.max()) < num_pairs(query_layout, layout)
-    assert torch.equal(at[own].sort().values, torch.arange(num_pairs(query_layout, layout)))
+    assert torch.equal(at[in_graph].sort().values, torch.arange(num_pairs(query_layout, layout)))
 
 
 def test_more_pairs_than_an_int32_counts() -> None:
     """50,000 nodes of one graph have 2.5e9 pairs."""
     layout = layout_of([50_000])
-    table = packed(layout, layout)
-    assert table.pair.dtype == torch.int64
-    last = table.query_row[-1]
-    at = table.pair[last] + nearest(last, table.low[last], table.high[last]) - table.low[last]
+    axes = packed_axes(layout, layout)
+    assert axes.pair.dtype == torch.int64
+    last = axes.query_row[-1]
+    at = axes.pair[last] + nearest(last, axes.low[last], axes.high[last]) - axes.low[last]
     assert int(at) == 50_000**2 - 1
-    assert packed(layout_of([46_340]), layout_of([46_340])).pair.dtype == torch.int32
+    assert packed_axes(layout_of([46_340]), layout_of([46_340])).pair.dtype == torch.int32
 
 
 def test_a_large_batch_costs_no_n_by_n() -> None:
     """400,000 nodes: a matrix of all pairs would be 160 GB of bits."""
     layout = GraphLayout.from_sizes([40] * 10_000)
-    table = packed(layout, layout)
-    mask = full_mask(table, compact=True)
+    axes = packed_axes(layout, layout)
+    mask = graph_mask(axes, compact=True)
     assert mask.kv_indices.size(3) == 2
     assert int(mask.kv_num_blocks.max()) == 1  # three graphs in a tile
     edges = EdgeLayout.of(torch.arange(400_000).expand(2, -1), 400_000)
     assert isinstance(edges, EdgeLayout)
-    mask = edge_mask(table, edges, layout, layout, has_values=False, compact=True).mask
-    assert mask.kv_indices.numel() == 2 * table.rows // BLOCK
+    mask = edge_mask(axes, edges, layout, layout, has_values=False, compact=True).mask
+    assert mask.kv_indices.numel() == 2 * axes.rows // BLOCK
     pytest.raises(AssertionError, check_width, mask, compact=False)
