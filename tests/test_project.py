@@ -59,16 +59,6 @@ def test_readme_commands_are_the_ones_that_run(command: str) -> None:
     assert f"'{command}'" in read(".ci/run")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/adding.md", "docs/encodings.md"])
-def test_documented_code_runs(document: str, capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```$", read(document), re.MULTILINE | re.DOTALL)
-    assert blocks
-    namespace: dict[str, object] = {}
-    for block in blocks:
-        exec(block, namespace)
-    assert ("reference" in capsys.readouterr().out) == (document == "README.md")
-
-
 def test_table_of_encodings_has_all_of_them() -> None:
     text = read("docs/encodings.md")
     names = {name for name in transforms.__all__ if name.startswith("Add")}

@@ -21,7 +21,7 @@ from pyg_gt.layout.deferred import DeferredLayout
 from pyg_gt.layout.identity import IdentityCache
 from pyg_gt.nn import EdgePathBias
 from pyg_gt.nn.pair_encoding import path_rows
-from pyg_gt.ops import deferred
+from pyg_gt.ops import index_checks
 from pyg_gt.ops._backends.flex import score_mod as flex
 from pyg_gt.ops._kernels.triton.full import launches
 
@@ -445,7 +445,7 @@ def test_the_batch_of_a_dead_layout_is_cached_again() -> None:
 CACHES = [
     cache
     for holder in (
-        graph_layout._LAYOUTS, edge_layout._LAYOUTS, deferred, flex, launches, path_rows
+        graph_layout._LAYOUTS, edge_layout._LAYOUTS, index_checks, flex, launches, path_rows
     )
     for cache in vars(holder).values() if isinstance(cache, IdentityCache)
 ]  # fmt: skip

@@ -1,8 +1,6 @@
 """Where somebody wants to see or change messages, PyG's route runs and gives the same numbers."""
 
 import copy
-import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +18,7 @@ from torch_geometric.nn import GPSConv as PyGGPSConv
 import pyg_gt
 from pyg_gt import PairBias
 from pyg_gt.nn import FullTransformerConv, GatedGCNConv, GPSConv, MaskedTransformerConv
+from tests.documents import ROOT, sections
 
 F, H, C = 8, 2, 4
 HOOKS = [
@@ -476,15 +475,12 @@ def test_a_mask_of_another_length_is_named_with_the_cure(batch_of):
         call(ours.double(), nodes(7), edge_index, batch)
 
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "after_swap.md"
-
-
 @pytest.mark.parametrize("algorithm", ["GNNExplainer", "CaptumExplainer"])
 @pytest.mark.parametrize("layer", ["gps", "gps+gin", "full"])
 def test_the_code_of_the_page_explains_global_attention(layer, algorithm):
     if algorithm == "CaptumExplainer":
         pytest.importorskip("captum", reason="CaptumExplainer needs captum")
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    _, block = sections(ROOT / "docs" / "after_swap.md")["Explainers"]
     torch.manual_seed(0)
     conv, _ = layers()[layer]
     conv = conv.double().eval()
@@ -500,7 +496,7 @@ def test_the_code_of_the_page_explains_global_attention(layer, algorithm):
         }[algorithm](),
     }
     before = space["call"](space["x"])
-    exec(code, space)
+    exec(block.code, space)
     mask = space["explanation"].edge_mask
     assert mask.shape == (36,)
     assert mask.std() > 1e-4
