@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import sys
 import types
 
 import pytest
@@ -36,6 +37,8 @@ PUBLIC = {name: thing for room in ROOMS for name, thing in public(room).items()}
 
 def examples(name: str, thing: object) -> list[doctest.DocTest]:
     finder = doctest.DocTestFinder(recurse=False)
+    # an example may use the names of its own module, as everywhere with doctest
+    names = dict(vars(sys.modules[getattr(thing, "__module__", __name__)]))
     parts = {name: thing}
     if isinstance(thing, type):
         parts |= {
@@ -46,7 +49,7 @@ def examples(name: str, thing: object) -> list[doctest.DocTest]:
     return [
         test
         for part, member in parts.items()
-        for test in finder.find(member, part, globs={})
+        for test in finder.find(member, part, globs=dict(names))
         if test.examples
     ]
 
@@ -55,10 +58,10 @@ def examples(name: str, thing: object) -> list[doctest.DocTest]:
 def test_examples_run(name: str) -> None:
     torch.manual_seed(0)
     for test in examples(name, PUBLIC[name]):
-        said: list[str] = []
+        lines: list[str] = []
         runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-        result = runner.run(test, out=said.append)
-        assert result.failed == 0, "".join(said)
+        result = runner.run(test, out=lines.append)
+        assert result.failed == 0, "".join(lines)
         # what needs a download says so, and is left out
         skips = [example.options.get(doctest.SKIP, False) for example in test.examples]
         assert result.attempted == skips.count(False)
