@@ -60,7 +60,6 @@ def card() -> dict[str, Any]:
         "processors": torch.cuda.get_device_properties(0).multi_processor_count,
         "cuda": torch.version.cuda,
         "triton": metadata.version("triton") if find_spec("triton") else None,
-        "triton_replay": os.environ.get("PYG_GT_TRITON_REPLAY", ""),
     }
     if (program := shutil.which("nvidia-smi")) is not None:
         fields = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"

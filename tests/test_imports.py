@@ -15,39 +15,41 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # group -> the groups it may import, beside its own where it stands in its own row
 ALLOWED = {
-    "layout": {"layout", "identity"},
-    "identity": {"native"},  # large edge sets are compared by compiled code
-    "bias": {"layout", "identity"},
     "native": {"native"},
-    # mathematics that several backends use
-    "shared": {"layout", "identity", "bias", "native", "shared"},
-    "inputs": {"layout", "identity", "bias", "shared"},
-    "backend": {"layout", "identity", "bias", "native", "shared", "inputs"},
-    "dispatch": {"layout", "identity", "bias", "shared", "inputs", "backend"},
-    "linear": {"layout", "identity", "shared"},
-    "ops": {"layout", "identity", "bias", "inputs", "dispatch", "linear"},
-    # the route through propagate asks for the same check as the fused one
-    "nn": {"layout", "identity", "bias", "inputs", "dispatch", "linear", "ops", "nn"},
-    "swap": {"layout", "identity", "ops", "nn"},
+    "layout": {"layout", "layout.comparison"},
+    "layout.comparison": {"layout", "native"},  # large edge sets are compared by compiled code
+    # what is below kernels: pairs, dropout, memory
+    "ops.mathematics": {"layout", "ops.mathematics"},
+    "ops.bias": {"layout", "ops.mathematics"},
+    # the terms in which an attention is put and checked, for all backends
+    "ops.terms": {"layout", "layout.comparison", "ops.mathematics", "ops.bias", "ops.terms"},
+    "ops.problem": {"layout"},
+    "ops.kernels": {
+        *("layout", "layout.comparison", "native", "ops.mathematics", "ops.problem"),
+        "ops.kernels",
+    },
+    "ops.fused": {
+        *("layout", "ops.mathematics", "ops.bias", "ops.terms", "ops.problem", "ops.kernels"),
+        "ops.fused",
+    },
+    "ops.backend": {
+        *("layout", "layout.comparison", "ops.mathematics", "ops.bias", "ops.terms"),
+        *("ops.problem", "ops.kernels", "ops.fused", "ops.backend"),
+    },
+    "ops.dispatch": {"layout", "ops.bias", "ops.terms", "ops.mathematics", "ops.backend"},
+    "ops": {"ops.bias", "ops.dispatch"},
+    # messages of pairs are checked, and refused, as attention is
+    "nn": {
+        *("layout", "layout.comparison", "ops.mathematics", "ops.bias", "ops.terms"),
+        *("ops.dispatch", "ops", "nn"),
+    },
+    "swap": {"layout", "ops", "ops.dispatch", "nn"},
     "testing": {"testing", "layout", "ops"},
     "_version": set(),
     "transforms": {"transforms", "transforms.encoding", "transforms.precomputing", "native"},
     "datasets": {"datasets"},
-    "top": {
-        *("_version", "layout", "identity", "bias", "dispatch", "ops", "nn", "swap"),
-        *("transforms", "datasets"),
-    },
-    "models": {
-        "top",
-        "layout",
-        "identity",
-        "bias",
-        "dispatch",
-        "ops",
-        "nn",
-        "transforms",
-        "models",
-    },
+    "top": {"_version", "layout", "ops", "nn", "swap", "transforms", "datasets"},
+    "models": {"top", "layout", "ops", "nn", "transforms", "models"},
 }
 # The rooms of the transforms: each imports those before it.
 ROOMS = ("graphs", "compiled", "spectra", "walks", "paths", "expanders", "ordering")
@@ -76,7 +78,7 @@ class Import(NamedTuple):
     inside: bool
 
 
-def group(module: str, tree: ast.Module) -> str:
+def group(module: str) -> str:
     """The row of `ALLOWED` that `module` belongs to."""
     parts = module.split(".")
     if parts[0] in SCRIPTS:
@@ -84,32 +86,29 @@ def group(module: str, tree: ast.Module) -> str:
     if len(parts) == 1:
         return "top"
     if parts[1] in ("layout", "edge_layout"):
-        return "layout"
-    if parts[1] in ("_identity", "_swap"):
-        return parts[1][1:]
+        return "layout.comparison" if parts[-1] == "comparison" else "layout"
+    if parts[1] == "_swap":
+        return "swap"
     if parts[1] == "transforms" and len(parts) > 2:
         room = parts[2].removeprefix("graph_")
         return f"transforms.{room}" if f"transforms.{room}" in ALLOWED else "transforms"
-    if parts[1] != "ops":
+    if parts[1] != "ops" or len(parts) == 2:
         return parts[1]
-    if len(parts) == 2:
-        return "ops"
-    if parts[2] in ("bias", "linear"):
-        return parts[2]
-    if parts[2] in ("_inputs", "_dispatch"):
-        return parts[2][1:]
-    return "backend" if defines(tree, "NAME") else "shared"
+    return f"ops.{OPS.get('.'.join(parts[2:]), OPS.get(parts[2], 'terms'))}"
 
 
-def defines(tree: ast.Module, name: str) -> bool:
-    """Whether the module assigns `name` at its top."""
-    targets = []
-    for node in tree.body:
-        if isinstance(node, ast.Assign):
-            targets += node.targets
-        elif isinstance(node, ast.AnnAssign):
-            targets.append(node.target)
-    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
+# modules and rooms of ops -> their groups; all others hold terms
+OPS = {
+    **dict.fromkeys(("pairs", "dropout", "memory"), "mathematics"),
+    **{"bias": "bias", "dispatch": "dispatch", "_kernels.problem": "problem"},
+    **{"_kernels": "kernels", "_fused": "fused", "_backends": "backend"},
+}
+
+
+def backend_of(module: str) -> str | None:
+    """The backend, a module or a folder, that `module` belongs to."""
+    parts = module.split(".")
+    return parts[3] if parts[1:3] == ["ops", "_backends"] and len(parts) > 3 else None
 
 
 def imports(module: str, tree: ast.Module, is_package: bool, known: set[str]) -> Iterator[Import]:
@@ -148,7 +147,7 @@ def imports(module: str, tree: ast.Module, is_package: bool, known: set[str]) ->
 
 def is_of_kernels(module: str) -> bool:
     """Whether it holds Triton kernels: it imports triton, so only functions may import it."""
-    return module.startswith("pyg_gt.ops._triton_") and module.endswith("_kernels")
+    return module.startswith("pyg_gt.ops._kernels.triton.") and ".kernels." in module
 
 
 def violations(sources: Mapping[str, str], packages: frozenset[str] = frozenset()) -> list[str]:
@@ -157,7 +156,7 @@ def violations(sources: Mapping[str, str], packages: frozenset[str] = frozenset(
     `packages` are the names in `sources` that are packages (`__init__.py`).
     """
     trees = {module: ast.parse(text) for module, text in sources.items()}
-    groups = {module: group(module, tree) for module, tree in trees.items()}
+    groups = {module: group(module) for module in sources}
     found = []
     for module, tree in trees.items():
         mine = groups[module]
@@ -174,6 +173,10 @@ def violations(sources: Mapping[str, str], packages: frozenset[str] = frozenset(
                     found.append(f"{where} belongs to no layer of the design ({mine})")
                 elif theirs not in ALLOWED[mine]:
                     found.append(f"{where} ({mine}) imports {name} ({theirs})")
+                elif backend_of(name) and backend_of(module) not in (None, backend_of(name)):
+                    found.append(f"{where} imports {name} of another backend")
+                elif (mine, theirs, inside) == ("ops.fused", "ops.kernels", False):
+                    found.append(f"{where} imports {name}, kernels, outside a function")
                 elif is_of_kernels(name) and not (inside or is_of_kernels(module)):
                     found.append(f"{where} imports {name}, and so triton, outside a function")
             elif mine in SCRIPTS.values() or top in sys.stdlib_module_names | REQUIRED:
@@ -198,22 +201,40 @@ def package_sources() -> tuple[dict[str, str], frozenset[str]]:
 
 def test_imports_point_one_way() -> None:
     sources, packages = package_sources()
-    assert {"pyg_gt", "pyg_gt.layout", "pyg_gt.ops._dispatch"} <= set(sources)
+    assert {"pyg_gt", "pyg_gt.layout", "pyg_gt.ops.dispatch"} <= set(sources)
     assert violations(sources, packages) == []
 
 
 def test_only_the_dispatcher_knows_the_backends() -> None:
     sources, packages = package_sources()
-    trees = {module: ast.parse(text) for module, text in sources.items()}
-    groups = {module: group(module, tree) for module, tree in trees.items()}
-    backends = {module for module in groups if groups[module] == "backend"}
-    assert {"pyg_gt.ops._reference", "pyg_gt.ops._sdpa", "pyg_gt.ops._sparse"} <= backends
-    for module, tree in trees.items():
+    backends = {f"pyg_gt.ops._backends.{backend_of(name)}" for name in sources if backend_of(name)}
+    assert len(backends) == 7
+    for module, text in sources.items():
+        tree = ast.parse(text)
         known = {name for name, _, _ in imports(module, tree, module in packages, set(sources))}
-        if module == "pyg_gt.ops._dispatch":
+        if module == "pyg_gt.ops.dispatch":
             assert known >= backends
-        elif groups[module] != "benchmark":
+        elif group(module) != "benchmark" and backend_of(module) is None:
             assert not known & backends, module
+
+
+def room(module: str) -> str:
+    """A folder of ops, or a module outside of them."""
+    return module.split(".")[2]
+
+
+def test_ops_has_few_floors() -> None:
+    """From the verb down to the kernels, with no more imports between rooms than now."""
+    sources, packages = package_sources()
+    graph = nx.DiGraph()
+    for module, text in sources.items():
+        if module.startswith("pyg_gt.ops."):
+            each = imports(module, ast.parse(text), module in packages, set(sources))
+            names = {name for name, _, _ in each if name.startswith("pyg_gt.ops.")}
+            graph.add_edges_from((room(module), room(name)) for name in names)
+    graph.remove_edges_from(list(nx.selfloop_edges(graph)))
+    assert nx.dag_longest_path_length(graph) + 1 <= 7
+    assert graph.number_of_edges() <= 45
 
 
 def circles(sources: Mapping[str, str], packages: frozenset[str]) -> list[list[str]]:
@@ -233,16 +254,16 @@ def test_no_circle() -> None:
 
 def test_circles_are_found() -> None:
     assert circles(LIBRARY, PACKAGES) == []
-    back = {**LIBRARY, "pyg_gt.ops.bias": "from . import _inputs\n"}
-    assert circles(back, PACKAGES) == [["pyg_gt.ops._inputs", "pyg_gt.ops.bias"]]
-    late = {**LIBRARY, "pyg_gt.ops.bias": "def late():\n    from . import _inputs\n"}
+    back = {**LIBRARY, "pyg_gt.ops.bias": "from . import inputs\n"}
+    assert circles(back, PACKAGES) == [["pyg_gt.ops.bias", "pyg_gt.ops.inputs"]]
+    late = {**LIBRARY, "pyg_gt.ops.bias": "def late():\n    from . import inputs\n"}
     assert circles(late, PACKAGES) == []
 
 
 def test_folders_are_small() -> None:
-    """No folder of the transforms has more than 18 modules."""
+    """No folder of the package has more than 18 modules."""
     sources, packages = package_sources()
-    modules = [name for name in set(sources) - packages if name.startswith("pyg_gt.transforms.")]
+    modules = [name for name in set(sources) - packages if name.startswith("pyg_gt.")]
     folders = Counter(name.rpartition(".")[0] for name in modules)
     assert len(folders) > 8
     assert {folder: count for folder, count in folders.items() if count > 18} == {}
@@ -265,18 +286,24 @@ def test_module_names() -> None:
                     assert not hides, f"{module} has a module and a public name {name!r}"
 
 
-BACKEND = "NAME = 'made_up'\n"
 LIBRARY = {
     "pyg_gt": "from pyg_gt.layout import GraphLayout\nfrom pyg_gt.ops import attention\n",
     "pyg_gt.layout": "import torch\n",
+    "pyg_gt.layout.comparison": "from ..native import Library\n",
     "pyg_gt.native": "import ctypes\n",
-    "pyg_gt.ops": "from pyg_gt.ops._dispatch import attention\n",
-    "pyg_gt.ops.bias": "from pyg_gt.layout import GraphLayout\n",
-    "pyg_gt.ops._inputs": "from pyg_gt.ops.bias import EdgeMask\n",
-    "pyg_gt.ops._philox": "import torch\n",
-    "pyg_gt.ops._one": BACKEND + "from pyg_gt.ops._inputs import Inputs\n",
-    "pyg_gt.ops._two": BACKEND + "from pyg_gt.ops import _philox\n",
-    "pyg_gt.ops._dispatch": "from pyg_gt.ops import _one, _two\n",
+    "pyg_gt.ops": "from pyg_gt.ops.dispatch import attention\n",
+    "pyg_gt.ops.pairs": "from ..layout import GraphLayout\n",
+    "pyg_gt.ops.bias": "from pyg_gt.layout import GraphLayout\nfrom . import pairs\n",
+    "pyg_gt.ops.inputs": "from pyg_gt.ops.bias import EdgeMask\n",
+    "pyg_gt.ops._kernels": "",
+    "pyg_gt.ops._kernels.problem": "from ...layout import GraphLayout\n",
+    "pyg_gt.ops._kernels.cpu": "from ...native import Library\nfrom . import problem\n",
+    "pyg_gt.ops._fused": "from ._kernels import problem\n",
+    "pyg_gt.ops._backends": "",
+    "pyg_gt.ops._backends.one": "from ..inputs import Inputs\nfrom .._fused import attend\n",
+    "pyg_gt.ops._backends.two": "from . import op\n",
+    "pyg_gt.ops._backends.two.op": "from ... import pairs\n",
+    "pyg_gt.ops.dispatch": "from ._backends import one, two\n",
     "pyg_gt.nn": "from pyg_gt.nn.block import TransformerBlock\n",
     "pyg_gt.nn.block": "from pyg_gt.ops import attention\n",
     "pyg_gt.models": "from pyg_gt.nn import TransformerBlock\n",
@@ -290,7 +317,13 @@ LIBRARY = {
     "pyg_gt.datasets": "def load():\n    import ogb\n",
     "examples.train": "import matplotlib\nimport pyg_gt\nfrom pyg_gt import models\n",
 }
-PACKAGES = frozenset({"pyg_gt", "pyg_gt.ops", "pyg_gt.nn", "pyg_gt.models", "pyg_gt.transforms"})
+PACKAGES = frozenset(
+    f"pyg_gt{name}"
+    for name in (
+        *("", ".ops", ".ops._kernels", ".ops._backends", ".ops._backends.two"),
+        *(".nn", ".models", ".transforms"),
+    )
+)
 
 
 def test_checker_accepts_the_design() -> None:
@@ -306,21 +339,32 @@ def test_checker_accepts_the_design() -> None:
         ("pyg_gt.native", "from pyg_gt.layout import GraphLayout"),
         ("pyg_gt.layout", "from pyg_gt.native import Library"),
         ("pyg_gt.ops.bias", "from pyg_gt.native import Library"),
-        ("pyg_gt.ops._dispatch", "from pyg_gt.native import Library"),
+        ("pyg_gt.ops.dispatch", "from pyg_gt.native import Library"),
         ("pyg_gt.nn.block", "from ..native import Library"),
-        ("pyg_gt.ops.bias", "from pyg_gt.ops._inputs import Inputs"),
-        ("pyg_gt.ops._inputs", "from pyg_gt.ops._one import forward"),
-        ("pyg_gt.ops._one", "from pyg_gt.ops import _two"),
-        ("pyg_gt.ops._one", "from . import _two"),
-        ("pyg_gt.ops._one", "from ._two import forward"),
-        ("pyg_gt.ops._one", "def late():\n    from pyg_gt.ops._two import forward"),
-        ("pyg_gt.ops._one", "import importlib\nimportlib.import_module('pyg_gt.ops._two')"),
-        ("pyg_gt.ops._one", "if TYPE_CHECKING:\n    from pyg_gt.ops._dispatch import attention"),
-        ("pyg_gt.ops._philox", "from pyg_gt.ops._one import forward"),
-        ("pyg_gt.ops._dispatch", "from pyg_gt.nn import block"),
-        ("pyg_gt.ops", "from pyg_gt.ops._one import forward"),
-        ("pyg_gt.nn.block", "from pyg_gt.ops._one import forward"),
-        ("pyg_gt.nn.block", "from ..ops._one import forward"),
+        ("pyg_gt.ops.pairs", "from .bias import PairBias"),
+        ("pyg_gt.ops.bias", "from pyg_gt.ops.inputs import Inputs"),
+        ("pyg_gt.ops.inputs", "from pyg_gt.ops._backends.one import forward"),
+        ("pyg_gt.ops.inputs", "from . import _fused"),
+        ("pyg_gt.ops.inputs", "from ._kernels import cpu"),
+        ("pyg_gt.ops._kernels.cpu", "from ..bias import PairBias"),
+        ("pyg_gt.ops._kernels.cpu", "from ..inputs import Inputs"),
+        ("pyg_gt.ops._kernels.cpu", "def late():\n    from pyg_gt.ops import _fused"),
+        ("pyg_gt.ops._kernels.problem", "from pyg_gt.ops._kernels import cpu"),
+        ("pyg_gt.ops._fused", "from ._kernels import cpu"),
+        ("pyg_gt.ops._fused", "from ._backends import one"),
+        ("pyg_gt.ops._backends.one", "from pyg_gt.ops._backends import two"),
+        ("pyg_gt.ops._backends.one", "from . import two"),
+        ("pyg_gt.ops._backends.one", "from .two import forward"),
+        ("pyg_gt.ops._backends.one", "from .two.op import forward"),
+        ("pyg_gt.ops._backends.two.op", "from ..one import forward"),
+        ("pyg_gt.ops._backends.one", "def late():\n    from .two import forward"),
+        ("pyg_gt.ops._backends.one", "import_module('pyg_gt.ops.dispatch')"),
+        ("pyg_gt.ops._backends.one", "if TYPE_CHECKING:\n    from ..dispatch import attention"),
+        ("pyg_gt.ops.dispatch", "from pyg_gt.nn import block"),
+        ("pyg_gt.ops.dispatch", "from ._kernels import cpu"),
+        ("pyg_gt.ops", "from pyg_gt.ops._backends.one import forward"),
+        ("pyg_gt.nn.block", "from pyg_gt.ops._backends.one import forward"),
+        ("pyg_gt.nn.block", "from ..ops._fused import attend"),
         ("pyg_gt.nn", "from .. import models"),
         ("pyg_gt.nn.block", "from pyg_gt.models import GPS"),
         ("pyg_gt.nn.block", "import pyg_gt"),
@@ -337,11 +381,11 @@ def test_checker_accepts_the_design() -> None:
         ("pyg_gt.datasets", "from pyg_gt.transforms import AddRandomWalkPE"),
         ("pyg_gt.datasets", "import ogb"),
         ("pyg_gt.datasets", "try:\n    import ogb\nexcept ImportError:\n    ogb = None"),
-        ("pyg_gt.ops._one", "from triton import language as tl"),
-        ("pyg_gt.ops._one", "class Kernel:\n    import triton"),
+        ("pyg_gt.ops._backends.one", "from triton import language as tl"),
+        ("pyg_gt.ops._backends.one", "class Kernel:\n    import triton"),
         ("pyg_gt.nn.block", "import pyg_gt.nowhere"),
         ("pyg_gt.extra", "from pyg_gt.layout import GraphLayout"),
-        ("examples.train", "from pyg_gt.ops._one import forward"),
+        ("examples.train", "from pyg_gt.ops._backends.one import forward"),
     ],
 )
 def test_checker_finds(module: str, line: str) -> None:
@@ -352,15 +396,16 @@ def test_checker_finds(module: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("pyg_gt.ops._one", "def forward():\n    import triton"),
-        ("pyg_gt.ops._triton_small_kernels", "import triton"),
-        ("pyg_gt.ops._one", "if TYPE_CHECKING:\n    import triton"),
+        ("pyg_gt.ops._backends.one", "def forward():\n    import triton"),
+        ("pyg_gt.ops._kernels.triton.full.kernels.small", "import triton"),
+        ("pyg_gt.ops._backends.one", "if TYPE_CHECKING:\n    import triton"),
         ("pyg_gt.datasets", "from __future__ import annotations\nimport os.path"),
         ("pyg_gt.models", "from pyg_gt.transforms import AddRandomWalkPE"),
-        ("pyg_gt.ops._one", "from pyg_gt.native import Library"),
-        ("pyg_gt.ops._philox", "from ..native import Library"),
+        ("pyg_gt.ops._kernels.cpu", "from pyg_gt.native import Library"),
+        ("pyg_gt.ops._fused", "def late():\n    from ._kernels import cpu"),
+        ("pyg_gt.ops._backends.two", "from .op import forward"),
         ("pyg_gt.transforms.compiled", "from pyg_gt.native import Library"),
-        ("benchmarks.cpu.attention", "from pyg_gt.ops import _one"),
+        ("benchmarks.cpu.attention", "from pyg_gt.ops._backends import one"),
     ],
 )
 def test_checker_lets_pass(module: str, line: str) -> None:

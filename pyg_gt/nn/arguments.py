@@ -1,4 +1,4 @@
-"""Arguments that several layers and encoders check alike."""
+"""Checks of arguments that several layers and encoders share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What computes the attention of a model: the route of each layer, its backend, and why."""
+"""The attention route and backend of each layer of a model, and why."""
 
 from __future__ import annotations
 

@@ -304,21 +304,22 @@ def checked_edges_of(bias: EdgeBias | EdgeMask) -> EdgeLayout | DeferredEdges:
 
 def segment_logsumexp(values: Tensor, index: Tensor, size: int) -> Tensor:
     """``[E, H] -> [size, H]``; minus infinity where nothing stands."""
-    top = scatter(values.detach(), index, 0, size, reduce="max")
-    seen = torch.zeros(size, dtype=torch.bool, device=index.device).index_fill_(0, index, True)
-    top = torch.where(torch.isfinite(top) & seen.unsqueeze(1), top, 0.0)
-    total = scatter((values - top[index]).exp(), index, 0, size, reduce="sum")
-    found = total > 0
+    largest = scatter(values.detach(), index, 0, size, reduce="max")
+    occurs = torch.zeros(size, dtype=torch.bool, device=index.device).index_fill_(0, index, True)
+    largest = torch.where(torch.isfinite(largest) & occurs.unsqueeze(1), largest, 0.0)
+    total = scatter((values - largest[index]).exp(), index, 0, size, reduce="sum")
+    positive = total > 0
     # log(0) has an infinite slope: take the logarithm of something harmless instead
-    return torch.where(found, torch.where(found, total, 1.0).log() + top, float("-inf"))
+    logarithm = torch.where(positive, total, 1.0).log() + largest
+    return torch.where(positive, logarithm, float("-inf"))
 
 
 def _edge_layout(edges: EdgeSet, query_layout: GraphLayout, layout: GraphLayout) -> EdgeLayout:
-    made = EdgeLayout.of(edges, layout.num_nodes, query_layout.num_nodes)
-    if not isinstance(made, EdgeLayout):
+    concrete = EdgeLayout.of(edges, layout.num_nodes, query_layout.num_nodes)
+    if not isinstance(concrete, EdgeLayout):
         raise NotImplementedError("a bias on edges cannot be materialized while it is traced")
-    made.check_within_graphs(query_layout, layout)
-    return made
+    concrete.check_within_graphs(query_layout, layout)
+    return concrete
 
 
 def _to_dense(

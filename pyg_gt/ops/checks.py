@@ -25,7 +25,7 @@ from .index_checks import checked_table_index
 from .inputs import Layout
 from .pairs import num_pairs
 
-_TYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
+FLOATS = torch.float32, torch.float64, torch.bfloat16, torch.float16
 # what functions of scores give back was looked at once
 _TRIED: weakref.WeakSet[CodeType] = weakref.WeakSet()
 
@@ -94,7 +94,7 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
         )
     if query.size(2) == 0:
         raise ValueError(f"'query' must have head_channels (got {list(query.shape)})")
-    if query.dtype not in _TYPES or not query.dtype == key.dtype == value.dtype:
+    if query.dtype not in FLOATS or not query.dtype == key.dtype == value.dtype:
         raise ValueError(
             f"'query', 'key' and 'value' must have one floating-point type (got {query.dtype}, "
             f"{key.dtype} and {value.dtype}); of the narrow ones, float16 and bfloat16"

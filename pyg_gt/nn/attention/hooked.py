@@ -1,4 +1,4 @@
-"""Attention whose module is watched by hooks: they see what PyG shows them, and may change it.
+"""Self-attention whose module has hooks, which are called with PyG's padded batch.
 
 A hook on ``torch.nn.MultiheadAttention`` expects a padded batch ``[B, M, F]``, as PyG's
 ``GPSConv`` hands it over. So that is what the module is called with; but where it would compute
@@ -53,26 +53,26 @@ def hooked_attention(
     """``[N, F]``, as :func:`multihead_attention` gives it, with the hooks on ``attn`` called.
 
     Args:
-        attn: the module; called as ``attn(h, h, h, key_padding_mask=..., need_weights=False)``,
+        attn: The module; called as ``attn(h, h, h, key_padding_mask=..., need_weights=False)``,
             where ``h [B, M, F]`` is padded with zeros.
         x: ``[N, F]``.
-        layout: how ``x`` is split into graphs.
-        biases: what is added to scores.
-        backend: which attention backend runs.
-        compute: another way to compute attention; None: the fused one.
+        layout: How ``x`` is split into graphs.
+        biases: What is added to scores.
+        backend: Which attention backend runs.
+        compute: Another way to compute attention; None: the fused one.
     """
-    made = GraphLayout.of(layout, x.size(0), device=x.device)
-    if not isinstance(made, GraphLayout):
+    concrete = GraphLayout.of(layout, x.size(0), device=x.device)
+    if not isinstance(concrete, GraphLayout):
         raise RuntimeError(
             "hooks on attention see a padded batch, whose size a trace or an export would keep as "
             "a constant: remove them before 'torch.jit.trace' or 'torch.export'"
         )
 
     def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return multihead_attention(attn, query, key, value, made, biases, backend)
+        return multihead_attention(attn, query, key, value, concrete, biases, backend)
 
-    padded = _pad(x, made)
-    with _OnRaggedBatch(attn, made, padded, biases, compute or fused):
+    padded = _pad(x, concrete)
+    with _OnRaggedBatch(attn, concrete, padded, biases, compute or fused):
         out, _ = attn(
             padded.x, padded.x, padded.x, key_padding_mask=padded.mask, need_weights=False
         )
@@ -131,8 +131,7 @@ class _OnRaggedBatch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        own = func is F.multi_head_attention_forward and args[5] is self.attn.in_proj_weight
-        if not own:
+        if func is not F.multi_head_attention_forward or args[5] is not self.attn.in_proj_weight:
             return func(*args, **kwargs)
         if not self._is_asked_as_pyg_asks(args, kwargs):
             if self.biases:

@@ -1,4 +1,4 @@
-"""Attention that has to run as a module on a padded batch, as PyG runs it."""
+"""Self-attention run as a module on a padded batch, as in PyG."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def padded_attention(
     """``[N, F]``: ``attn``, a multi-head or Performer attention, run on ``[B, M, F]``.
 
     Args:
-        attn: the module.
+        attn: The module.
         x: ``[N, F]``.
-        layout: how ``x`` is split into graphs.
-        biases: must be empty.
-        reason: why it is run so.
+        layout: How ``x`` is split into graphs.
+        biases: Must be empty.
+        reason: Why it is run so.
     """
     if biases:
         raise ValueError(

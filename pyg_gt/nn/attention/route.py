@@ -1,4 +1,4 @@
-"""How a layer computes its attention, and why so: what :func:`pyg_gt.explain` reports."""
+"""The route by which a layer computes its attention, as :func:`pyg_gt.explain` reports it."""
 
 from __future__ import annotations
 

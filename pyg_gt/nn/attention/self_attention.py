@@ -1,4 +1,4 @@
-"""Which of its ways a module of self-attention takes on a ragged batch."""
+"""Self-attention on a ragged batch: fused, by messages, with hooks, or padded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every node attends to every node of its graph."""
+"""Attention between all nodes of a graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention along edges, without a tensor for each edge where a backend can do without."""
+"""Attention along edges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the layers with the weights of PyG's ``TransformerConv`` share."""
+"""The common base of the layers with the weights of PyG's ``TransformerConv``."""
 
 from __future__ import annotations
 

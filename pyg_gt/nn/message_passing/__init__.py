@@ -1,1 +1,1 @@
-"""Attention as PyG's messages: when they are sent, along which pairs, and edge sets they take."""
+"""Attention as PyG's messages: why they are sent, along which pairs; and edge sets."""

@@ -1,4 +1,4 @@
-"""Why a layer of attention sends PyG's messages instead of calling a fused backend."""
+"""Reasons to send PyG's messages instead of calling a fused backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pairs of nodes of one component, and the graph that they form."""
+"""Pairs of nodes of one component, and the graph that they form."""
 
 from __future__ import annotations
 

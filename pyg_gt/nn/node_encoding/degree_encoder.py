@@ -1,6 +1,8 @@
-"""Degrees of nodes as learned vectors."""
+"""Encoder of degrees by learned vectors."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,10 +11,10 @@ from torch_geometric.data import Data
 
 from ...layout.values import is_readable
 from ..arguments import check_counts, check_flags, describe
-from ..stored_encoding import stored
+from ..stored_encoding import StoredEncoder, stored, transform_adds
 
 
-class DegreeEncoder(torch.nn.Module):
+class DegreeEncoder(StoredEncoder):
     r"""One learned vector for each in-degree, one for each out-degree.
 
     The centrality encoding of `"Do Transformers Really Perform Bad for Graph Representation?"
@@ -102,27 +104,10 @@ class DegreeEncoder(torch.nn.Module):
             out = self.in_degree(degree[:, 0]) + self.out_degree(degree[:, 1])
         return out
 
-    def from_data(self, data: Data, attr_name: str = "degree") -> Tensor:
-        """Encodes the nodes of a batch that ``AddDegree`` has been applied to.
-
-        Args:
-            data (Data): A ``Data`` or a ``Batch``.
-            attr_name (str): The transform's ``attr_name``; of two degrees a node, an encoder with
-                ``directed=False`` reads the first. (default: :obj:`"degree"`)
-
-        Returns:
-            ``[N, F]``.
-
-        Raises:
-            ValueError: If the attribute is missing; also as the call with tensors.
-            IndexError: If a degree is negative.
-        """
-        maker = f"'pyg_gt.transforms.AddDegree(attr_name=\"{attr_name}\")'"
-        (degree,) = stored(self, data, {attr_name: f"{maker} adds it"})
-        if not self.directed and degree.dim() == 2:
-            degree = degree[:, 0]
-        out: Tensor = self(degree)
-        return out
+    def _read(self, data: Data, attr_name: str | None) -> list[Any]:
+        name = attr_name or "degree"
+        (degree,) = stored(self, data, {name: transform_adds("AddDegree", "", name)})
+        return [degree if self.directed or degree.dim() != 2 else degree[:, 0]]
 
     def __repr__(self) -> str:
         directed = "" if self.directed else ", directed=False"

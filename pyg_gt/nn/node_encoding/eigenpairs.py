@@ -1,4 +1,4 @@
-"""The check at the door of the encoders that read eigenvectors."""
+"""The check of eigenvectors, eigenvalues and their mask."""
 
 from __future__ import annotations
 

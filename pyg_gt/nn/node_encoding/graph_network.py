@@ -1,4 +1,4 @@
-"""The graph network that encoders of eigenvectors run unless they are given another."""
+"""The default graph network of encoders of eigenvectors."""
 
 from __future__ import annotations
 

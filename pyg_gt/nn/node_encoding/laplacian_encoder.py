@@ -1,4 +1,4 @@
-"""Laplacian eigenvectors under random signs."""
+"""Encoder of Laplacian eigenvectors with random signs in training."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch_geometric.nn import MLP
 
 from ...layout.graph_layout import GraphLayout
 from ..arguments import check_counts
-from ..stored_encoding import stored_eigenpairs
+from ..stored_encoding import StoredEncoder, stored_eigenpairs
 from .eigenpairs import masked_eigenpairs
 
 Kind = Literal["deepset", "linear"]
 
 
-class LaplacianEncoder(torch.nn.Module):
+class LaplacianEncoder(StoredEncoder):
     r"""Reads Laplacian eigenvectors, and learns from random signs that their signs mean nothing.
 
     ``kind="deepset"``, as in `"Recipe for a General, Powerful, Scalable Graph Transformer"
@@ -118,22 +118,8 @@ class LaplacianEncoder(torch.nn.Module):
         out = pairs.masked_fill(~mask.unsqueeze(-1), 0).sum(1)  # [N, F]
         return out if self.post is None else self.post(out)
 
-    def from_data(self, data: Data, attr_name: str = "laplacian_eigenvector_pe") -> Tensor:
-        """Encodes the nodes of a batch that ``AddLaplacianEigenvectorPE`` has been applied to.
-
-        Args:
-            data (Data): A ``Data`` or a ``Batch``.
-            attr_name (str): The transform's ``attr_name``.
-                (default: :obj:`"laplacian_eigenvector_pe"`)
-
-        Returns:
-            ``[N, F]``.
-
-        Raises:
-            ValueError: If an attribute is missing; also as the call with tensors.
-        """
-        out: Tensor = self(*stored_eigenpairs(self, data, attr_name), data.batch)
-        return out
+    def _read(self, data: Data, attr_name: str | None) -> list[Any]:
+        return [*stored_eigenpairs(self, data, attr_name), data.batch]
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.k}, {self.channels}, kind={self.kind!r})"

@@ -1,4 +1,4 @@
-"""Return probabilities and other numbers that need no symmetry."""
+"""Encoder of random-walk probabilities and other columns that need no symmetry."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch_geometric.data import Data
 from torch_geometric.nn import MLP, BatchNorm
 
 from ..arguments import check_counts, describe
-from ..stored_encoding import stored
+from ..stored_encoding import StoredEncoder, stored, transform_adds
 
 
-class RandomWalkEncoder(torch.nn.Module):
+class RandomWalkEncoder(StoredEncoder):
     r"""Normalises the columns of an encoding over the nodes, and maps them to channels.
 
     .. math::
@@ -22,7 +22,8 @@ class RandomWalkEncoder(torch.nn.Module):
     for return probabilities of random walks, as in `"Graph Neural Networks with Learnable
     Structural and Positional Representations" <https://arxiv.org/abs/2110.07875>`_ (Dwivedi et al.
     2022), normalised as in `GraphGPS <https://arxiv.org/abs/2205.12454>`_ (Rampasek et al. 2022).
-    Heat kernel and electrostatic encodings are read by the same encoder.
+    Heat kernel and electrostatic encodings are read by the same encoder, for instance by
+    ``encoder.from_data(data, "heat_kernel_se")``.
 
     The norm mixes the graphs of a batch while training. A batch of one node has no variance: it is
     normalised as in evaluation.
@@ -89,25 +90,10 @@ class RandomWalkEncoder(torch.nn.Module):
         out: Tensor = self.mlp(self.norm(encoding))
         return out
 
-    def from_data(self, data: Data, attr_name: str = "random_walk_pe") -> Tensor:
-        """Encodes the nodes of a batch that a transform has been applied to.
-
-        Args:
-            data (Data): A ``Data`` or a ``Batch``.
-            attr_name (str): The ``attr_name`` of ``AddRandomWalkPE``, ``AddHeatKernelSE``,
-                ``AddElectrostaticSE`` or another. (default: :obj:`"random_walk_pe"`)
-
-        Returns:
-            ``[N, F]``.
-
-        Raises:
-            ValueError: If the attribute is missing; also as the call with tensors.
-        """
-        maker = (
-            f"'pyg_gt.transforms.AddRandomWalkPE({self.walk_length}, attr_name=\"{attr_name}\")'"
-        )
-        out: Tensor = self(*stored(self, data, {attr_name: f"{maker} adds it"}))
-        return out
+    def _read(self, data: Data, attr_name: str | None) -> list[Any]:
+        name = attr_name or "random_walk_pe"  # or what another transform has stored
+        cure = transform_adds("AddRandomWalkPE", str(self.walk_length), name)
+        return stored(self, data, {name: cure})
 
     def __repr__(self) -> str:
         return (

@@ -1,4 +1,4 @@
-"""Laplacian eigenvectors whatever their signs."""
+"""Sign-invariant encoder of Laplacian eigenvectors."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch_geometric.nn.inits import reset
 
 from ...layout.edge_layout import EdgeLayout
 from ..arguments import check_counts, check_module
-from ..stored_encoding import EDGES, stored, stored_eigenpairs
+from ..stored_encoding import StoredEncoder, stored_edges, stored_eigenpairs
 from .eigenpairs import masked_eigenpairs
 from .graph_network import graph_network
 
 
-class SignNetEncoder(torch.nn.Module):
+class SignNetEncoder(StoredEncoder):
     r"""Reads Laplacian eigenvectors and is the same for :math:`v` and :math:`-v`.
 
     SignNet of `"Sign and Basis Invariant Networks for Spectral Graph Representation Learning"
@@ -122,14 +122,14 @@ class SignNetEncoder(torch.nn.Module):
         return out
 
     def from_data(
-        self, data: Data, attr_name: str = "laplacian_eigenvector_pe", with_edges: bool = True
+        self, data: Data, attr_name: str | None = None, *, with_edges: bool = True
     ) -> Tensor:
-        """Encodes the nodes of a batch that ``AddLaplacianEigenvectorPE`` has been applied to.
+        """The encoding of a batch that ``AddLaplacianEigenvectorPE`` has been applied to.
 
         Args:
             data (Data): A ``Data`` or a ``Batch``.
-            attr_name (str): The transform's ``attr_name``.
-                (default: :obj:`"laplacian_eigenvector_pe"`)
+            attr_name (str, optional): The transform's ``attr_name``; None: its default.
+                (default: :obj:`None`)
             with_edges (bool): Whether ``phi`` takes ``data.edge_index``; not with an MLP.
                 (default: :obj:`True`)
 
@@ -139,11 +139,12 @@ class SignNetEncoder(torch.nn.Module):
         Raises:
             ValueError: If an attribute is missing; also as the call with tensors.
         """
-        pairs = stored_eigenpairs(self, data, attr_name)
-        if with_edges:
-            pairs += stored(self, data, {"edge_index": EDGES})
-        out: Tensor = self(*pairs)
+        pairs = self._read(data, attr_name)
+        out: Tensor = self(*pairs, *(stored_edges(self, data) if with_edges else ()))
         return out
+
+    def _read(self, data: Data, attr_name: str | None) -> list[Any]:
+        return stored_eigenpairs(self, data, attr_name)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.channels}, phi={self.phi})"

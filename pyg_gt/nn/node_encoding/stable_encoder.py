@@ -1,4 +1,4 @@
-"""Laplacian eigenvectors whatever the basis of an eigenspace."""
+"""Basis-invariant encoder of Laplacian eigenvectors."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch_geometric.nn.inits import reset
 
 from ...layout.edge_layout import EdgeLayout
 from ..arguments import check_counts, check_module
-from ..stored_encoding import EDGES, stored, stored_eigenpairs
+from ..stored_encoding import StoredEncoder, stored_edges, stored_eigenpairs
 from .component_pairs import ComponentPairs, component_pairs
 from .eigenpairs import masked_eigenpairs
 from .graph_network import graph_network
 
 
-class StableEncoder(torch.nn.Module):
+class StableEncoder(StoredEncoder):
     r"""Reads Laplacian eigenvectors through functions of the Laplacian, which have no basis.
 
     SPE of `"On the Stability of Expressive Positional Encodings for Graphs"
@@ -123,23 +123,8 @@ class StableEncoder(torch.nn.Module):
         with torch.autocast(vectors.device.type, enabled=False):
             return self._encode(vectors, values, edges.edge_index, component_pairs(edges))
 
-    def from_data(self, data: Data, attr_name: str = "laplacian_eigenvector_pe") -> Tensor:
-        """Encodes the nodes of a batch that ``AddLaplacianEigenvectorPE`` has been applied to.
-
-        Args:
-            data (Data): A ``Data`` or a ``Batch``.
-            attr_name (str): The transform's ``attr_name``.
-                (default: :obj:`"laplacian_eigenvector_pe"`)
-
-        Returns:
-            ``[N, F]``.
-
-        Raises:
-            ValueError: If an attribute is missing; also as the call with tensors.
-        """
-        pairs = stored_eigenpairs(self, data, attr_name)
-        out: Tensor = self(*pairs, *stored(self, data, {"edge_index": EDGES}))
-        return out
+    def _read(self, data: Data, attr_name: str | None) -> list[Any]:
+        return stored_eigenpairs(self, data, attr_name) + stored_edges(self, data)
 
     def _encode(
         self, vectors: Tensor, values: Tensor, edge_index: Tensor, pairs: ComponentPairs

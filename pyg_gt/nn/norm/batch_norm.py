@@ -1,4 +1,4 @@
-"""Batch normalisation that a single row does not break."""
+"""Batch normalisation that takes a single row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Norms over the nodes of each graph, also where they are compiled."""
+"""Calls of norms over the nodes of each graph, also in compiled code."""
 
 from __future__ import annotations
 

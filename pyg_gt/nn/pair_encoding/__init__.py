@@ -1,4 +1,4 @@
-"""What is known of two nodes of a graph, as a bias of their attention."""
+"""Encoders of pairs of nodes as biases of attention."""
 
 from .edge_path_bias import EdgePathBias
 from .relative_walk_bias import RelativeWalkBias

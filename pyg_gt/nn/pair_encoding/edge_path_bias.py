@@ -12,13 +12,13 @@ from torch_geometric.data import Data
 from ...layout.graph_layout import GraphLayout
 from ...ops import PairBias
 from ..arguments import check_counts, check_tensor
-from ..stored_encoding import EDGES, stored
+from ..stored_encoding import StoredEncoder, stored, stored_edges, transform_adds
 from .path_rows import path_rows
 
 _INTEGERS = (torch.int16, torch.int32, torch.int64)
 
 
-class EdgePathBias(torch.nn.Module):
+class EdgePathBias(StoredEncoder):
     r"""The mean over the edges of a shortest path from query to key: edge encoding.
 
     Eq. 7 of `"Do Transformers Really Perform Bad for Graph Representation?"
@@ -112,14 +112,14 @@ class EdgePathBias(torch.nn.Module):
         return PairBias(mean_along_paths(rows, edge_attr, self.weight))
 
     def from_data(
-        self, data: Data, attr_name: str = "pair_distance", edge_attr: Tensor | None = None
+        self, data: Data, attr_name: str | None = None, *, edge_attr: Tensor | None = None
     ) -> PairBias:
         """The bias of a batch that ``AddShortestPathDistance`` has been applied to.
 
         Args:
             data (Data): A ``Data`` or a ``Batch``.
-            attr_name (str): The transform's ``attr_name``; paths are read under
-                ``{attr_name}_edges``. (default: :obj:`"pair_distance"`)
+            attr_name (str, optional): The transform's ``attr_name``; paths are read under
+                ``{attr_name}_edges``. None: its default. (default: :obj:`None`)
             edge_attr (Tensor, optional): ``[E, edge_channels]``, such as embedded categories;
                 None: ``data.edge_attr``. (default: :obj:`None`)
 
@@ -127,14 +127,17 @@ class EdgePathBias(torch.nn.Module):
             ValueError: If an attribute is missing; also as the call with tensors.
             IndexError: If a path names an edge that its graph does not have.
         """
-        made = f'max_distance, attr_name="{attr_name}", path_length={self.path_length}'
-        maker = f"'pyg_gt.transforms.AddShortestPathDistance({made})'"
-        names = {f"{attr_name}_edges": f"{maker} adds it", "edge_index": EDGES}
-        paths, edge_index = stored(self, data, names)
+        paths, edge_index = self._read(data, attr_name)
         if edge_attr is None:
             (edge_attr,) = stored(self, data, {"edge_attr": "pass 'edge_attr='"})
         bias: PairBias = self(paths, edge_attr, edge_index, data.batch)
         return bias
+
+    def _read(self, data: Data, attr_name: str | None) -> list[Any]:
+        name = attr_name or "pair_distance"
+        arguments = f"max_distance, path_length={self.path_length}"
+        cure = transform_adds("AddShortestPathDistance", arguments, name)
+        return stored(self, data, {f"{name}_edges": cure}) + stored_edges(self, data)
 
     def __repr__(self) -> str:
         return (

@@ -1,4 +1,4 @@
-"""Which rows of ``edge_attr`` the paths of a batch name; found and checked once for all layers."""
+"""Rows of ``edge_attr`` along the paths of a batch, computed once for all layers."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def path_rows(path: Tensor, edge_index: Any, num_edges: int, batch: Any) -> Tens
     known = isinstance(batch, (GraphLayout, DeferredLayout))
     vector, num_graphs = (batch.batch, batch.num_graphs) if known else (batch, -1)
     if all(is_readable(x) for x in (path, index, vector) if isinstance(x, Tensor)):
-        return _found(path, edge_index, batch)
+        return _cached_rows(path, edge_index, batch)
     rows: Tensor = torch.ops.pyg_gt.path_rows(path, index, vector, num_graphs)
     return rows
 
 
-def _found(
+def _cached_rows(
     path: Tensor,
     edge_index: Any,
     batch: Any,
@@ -81,17 +81,17 @@ def _found(
         edges = edges_of(edge_index, num_nodes, num_nodes, by_value=True)
     assert isinstance(edges, EdgeLayout)
     kind = weakref.ref(edges), weakref.ref(layout)
-    made = _BY_PATH.get(path, kind, lambda known: same_numbers(known[0], path), by_value=by_value)
-    if made is None:
+    entry = _BY_PATH.get(path, kind, lambda known: same_numbers(known[0], path), by_value=by_value)
+    if entry is None:
         with torch.inference_mode(False):
-            own = path.detach().clone()
-        made = own, _made_from(own, edges, layout)
-        _BY_PATH.put(path, made, kind)
-    return made[1]
+            copy = path.detach().clone()
+        entry = copy, _compute_rows(copy, edges, layout)
+        _BY_PATH.put(path, entry, kind)
+    return entry[1]
 
 
 @torch.inference_mode(False)
-def _made_from(path: Tensor, edges: EdgeLayout, layout: GraphLayout) -> Tensor:
+def _compute_rows(path: Tensor, edges: EdgeLayout, layout: GraphLayout) -> Tensor:
     edges.check_within_graphs(layout, layout)
     graph = layout.batch[edges.ends[0]]  # [E]
     count = torch.zeros_like(layout.ptr[1:]).index_add_(0, graph, torch.ones_like(graph))
@@ -146,9 +146,9 @@ def _check_begin(rows: Tensor, edges: EdgeLayout, layout: GraphLayout, of_pair: 
 
 @torch.library.impl(_LIBRARY, "path_rows", "CompositeExplicitAutograd")
 def _path_rows(path: Tensor, edge_index: Tensor, batch: Tensor | None, num_graphs: int) -> Tensor:
-    # what an op returns may be overwritten by compiled code, so what is remembered stays here
+    # what an op returns may be overwritten by compiled code, so the cached rows are not returned
     known = None if num_graphs < 0 else num_graphs
-    return _found(path, edge_index, batch, known, by_value=True).clone()
+    return _cached_rows(path, edge_index, batch, known, by_value=True).clone()
 
 
 @torch.library.register_fake("pyg_gt::path_rows", lib=_LIBRARY)  # type: ignore[untyped-decorator]

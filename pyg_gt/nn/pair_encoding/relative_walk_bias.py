@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -10,12 +12,12 @@ from torch_geometric.nn.dense.linear import Linear
 
 from ...ops import PairBias
 from ..arguments import check_counts, check_tensor
-from ..stored_encoding import stored
+from ..stored_encoding import StoredEncoder, stored, transform_adds
 
 _HIDDEN_AT_ONCE = 2**22  # numbers of the hidden layer
 
 
-class RelativeWalkBias(torch.nn.Module):
+class RelativeWalkBias(StoredEncoder):
     r"""A learned function of the random-walk probabilities from query to key.
 
     Of `"Graph Inductive Biases in Transformers without Message Passing"
@@ -103,20 +105,10 @@ class RelativeWalkBias(torch.nn.Module):
         ]
         return PairBias(torch.cat(values))
 
-    def from_data(self, data: Data, attr_name: str = "pair_walk") -> PairBias:
-        """The bias of a batch that ``AddRelativeRandomWalkPE`` has been applied to.
-
-        Args:
-            data (Data): A ``Data`` or a ``Batch``.
-            attr_name (str): The transform's ``attr_name``. (default: :obj:`"pair_walk"`)
-
-        Raises:
-            ValueError: If the attribute is missing; also as the call with tensors.
-        """
-        made = f'{self.walk_length}, attr_name="{attr_name}"'
-        maker = f"'pyg_gt.transforms.AddRelativeRandomWalkPE({made})'"
-        bias: PairBias = self(*stored(self, data, {attr_name: f"{maker} adds it"}))
-        return bias
+    def _read(self, data: Data, attr_name: str | None) -> list[Any]:
+        name = attr_name or "pair_walk"
+        cure = transform_adds("AddRelativeRandomWalkPE", str(self.walk_length), name)
+        return stored(self, data, {name: cure})
 
     def _values(self, walk: Tensor) -> Tensor:
         """``[P, H]``."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
 from ...ops import TableBias
 from ..arguments import check_counts, check_tensor
-from ..stored_encoding import stored
+from ..stored_encoding import StoredEncoder, stored, transform_adds
 
 _INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
-class ShortestPathBias(torch.nn.Module):
+class ShortestPathBias(StoredEncoder):
     r"""A score for each length of the shortest path from query to key: spatial encoding.
 
     Eq. 6 of `"Do Transformers Really Perform Bad for Graph Representation?"
@@ -83,20 +85,10 @@ class ShortestPathBias(torch.nn.Module):
         check_tensor("pair_distance", pair_distance, None, _INTEGERS, cure)
         return TableBias(self.table, pair_distance)
 
-    def from_data(self, data: Data, attr_name: str = "pair_distance") -> TableBias:
-        """The bias of a batch that ``AddShortestPathDistance`` has been applied to.
-
-        Args:
-            data (Data): A ``Data`` or a ``Batch``.
-            attr_name (str): The transform's ``attr_name``. (default: :obj:`"pair_distance"`)
-
-        Raises:
-            ValueError: If the attribute is missing; also as the call with tensors.
-        """
-        made = f'{self.max_distance}, attr_name="{attr_name}"'
-        maker = f"'pyg_gt.transforms.AddShortestPathDistance({made})'"
-        bias: TableBias = self(*stored(self, data, {attr_name: f"{maker} adds it"}))
-        return bias
+    def _read(self, data: Data, attr_name: str | None) -> list[Any]:
+        name = attr_name or "pair_distance"
+        cure = transform_adds("AddShortestPathDistance", str(self.max_distance), name)
+        return stored(self, data, {name: cure})
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.max_distance}, heads={self.heads})"

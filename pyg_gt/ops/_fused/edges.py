@@ -15,7 +15,7 @@ from ...layout.deferred import DeferredEdges
 from ...layout.edge_layout import EdgeLayout
 from .._kernels.problem import EdgeProblem
 from ..bias import checked_edges_of
-from ..checks import check_like
+from ..checks import FLOATS, check_like
 from ..deferred import resolved_edges
 from ..index_checks import checked_edges
 from ..inputs import Inputs
@@ -23,7 +23,6 @@ from ..library import LIBRARY, TAGS
 from ..memory import apply, has_raw_memory
 from ..second_derivatives import differentiable_once
 from .biases import values_on_edges
-from .full import FLOATS
 from .kernels import EAGER_ONLY, ONE_GRADIENT, edge_kernels
 from .saved_tensors import check_kinds, given_edges, kinds_of
 

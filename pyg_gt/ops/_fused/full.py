@@ -16,7 +16,7 @@ from torch import Tensor
 from ...layout.deferred import DeferredEdges
 from ...layout.graph_layout import GraphLayout
 from .._kernels.problem import FullProblem
-from ..checks import check_like, check_pairs
+from ..checks import FLOATS, check_like, check_pairs
 from ..deferred import layout_arguments, layouts_of, resolved_edges
 from ..index_checks import checked_table_index
 from ..inputs import Inputs
@@ -228,9 +228,6 @@ def _problem(
     return FullProblem(
         query_layout, layout, pairs, table, index, edge_layout, edge_values, seed, scale, dropout_p
     )
-
-
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:

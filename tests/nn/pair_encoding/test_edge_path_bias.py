@@ -183,9 +183,9 @@ def test_bad_arguments():
 def made(monkeypatch):
     """Grows by one whenever rows are made of paths."""
     calls = []
-    function = path_rows._made_from
+    function = path_rows._compute_rows
     monkeypatch.setattr(
-        path_rows, "_made_from", lambda *args: (calls.append(1), function(*args))[1]
+        path_rows, "_compute_rows", lambda *args: (calls.append(1), function(*args))[1]
     )
     return calls
 

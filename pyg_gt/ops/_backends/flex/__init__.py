@@ -18,7 +18,7 @@ from ...pairs import num_pairs
 from .block_masks import graph_mask
 from .compiled import run
 from .edge_masks import EdgeMaps, edge_mask, too_large
-from .packed_axes import PackedAxes, packed_axes
+from .packing import PackedAxes, packed_axes
 from .score_mod import score_mod_of
 
 NAME = "flex"

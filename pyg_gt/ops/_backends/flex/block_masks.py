@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from .packed_axes import PackedAxes
+from .packing import PackedAxes
 from .placement import BLOCK
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

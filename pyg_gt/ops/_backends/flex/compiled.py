@@ -1,4 +1,4 @@
-"""FlexAttention, compiled: once for each kind of call, never again for another batch."""
+"""FlexAttention compiled: once for each kind of call, whatever the batch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import flex_attention as torch_flex
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from .kernel_options import known_options
 
 Function = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -84,61 +85,13 @@ _WITHOUT_OPTIONS: set[Hashable] = set()
 
 
 def _no_duck_shapes() -> AbstractContextManager[Any]:
-    """So that two sizes that happen to be equal are not taken for one."""
+    """A context in which sizes that happen to be equal are not taken for one."""
     from torch.fx.experimental import _config as shapes
 
     if not hasattr(shapes, "use_duck_shape"):
         return nullcontext()
     patch: AbstractContextManager[Any] = shapes.patch(use_duck_shape=False)  # type: ignore[attr-defined]
     return patch
-
-
-@cache
-def known_options(dtype: torch.dtype, channels: int, reads: bool) -> dict[str, Any]:
-    """:func:`kernel_options`, of which what is not known to this torch is left out."""
-    known = getattr(getattr(torch_flex, "FlexKernelOptions", None), "__annotations__", None)
-    options = kernel_options(dtype, channels, reads)
-    if known is None:  # nothing is known of any of them
-        return {}
-    always = ("IS_DIVISIBLE",)  # not documented; who does not read it ignores it
-    return {
-        name: x for name, x in options.items()
-        if name in always or name.removeprefix("fwd_").removeprefix("bwd_") in known
-    }  # fmt: skip
-
-
-def kernel_options(dtype: torch.dtype, channels: int, reads: bool) -> dict[str, Any]:
-    """What torch 2.11 to 2.14 would not choose by themselves on CUDA.
-
-    Tiles are chosen by what the compiler says of shared memory and registers on sm_90, not by
-    time. Torch's own are made for kernels that read nothing but queries, keys and values: with 64
-    channels in half precision and a mask of edges they need more shared memory than an H100 has.
-
-    Args:
-        dtype: of queries, keys and values.
-        channels: ``C``, padded.
-        reads: whether a mask of edges or a function of scores reads a tensor at each pair.
-    """
-    single = dtype == torch.float32
-    options: dict[str, Any] = {
-        # never the kernel for decoding, which torch takes for fewer than 128 queries
-        "BACKEND": "TRITON",
-        # both axes are multiples of the block, which shapes that vary do not tell
-        "IS_DIVISIBLE": True,
-    }
-    if reads:
-        rows = 32 if single and channels > 64 else 64
-        cols = 32 if channels > (32 if single else 128) else 64
-        options |= {"fwd_BLOCK_M": rows, "fwd_BLOCK_N": cols}
-        options |= {"fwd_num_warps": 4 if rows == 32 and channels <= 128 else 8}
-        options |= {"fwd_num_stages": 1 if channels > 128 else 2}
-    # torch's tiles of a float32 backward are 16 x 16, which beyond 128 channels is what fits
-    if (single and channels <= 128) or (reads and not single):
-        long = 32 if single or channels > 128 else 64
-        options |= {"bwd_BLOCK_M1": 32, "bwd_BLOCK_N1": long}
-        options |= {"bwd_BLOCK_M2": long, "bwd_BLOCK_N2": 32}
-        options |= {"bwd_num_warps": 4 if channels < 64 else 8, "bwd_num_stages": 1}
-    return options
 
 
 @cache
@@ -158,6 +111,6 @@ def _compiled(backend: str, kind: Hashable) -> Callable[..., Any]:
         )  # fmt: skip
 
     # torch counts compilations by code object, which all functions made here would share
-    own = FunctionType(attend.__code__.replace(), attend.__globals__, attend.__name__)
+    copied = FunctionType(attend.__code__.replace(), attend.__globals__, attend.__name__)
     # fullgraph: past the limit an error, not a silent fallback that fills N x N
-    return torch.compile(own, dynamic=True, fullgraph=True, backend=backend)
+    return torch.compile(copied, dynamic=True, fullgraph=True, backend=backend)

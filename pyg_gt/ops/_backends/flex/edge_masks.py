@@ -12,7 +12,7 @@ from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
 from ...pairs import num_pairs, pair_of_edge
 from .block_masks import block_mask
-from .packed_axes import PackedAxes, nearest
+from .packing import PackedAxes, nearest
 from .placement import BLOCK
 
 # What a map of edges may take: 4 GiB.
@@ -40,9 +40,7 @@ def too_large(
     edges: EdgeLayout, query_layout: GraphLayout, layout: GraphLayout, has_values: bool
 ) -> str | None:
     """Why no map of these edges is made: its size; None if it is."""
-    bits = 4 * sum(
-        n * ((m + 31) // 32) for n, m in zip(query_layout.sizes, layout.sizes, strict=True)
-    )
+    bits = 4 * _num_words(query_layout, layout)
     whole = 4 * num_pairs(query_layout, layout)
     if bits <= MAX_BYTES and (whole <= MAX_BYTES or not (has_values or edges.has_repeats)):
         return None
@@ -125,6 +123,12 @@ def _slots(pairs: Tensor, total: int) -> Tensor:
     return slot
 
 
+def _num_words(query_layout: GraphLayout, layout: GraphLayout) -> int:
+    """Words of 32 bits that hold a bit for each pair, each query's in words of its own."""
+    sizes = zip(query_layout.sizes, layout.sizes, strict=True)
+    return sum(n * ((m + 31) // 32) for n, m in sizes)
+
+
 def _bits(
     axes: PackedAxes,
     source: Tensor,
@@ -144,8 +148,8 @@ def _bits(
     # a query without keys has no words, but the function of the mask reads some
     first = torch.where(width[batch] > 0, first, 0)
     place = layout.pos[source]
-    size = sum(n * ((m + 31) // 32) for n, m in zip(query_layout.sizes, layout.sizes, strict=True))
-    words = torch.zeros(max(size, 2), dtype=torch.int32, device=first.device)
+    size = max(_num_words(query_layout, layout), 2)
+    words = torch.zeros(size, dtype=torch.int32, device=first.device)
     # no bit is set twice, so that a sum is a union
     words.index_add_(0, first[target] + place // 32, (1 << (place % 32)).int())
     rows = first.new_zeros(axes.rows).index_copy_(0, axes.query_row, first)

@@ -12,7 +12,7 @@ from ...inputs import Inputs
 from ...memory import materialized
 from .compiled import Function
 from .edge_masks import EdgeMaps
-from .packed_axes import PackedAxes, nearest
+from .packing import PackedAxes, nearest
 
 _INT32: IdentityCache[Tensor] = IdentityCache()
 

@@ -7,6 +7,8 @@ floating-point type and compute in float32, or float64 where that is given.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +28,24 @@ TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 MAX_CHANNELS = None  # any number
 
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _outside_of_autocast(
+    function: Callable[Concatenate[FullProblem, Arguments], Result],
+) -> Callable[Concatenate[FullProblem, Arguments], Result]:
+    """``function``, without autocast: softmax wants its products in full precision."""
+
+    @wraps(function)
+    def call(problem: FullProblem, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with torch.autocast(problem.layout.device.type, enabled=False):
+            return function(problem, *args, **kwargs)
+
+    return call
+
+
+@_outside_of_autocast
 def forward(
     problem: FullProblem,
     query: Tensor,
@@ -47,11 +67,39 @@ def forward(
         the log-sum-exp of the scores where torch's fused kernel computed, whose backward wants it,
         and zero elsewhere; ``[..., 1]`` is zero.
     """
-    # autocast would lower the products that softmax wants in full precision
-    with torch.autocast(query.device.type, enabled=False):
-        return _forward(problem, query, key, value, dropout(problem))
+    dropped = dropout(problem)
+    heads, plan = query.size(1), plan_of(problem.query_layout, problem.layout)
+    rows, cols = plan.rows_of(heads), plan.cols_of(heads)
+    q = _into_slots(query, rows, plan.row_slots.total)
+    k, v = (_into_slots(x, cols, plan.col_slots.total) for x in (key, value))
+    bias = sum_of_biases(problem, q.dtype)
+    lse = q.new_zeros(q.size(0))
+    out = q  # a query's output takes its place
+    q[plan.row_slots.used * heads :] = 0.0
+    for bucket in plan.buckets:
+        q_b = _rows_of(bucket, heads, q)
+        k_b, v_b = (_cols_of(bucket, heads, x) for x in (k, v))
+        if _is_fused(bucket, q, bias, dropped):
+            result, log = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                q_b, k_b, v_b, attn_mask=_fused_mask(bucket, q.dtype), scale=problem.scale
+            )
+            q_b.copy_(result)
+            _rows_of(bucket, heads, lse).copy_(log)
+            continue
+        for tile in tiles(bucket, heads):
+            q_t, k_t, v_t = q_b[tile.graphs, :, tile.rows], k_b[tile.graphs], v_b[tile.graphs]
+            weights = _weights(problem.scale, bias, tile, q_t, k_t)
+            if dropped is None:
+                q_t.copy_(weights @ v_t)
+            else:
+                weights.mul_(dropped.factors(tile, weights))
+                q_t.copy_((weights @ v_t).mul_(dropped.rescale))
+    stats = q.new_zeros(*query.shape[:2], 2)
+    stats[..., 0] = lse.index_select(0, rows).view(query.shape[:2])
+    return out.index_select(0, rows).view(query.shape).to(query.dtype), stats
 
 
+@_outside_of_autocast
 def backward(
     problem: FullProblem,
     grad: Tensor,
@@ -79,58 +127,7 @@ def backward(
             one tensor for each.
         dropout: as in the forward pass.
     """
-    with torch.autocast(query.device.type, enabled=False):
-        return _backward(
-            problem, grad, query, key, value, out, stats, needs, joined, dropout(problem)
-        )
-
-
-def _forward(
-    problem: FullProblem, query: Tensor, key: Tensor, value: Tensor, dropout: Dropout | None
-) -> tuple[Tensor, Tensor]:
-    heads, plan = query.size(1), plan_of(problem.query_layout, problem.layout)
-    rows, cols = plan.rows_of(heads), plan.cols_of(heads)
-    q = _into_slots(query, rows, plan.row_slots.total)
-    k, v = (_into_slots(x, cols, plan.col_slots.total) for x in (key, value))
-    bias = sum_of_biases(problem, q.dtype)
-    lse = q.new_zeros(q.size(0))
-    out = q  # a query's output takes its place
-    q[plan.row_slots.used * heads :] = 0.0
-    for bucket in plan.buckets:
-        q_b = _rows_of(bucket, heads, q)
-        k_b, v_b = (_cols_of(bucket, heads, x) for x in (k, v))
-        if _is_fused(bucket, q, bias, dropout):
-            result, log = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q_b, k_b, v_b, attn_mask=_fused_mask(bucket, q.dtype), scale=problem.scale
-            )
-            q_b.copy_(result)
-            _rows_of(bucket, heads, lse).copy_(log)
-            continue
-        for tile in tiles(bucket, heads):
-            q_t, k_t, v_t = q_b[tile.graphs, :, tile.rows], k_b[tile.graphs], v_b[tile.graphs]
-            weights = _weights(problem.scale, bias, tile, q_t, k_t)
-            if dropout is None:
-                q_t.copy_(weights @ v_t)
-            else:
-                weights.mul_(dropout.factors(tile, weights))
-                q_t.copy_((weights @ v_t).mul_(dropout.rescale))
-    stats = q.new_zeros(*query.shape[:2], 2)
-    stats[..., 0] = lse.index_select(0, rows).view(query.shape[:2])
-    return out.index_select(0, rows).view(query.shape).to(query.dtype), stats
-
-
-def _backward(
-    problem: FullProblem,
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    stats: Tensor,
-    needs: tuple[bool, ...],
-    joined: Tensor | None,
-    dropout: Dropout | None,
-) -> FullGradients:
+    dropped = dropout(problem)
     heads, plan = query.size(1), plan_of(problem.query_layout, problem.layout)
     rows, cols = plan.rows_of(heads), plan.cols_of(heads)
     q, g = (_into_slots(x, rows, plan.row_slots.total) for x in (query, grad))
@@ -140,7 +137,7 @@ def _backward(
     # which takes differences from products with the output. In half precision that was rounded:
     # gradients of sharp attention would be off by some per cent
     exact = out.dtype == q.dtype
-    if exact and any(_is_fused(bucket, q, bias, dropout) for bucket in plan.buckets):
+    if exact and any(_is_fused(bucket, q, bias, dropped) for bucket in plan.buckets):
         o = _into_slots(out, rows, plan.row_slots.total)
         logs = q.new_zeros(q.size(0)).index_copy_(0, rows, stats[..., 0].flatten().to(q.dtype))
     dq, dk, dv = q, k, v  # gradients take the place of what is no longer read
@@ -153,7 +150,7 @@ def _backward(
     for bucket in plan.buckets:
         q_b, g_b = (_rows_of(bucket, heads, x) for x in (q, g))
         k_b, v_b = (_cols_of(bucket, heads, x) for x in (k, v))
-        if exact and _is_fused(bucket, q, bias, dropout):
+        if exact and _is_fused(bucket, q, bias, dropped):
             o_b = _rows_of(bucket, heads, o)
             grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 g_b, q_b, k_b, v_b, o_b, _rows_of(bucket, heads, logs), 0.0, False,
@@ -167,12 +164,12 @@ def _backward(
             q_t, g_t = q_b[tile.graphs, :, tile.rows], g_b[tile.graphs, :, tile.rows]
             k_t, v_t = k_b[tile.graphs], v_b[tile.graphs]
             weights = _weights(problem.scale, bias, tile, q_t, k_t)
-            if dropout is None:
+            if dropped is None:
                 grad_weights = g_t @ v_t.mT
                 dv_b[tile.graphs] += weights.mT @ g_t
             else:
-                g_t = g_t * dropout.rescale
-                factors = dropout.factors(tile, weights)
+                g_t = g_t * dropped.rescale
+                factors = dropped.factors(tile, weights)
                 grad_weights = (g_t @ v_t.mT).mul_(factors)
                 dv_b[tile.graphs] += factors.mul_(weights).mT @ g_t
             tile_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)

@@ -30,6 +30,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from pyg_gt.ops._backends.flex import compiled as _flex_compiled
+from pyg_gt.ops._backends.flex.kernel_options import kernel_options
 
 from ...cases import BIASES, Case, layout_of
 from .captured import captured, handed_over, joint_graph, rebuilt, with_arguments
@@ -159,7 +160,7 @@ def lower(dtype: torch.dtype, channels: int, bias: str) -> dict[str, str]:
             rebuilt(mask.mask_mod, on_gpu),
         )  # fmt: skip
         q, k, v = (on_gpu(call[name]) for name in ("query", "key", "value"))
-        options = _flex_compiled.kernel_options(dtype, q.size(-1), call["reads"])
+        options = kernel_options(dtype, q.size(-1), call["reads"])
         kernel = _flex_compiled._compiled("inductor", call["kind"])
         mod = None if call["score_mod"] is None else rebuilt(score_mod, on_gpu)
         with suppress(Lowered):

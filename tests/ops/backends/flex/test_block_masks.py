@@ -10,7 +10,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from pyg_gt import EdgeLayout, GraphLayout
 from pyg_gt.ops._backends.flex.block_masks import graph_mask
 from pyg_gt.ops._backends.flex.edge_masks import EdgeMaps, edge_mask
-from pyg_gt.ops._backends.flex.packed_axes import PackedAxes, nearest, packed_axes
+from pyg_gt.ops._backends.flex.packing import PackedAxes, nearest, packed_axes
 from pyg_gt.ops._backends.flex.placement import BLOCK
 from pyg_gt.ops.pairs import num_pairs, pair_of_edge
 

@@ -25,7 +25,7 @@ from torch.nn.attention.flex_attention import FlexKernelOptions
 
 from pyg_gt import EdgeMask, ScoreMod, TableBias
 from pyg_gt.ops._backends.flex import compiled as _flex_compiled
-from pyg_gt.ops._backends.flex.compiled import kernel_options
+from pyg_gt.ops._backends.flex.kernel_options import kernel_options, known_options
 from pyg_gt.ops._backends.flex.placement import BLOCK
 from pyg_gt.testing import assert_same_attention
 
@@ -152,16 +152,16 @@ def test_options_are_known_to_the_torch_that_is_installed(
 
 def test_options_that_torch_does_not_know_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """They cost speed, and never a result."""
-    monkeypatch.setattr(_flex_compiled, "known_options", _flex_compiled.known_options.__wrapped__)
+    uncached = known_options.__wrapped__
     args = torch.float32, 64, True
     every = kernel_options(*args)
-    assert _flex_compiled.known_options(*args) == every
+    assert uncached(*args) == every
     monkeypatch.delitem(FlexKernelOptions.__annotations__, "num_stages")
-    left = _flex_compiled.known_options(*args)
+    left = uncached(*args)
     assert every.keys() - left.keys() == {"fwd_num_stages", "bwd_num_stages"}
     assert left.items() <= every.items()
     monkeypatch.delattr(torch.nn.attention.flex_attention, "FlexKernelOptions")
-    assert _flex_compiled.known_options(*args) == {}
+    assert uncached(*args) == {}
 
 
 @pytest.mark.parametrize("other", [False, True])

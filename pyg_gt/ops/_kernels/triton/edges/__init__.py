@@ -1,5 +1,6 @@
 """Attention along edges: forward, backward and their limits."""
 
-from .attention import MAX_CHANNELS, TYPES, backward, forward
+from ..limits import MAX_CHANNELS, TYPES
+from .attention import backward, forward
 
 __all__ = ["MAX_CHANNELS", "TYPES", "backward", "forward"]

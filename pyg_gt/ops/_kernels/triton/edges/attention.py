@@ -15,9 +15,6 @@ from ....memory import empty_like
 from ...problem import EdgeGradients, EdgeProblem
 from .launches import launch_backward, launch_forward
 
-TYPES = (torch.float32, torch.float16, torch.bfloat16)
-MAX_CHANNELS = 256
-
 
 def forward(
     problem: EdgeProblem, query: Tensor, key: Tensor, value: Tensor
@@ -26,7 +23,7 @@ def forward(
 
     Args:
         problem: the attention without its query, key and value.
-        query: ``[Nq, H, C]`` of one of :data:`TYPES`, with at most :data:`MAX_CHANNELS` channels.
+        query: ``[Nq, H, C]`` of one of ``TYPES``, with at most ``MAX_CHANNELS`` channels.
         key: ``[Nk, H, C]``.
         value: ``[Nk, H, C]``.
 

@@ -10,11 +10,11 @@ import torch
 from ..rounding import next_power_of_two
 
 # numbers of a gathered row that lie side by side; more heads go to further programs
-_ROW = 256
+_ROW_NUMBERS = 256
 # Numbers of a gathered tile for each thread: keys and values stay in registers, and beside them
 # what belongs to each of several nodes, or a tile of features.
-_EACH = 32
-_EACH_BESIDE_MORE = 16
+_NUMBERS = 32
+_NUMBERS_AND_MORE = 16
 
 
 class EdgeTiles(NamedTuple):
@@ -43,12 +43,14 @@ def edge_tiles(heads: int, channels: int, dtype: torch.dtype, with_features: boo
     and sums over them cross no warps.
     """
     width = next_power_of_two(channels)
-    beside = min(next_power_of_two(max(heads, 1)), max(_ROW // width, 1))
-    row = beside * width
+    heads_of_program = min(next_power_of_two(max(heads, 1)), max(_ROW_NUMBERS // width, 1))
+    row = heads_of_program * width
     warps = 2 if row * dtype.itemsize > 512 else 1
-    few = min(32 * warps * _EACH_BESIDE_MORE // row, 64)
-    many = few if with_features else min(32 * warps * _EACH // row, 64)
-    return EdgeTiles(beside, width, _split(max(few, 4), 4), _split(max(many, 4), 16), warps)
+    few = min(32 * warps * _NUMBERS_AND_MORE // row, 64)
+    many = few if with_features else min(32 * warps * _NUMBERS // row, 64)
+    return EdgeTiles(
+        heads_of_program, width, _split(max(few, 4), 4), _split(max(many, 4), 16), warps
+    )
 
 
 def _split(edges: int, each: int) -> tuple[int, int]:

@@ -12,8 +12,6 @@ from .edge_values import edge_values_grad, with_edge_values
 from .launches import launch_backward, launch_forward, tiles_for
 from .programs import programs_of
 
-TYPES = (torch.float32, torch.float16, torch.bfloat16)
-MAX_CHANNELS = 256
 # A kernel sums the gradient of a table by going through its rows, tile by tile. For a larger one
 # it writes the gradients of all scores, and torch sorts them.
 MAX_TABLE_ROWS = 128
@@ -26,7 +24,7 @@ def forward(
 
     Args:
         problem: the attention without its query, key and value.
-        query: ``[Nq, H, C]`` of one of :data:`TYPES`, with at most :data:`MAX_CHANNELS` channels.
+        query: ``[Nq, H, C]`` of one of ``TYPES``, with at most ``MAX_CHANNELS`` channels.
         key: ``[Nk, H, C]``.
         value: ``[Nk, H, C]``.
     """

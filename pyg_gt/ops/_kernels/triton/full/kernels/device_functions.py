@@ -40,6 +40,20 @@ def whole_graph(programs, query_order, key_order, H: tl.constexpr, B: tl.constex
 
 
 @triton.jit
+def query_tile(programs, query_order, H: tl.constexpr, BQ: tl.constexpr):
+    """A tile of queries: head, first key, keys, first pair of the tile, positions, nodes, mask."""
+    head, first_query, num_queries, first_key, num_keys, first_pair, first = load_program(
+        programs, H
+    )
+    query_index = first + tl.arange(0, BQ)
+    tile_pair = first_pair + first * num_keys
+    query_mask = query_index < num_queries
+    positions = first_query + query_index
+    query_nodes = node_ids(query_order, positions, query_mask)
+    return head, first_key, num_keys, tile_pair, positions, query_nodes, query_mask
+
+
+@triton.jit
 def node_ids(order, positions, mask):
     """``[B]``: the node at each position."""
     if order is not None:

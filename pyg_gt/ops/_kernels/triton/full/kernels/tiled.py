@@ -12,11 +12,11 @@ from .device_functions import (
     exponentials,
     inverse_or_zero,
     load_permuted_rows,
-    load_program,
     load_rows,
     node_ids,
     pair_offsets,
     permute_columns,
+    query_tile,
     split_tf32,
     store_rows,
     store_stats,
@@ -32,14 +32,9 @@ def tiled_forward(
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """As ``small_forward``, one tile of queries a program (Dao et al. 2022, online softmax)."""
-    head, first_query, num_queries, first_key, num_keys, first_pair, first = load_program(
-        programs, H
+    head, first_key, num_keys, tile_pair, positions, query_nodes, query_mask = query_tile(
+        programs, query_order, H, BQ
     )
-    query_index = first + tl.arange(0, BQ)
-    tile_pair = first_pair + first * num_keys
-    query_mask = query_index < num_queries
-    positions = first_query + query_index
-    query_nodes = node_ids(query_order, positions, query_mask)
     if pairs is not None:
         pairs += head * pairs_head
     query += head * query_head * ALIGN

@@ -17,6 +17,7 @@ from .device_functions import (
     node_ids,
     pair_offsets,
     permute_columns,
+    query_tile,
     split_tf32,
     store_grad_scores,
     store_rows,
@@ -36,14 +37,9 @@ def tiled_backward_rows(
     UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The gradients of queries and biases, and ``deltas [Nq, H]`` for the other kernel."""
-    head, first_query, num_queries, first_key, num_keys, first_pair, first = load_program(
-        programs, H
+    head, first_key, num_keys, tile_pair, positions, query_nodes, query_mask = query_tile(
+        programs, query_order, H, BQ
     )
-    query_index = first + tl.arange(0, BQ)
-    tile_pair = first_pair + first * num_keys
-    query_mask = query_index < num_queries
-    positions = first_query + query_index
-    query_nodes = node_ids(query_order, positions, query_mask)
     if pairs is not None:
         pairs += head * pairs_head
     query += head * query_head * ALIGN
