@@ -29,7 +29,9 @@ from .saved_tensors import check_kinds, given_edges, kinds_of
 _CURE = "backend='sparse' or 'reference'"
 
 
-def edge_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = None) -> Tensor:
+def edge_attention(
+    inputs: Inputs, backend: str, kernels: ModuleType, *, eager_only: bool = False
+) -> Tensor:
     """``[Nq, H, C]``; arguments as of :func:`~pyg_gt.ops._fused.full.full_attention`."""
     mask = inputs.mask
     assert mask is not None
@@ -46,12 +48,11 @@ def edge_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
             edges = known
         query, key, value, values, features = leaves
         problem = EdgeProblem(edges, values, features, *numbers)
-        kernels = kernels or edge_kernels(query, features)
         if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in leaves]):
             return apply(_EdgeAttention, problem, backend, kernels, *leaves)
         out = kernels.forward(problem, query, key, value)[0]
         return out
-    if kernels is not None:
+    if eager_only:
         raise NotImplementedError(EAGER_ONLY)
     edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
     out = torch.ops.pyg_gt.edge_attention(*leaves, edge_index, *numbers)[0]

@@ -31,14 +31,17 @@ from .saved_tensors import check_kinds, given_edges, kinds_of
 _CURE = "backend='reference' (all pairs) or 'sparse' (along edges)"
 
 
-def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = None) -> Tensor:
+def full_attention(
+    inputs: Inputs, backend: str, kernels: ModuleType, *, eager_only: bool = False
+) -> Tensor:
     """``[Nq, H, C]``.
 
     Args:
         inputs: checked, with biases that
             :func:`~pyg_gt.ops._fused.biases.unsupported_biases` lets pass.
         backend: the name by which errors call it.
-        kernels: those to run in eager code, where they are not those of the device.
+        kernels: those to run in eager code; the op runs those of the device.
+        eager_only: whether the kernels are not those of the device.
     """
     biases = full_biases(inputs)
     query_layout, layout, edges = inputs.query_layout, inputs.layout, biases.edges
@@ -52,11 +55,10 @@ def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
             query_layout, layout, biases.pairs, biases.table, biases.table_index, edges,
             biases.edge_values, inputs.seed, inputs.scale, inputs.dropout_p,
         )  # fmt: skip
-        kernels = kernels or full_kernels(inputs.query)
         if inputs.qkv is not None:
             return _eager(problem, backend, kernels, inputs.qkv, None, None)
         return _eager(problem, backend, kernels, inputs.query, inputs.key, inputs.value)
-    if kernels is not None:
+    if eager_only:
         raise NotImplementedError(EAGER_ONLY)
     out: Tensor = torch.ops.pyg_gt.full_attention(
         inputs.query, inputs.key, inputs.value, biases.pairs, biases.table, biases.edge_values,
