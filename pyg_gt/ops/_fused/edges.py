@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...layout.deferred import DeferredEdges
 from ...layout.edge_layout import EdgeLayout
-from .._kernels.problem import EdgeProblem
+from .._kernels.problem import EdgeProblem, Saved
 from ..bias import checked_edges_of
 from ..checks import FLOATS, check_like
 from ..deferred import resolved_edges
@@ -89,7 +89,9 @@ class _EdgeAttention(torch.autograd.Function):
         with torch.no_grad():
             grads: Any
             if has_raw_memory(grad):
-                grads = ctx.kernels.backward(problem, grad, query, key, value, out, stats, needs)
+                grads = ctx.kernels.backward(
+                    problem, grad, Saved(query, key, value, out, stats), needs
+                )
             else:  # a batch of gradients, or a compiler at work
                 if ctx.kernels is not edge_kernels(query, features):
                     raise NotImplementedError(ONE_GRADIENT)
@@ -184,7 +186,7 @@ def _backward(
     check_like("out", out, query.shape, query, query.dtype)
     check_like("stats", stats, (*query.shape[:2], 2), query, stats.dtype)
     kernels = edge_kernels(query, problem.features)
-    made = kernels.backward(problem, grad, query, key, value, out, stats, tuple(needs))
+    made = kernels.backward(problem, grad, Saved(query, key, value, out, stats), tuple(needs))
     # an op returns tensors, and no tensor twice
     return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
 

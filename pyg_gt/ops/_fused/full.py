@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...layout.deferred import DeferredEdges
 from ...layout.graph_layout import GraphLayout
-from .._kernels.problem import FullProblem
+from .._kernels.problem import FullProblem, Saved
 from ..checks import FLOATS, check_like, check_pairs
 from ..deferred import layout_arguments, layouts_of, resolved_edges
 from ..index_checks import checked_table_index
@@ -127,7 +127,8 @@ class _FullAttention(torch.autograd.Function):
             grads: Any
             if has_raw_memory(grad):
                 joined = empty_like(query) if key is None else None
-                grads = ctx.kernels.backward(problem, grad, *parts, out, stats, needs, joined)
+                passed = Saved(*parts, out, stats)
+                grads = ctx.kernels.backward(problem, grad, passed, needs, joined)
             else:  # a batch of gradients, or a compiler at work
                 if ctx.kernels is not full_kernels(query):
                     raise NotImplementedError(ONE_GRADIENT)
@@ -258,7 +259,7 @@ def _backward(
     check_like("out", out, query.shape, query, query.dtype)
     check_like("stats", stats, (*query.shape[:2], 2), query, _stats_type(query))
     made = full_kernels(query).backward(
-        problem, grad, query, key, value, out, stats, tuple(needs)
+        problem, grad, Saved(query, key, value, out, stats), tuple(needs)
     )
     # an op returns tensors, no tensor twice, and as its fake says that they lie in memory
     return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
