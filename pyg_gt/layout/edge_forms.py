@@ -11,7 +11,7 @@ from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor, to_edge_index
 
 from .checks import check_integer_type
-from .values import in_numpy
+from .values import out_of_range
 
 
 class EdgeRows(NamedTuple):
@@ -77,18 +77,10 @@ def rows_of(edges: Any, flow: str, shape: list[int]) -> EdgeRows:
 
 def check_range(index: Tensor, size: int, name: str) -> None:
     """Raises ``IndexError`` unless all numbers of ``index [E]`` lie in ``[0, size)``."""
-    if index.numel() == 0:
-        return
-    if index.is_cuda:  # no sync: the device reports it, as with PyG's own gather
-        low, high = index.aminmax()
-        torch._assert_async((low >= 0) & (high < size), f"a {name} index is out of range")
-        return
-    numbers = in_numpy(index)
-    first, last = int(numbers.min()), int(numbers.max())
-    if first < 0 or last >= size:
+    if (wrong := out_of_range(index, size, name)) is not None:
         raise IndexError(
-            f"Found {name} index {first if first < 0 else last} in 'edge_index', but there are "
-            f"{size} {name} nodes: indices must lie in [0, {size})"
+            f"Found {name} index {wrong} in 'edge_index', but there are {size} {name} nodes: "
+            f"indices must lie in [0, {size})"
         )
 
 

@@ -53,6 +53,24 @@ def in_numpy(tensor: Tensor) -> npt.NDArray[Any]:
     return numbers
 
 
+def out_of_range(index: Tensor, size: int, name: str) -> int | None:
+    """A number of ``index`` that does not lie in ``[0, size)``, or None.
+
+    On CUDA nothing is waited for: the device asserts it, as in PyG's own gather.
+    """
+    if index.numel() == 0:
+        return None
+    if index.is_cuda:
+        low, high = index.aminmax()
+        torch._assert_async((low >= 0) & (high < size), f"a {name} index is out of range")
+        return None
+    numbers = in_numpy(index)
+    first, last = int(numbers.min()), int(numbers.max())
+    if first < 0:
+        return first
+    return last if last >= size else None
+
+
 def check_not_mapped(name: str, tensor: Tensor, why: str) -> None:
     """Raises ``ValueError`` if ``torch.vmap`` maps over ``tensor``, whose values are needed."""
     if torch._C._functorch.is_batchedtensor(unwrapped(tensor)):

@@ -292,6 +292,7 @@ class ScoreMod:
         )
 
 
+ADDITIVE = (PairBias, TableBias, EdgeBias)
 AdditiveBias = PairBias | TableBias | EdgeBias
 AttentionBias = PairBias | TableBias | EdgeBias | EdgeMask | ScoreMod
 

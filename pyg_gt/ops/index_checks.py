@@ -14,7 +14,7 @@ from ..layout.deferred import DeferredEdges, DeferredLayout
 from ..layout.edge_layout import EdgeLayout
 from ..layout.graph_layout import GraphLayout
 from ..layout.identity import IdentityCache
-from ..layout.values import check_not_mapped, in_numpy, is_readable
+from ..layout.values import check_not_mapped, is_readable, out_of_range
 from .deferred import resolved_edges, resolved_layouts
 from .library import LIBRARY, TAGS
 
@@ -49,18 +49,12 @@ def checked_table_index(index: Tensor, size: int) -> Tensor:
 
 def _check_table_index(index: Tensor, size: int) -> None:
     # 8 bits cannot name a row beyond such a table
-    if index.numel() == 0 or (index.dtype == torch.uint8 and size >= 256):
+    if index.dtype == torch.uint8 and size >= 256:
         return
-    if index.is_cuda:
-        low, high = index.aminmax()
-        torch._assert_async((low >= 0) & (high < size), "a table index is out of range")
-        return
-    numbers = in_numpy(index)
-    first, last = int(numbers.min()), int(numbers.max())
-    if first < 0 or last >= size:
+    if (wrong := out_of_range(index, size, "table")) is not None:
         raise IndexError(
-            f"Found table index {first if first < 0 else last}, but the table has {size} rows: "
-            f"indices must lie in [0, {size})"
+            f"Found table index {wrong}, but the table has {size} rows: indices must lie in "
+            f"[0, {size})"
         )
 
 

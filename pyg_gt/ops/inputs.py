@@ -10,15 +10,7 @@ from torch import Tensor
 
 from ..layout.deferred import DeferredLayout
 from ..layout.graph_layout import GraphLayout
-from .bias import (
-    AdditiveBias,
-    AttentionBias,
-    EdgeBias,
-    EdgeMask,
-    PairBias,
-    ScoreMod,
-    TableBias,
-)
+from .bias import ADDITIVE, AdditiveBias, AttentionBias, EdgeMask, ScoreMod
 from .deferred import resolved_layouts
 
 Layout = GraphLayout | DeferredLayout
@@ -56,7 +48,7 @@ class Inputs:
     @property
     def additive(self) -> tuple[AdditiveBias, ...]:
         """The biases that are added to scores."""
-        return tuple(b for b in self.biases if isinstance(b, (PairBias, TableBias, EdgeBias)))
+        return tuple(b for b in self.biases if isinstance(b, ADDITIVE))
 
     @property
     def score_mods(self) -> tuple[ScoreMod, ...]:

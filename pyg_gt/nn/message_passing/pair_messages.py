@@ -16,15 +16,7 @@ from torch_geometric.utils import softmax
 
 from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
-from ...ops.bias import (
-    AttentionBias,
-    EdgeBias,
-    EdgeMask,
-    PairBias,
-    ScoreMod,
-    TableBias,
-    checked_edges_of,
-)
+from ...ops.bias import ADDITIVE, AttentionBias, EdgeMask, ScoreMod, checked_edges_of
 from ...ops.checks import checked
 from ...ops.pairs import pair_of_edge, pair_ptr
 
@@ -61,7 +53,7 @@ def pair_messages(
     mask = next((b for b in biases if isinstance(b, EdgeMask)), None)
     flat: Tensor | None = None
     for bias in biases:
-        if isinstance(bias, (PairBias, TableBias, EdgeBias)):
+        if isinstance(bias, ADDITIVE):
             values = bias.pair_values(layout, layout)
             flat = values if flat is None else flat + values
     if mask is None:

@@ -24,6 +24,7 @@ from ..memory import apply, has_raw_memory
 from ..second_derivatives import differentiable_once
 from .biases import values_on_edges
 from .kernels import EAGER_ONLY, ONE_GRADIENT, edge_kernels
+from .op_checks import check_dropout, check_qkv, check_saved, stats_type
 from .saved_tensors import check_kinds, given_edges, kinds_of
 
 _CURE = "backend='sparse' or 'reference'"
@@ -134,23 +135,11 @@ def _problem(
     dropout_p: float,
 ) -> EdgeProblem:
     """Everything is checked here: kernels go by addresses."""
-    kernels = edge_kernels(query, features)
-    if query.dtype not in kernels.TYPES:
-        raise NotImplementedError(
-            f"'query' must be of one of the types {', '.join(map(str, kernels.TYPES))} on "
-            f"'{query.device}' (got {query.dtype})"
-        )
-    most = kernels.MAX_CHANNELS
-    if query.dim() != 3 or 0 in query.shape[1:] or (most is not None and query.size(2) > most):
-        upto = "" if most is None else f" (at most {most})"
-        raise ValueError(
-            f"'query' must have shape [Nq, H, C] with heads and channels{upto} (got "
-            f"{list(query.shape)})"
-        )
+    check_qkv(edge_kernels(query, features), query, key, value)
     queries, heads, channels = query.shape
+    if heads == 0:
+        raise ValueError(f"'query' must have shape [Nq, H, C] with heads (got {[*query.shape]})")
     keys = key.size(0)
-    check_like("key", key, (keys, heads, channels), query, query.dtype)
-    check_like("value", value, (keys, heads, channels), query, query.dtype)
     layout = resolved_edges(edges, keys, queries)
     count = layout.num_edges
     check_like("edges", layout.ends, (2, count), query, layout.ends.dtype)
@@ -158,10 +147,7 @@ def _problem(
         check_like("values", values, (count, heads), query, *FLOATS)
     if features is not None:
         check_like("features", features, (count, heads, channels), query, *FLOATS)
-    if seed is not None:
-        check_like("seed", seed, (1,), query, torch.int64)
-    if not 0.0 <= dropout_p <= 1.0:
-        raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
+    check_dropout(seed, dropout_p, query)
     return EdgeProblem(layout, values, features, seed, scale, dropout_p)
 
 
@@ -182,9 +168,7 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     *given, needs = rest
     problem = _problem(query, key, value, *given)
-    check_like("grad", grad, query.shape, query, *FLOATS)
-    check_like("out", out, query.shape, query, query.dtype)
-    check_like("stats", stats, (*query.shape[:2], 2), query, stats.dtype)
+    check_saved(grad, out, stats, query)
     kernels = edge_kernels(query, problem.features)
     made = kernels.backward(problem, grad, Saved(query, key, value, out, stats), tuple(needs))
     # an op returns tensors, and no tensor twice
@@ -198,8 +182,8 @@ for _device in ("CPU", "CUDA"):
 
 @torch.library.register_fake("pyg_gt::edge_attention", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _forward_fake(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
-    return query.new_empty(query.shape), query.new_empty((*query.shape[:2], 2), dtype=wide)
+    stats = query.new_empty((*query.shape[:2], 2), dtype=stats_type(query))
+    return query.new_empty(query.shape), stats
 
 
 @torch.library.register_fake("pyg_gt::edge_attention_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]

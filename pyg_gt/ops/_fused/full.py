@@ -25,6 +25,7 @@ from ..memory import apply, empty_like, has_raw_memory
 from ..second_derivatives import differentiable_once
 from .biases import full_biases
 from .kernels import EAGER_ONLY, ONE_GRADIENT, full_kernels
+from .op_checks import check_dropout, check_qkv, check_saved, stats_type
 from .qkv import as_one, parts_of
 from .saved_tensors import check_kinds, given_edges, kinds_of
 
@@ -198,7 +199,7 @@ def _problem(
     dropout_p: float,
 ) -> FullProblem:
     """Everything is checked here: kernels go by addresses."""
-    _check_tensors(query, key, value)
+    check_qkv(full_kernels(query), query, key, value)
     query_layout, layout = layouts_of(query, key, query_batch, query_graphs, batch, graphs)
     heads = query.size(1)
     if pairs is not None:
@@ -218,30 +219,10 @@ def _problem(
         edge_layout = resolved_edges(edges, layout.num_nodes, query_layout.num_nodes)
         edge_layout.check_within_graphs(query_layout, layout)
         check_like("edge_values", edge_values, (edge_layout.num_edges, heads), query, *FLOATS)
-    if seed is not None:
-        check_like("seed", seed, (1,), query, torch.int64)
-    if not 0.0 <= dropout_p <= 1.0:
-        raise ValueError(f"'dropout_p' must lie in [0, 1] (got {dropout_p})")
+    check_dropout(seed, dropout_p, query)
     return FullProblem(
         query_layout, layout, pairs, table, index, edge_layout, edge_values, seed, scale, dropout_p
     )
-
-
-def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
-    kernels = full_kernels(query)
-    if query.dtype not in kernels.TYPES:
-        raise NotImplementedError(
-            f"'query' must be of one of the types {', '.join(map(str, kernels.TYPES))} on "
-            f"'{query.device}' (got {query.dtype})"
-        )
-    most = kernels.MAX_CHANNELS
-    if query.dim() != 3 or query.size(2) == 0 or (most is not None and query.size(2) > most):
-        upto = "" if most is None else f" from 1 to {most}"
-        raise ValueError(
-            f"'query' must have shape [Nq, H, C] and channels{upto} (got {list(query.shape)})"
-        )
-    for name, x in (("key", key), ("value", value)):
-        check_like(name, x, (key.size(0), *query.shape[1:]), query, query.dtype)
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -255,18 +236,12 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     *given, needs = rest
     problem = _problem(query, key, value, *given)
-    check_like("grad", grad, query.shape, query, *FLOATS)
-    check_like("out", out, query.shape, query, query.dtype)
-    check_like("stats", stats, (*query.shape[:2], 2), query, _stats_type(query))
+    check_saved(grad, out, stats, query)
     made = full_kernels(query).backward(
         problem, grad, Saved(query, key, value, out, stats), tuple(needs)
     )
     # an op returns tensors, no tensor twice, and as its fake says that they lie in memory
     return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
-
-
-def _stats_type(query: Tensor) -> torch.dtype:
-    return torch.float64 if query.dtype == torch.float64 else torch.float32
 
 
 for _device in ("CPU", "CUDA"):
@@ -276,7 +251,7 @@ for _device in ("CPU", "CUDA"):
 
 @torch.library.register_fake("pyg_gt::full_attention", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _forward_fake(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    stats = query.new_empty((*query.shape[:2], 2), dtype=_stats_type(query))
+    stats = query.new_empty((*query.shape[:2], 2), dtype=stats_type(query))
     return query.new_empty(query.shape), stats
 
 
