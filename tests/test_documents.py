@@ -1,6 +1,7 @@
 """The code in the documents runs as it stands, section by section, and prints what they say."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,23 @@ from tests.documents import DOCUMENTS, ROOT, sections
 
 # of a file, in a document
 PATH = re.compile(r"`([\w.]+(?:/[\w.]+)*/[\w.]+\.(?:py|cpp|h|sh|md))`")
+# what a section needs, or takes
+MARKS = {
+    "torch.compile": [pytest.mark.compiled, pytest.mark.slow],
+    "Node classification with NeighborLoader and expander edges": [
+        pytest.mark.skipif(
+            find_spec("pyg_lib") is None and find_spec("torch_sparse") is None,
+            reason="NeighborLoader needs pyg-lib or torch_sparse",
+        )
+    ],
+}
 SECTIONS = [
-    pytest.param(document, heading, id=f"{document.relative_to(ROOT)}: {heading or 'beginning'}")
+    pytest.param(
+        document,
+        heading,
+        id=f"{document.relative_to(ROOT)}: {heading or 'beginning'}",
+        marks=MARKS.get(heading, []),
+    )
     for document in DOCUMENTS
     for heading in sections(document)
 ]
@@ -48,6 +64,7 @@ def test_blocks_are_found(tmp_path: Path) -> None:
     )
     assert sections(document) == {"": [("a\n", 1, "b\n")], "One": [("d\n", 13, None)]}
     assert len(SECTIONS) > 10
+    assert MARKS.keys() <= sections(ROOT / "docs" / "guide.md").keys()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
