@@ -3,14 +3,27 @@
 import time
 
 import torch
-from torch_geometric.nn import GINConv, GPSConv, Linear, Sequential
+from torch_geometric.nn import GINConv, GPSConv, Linear
 
 import pyg_gt
 
+
+class Model(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [GPSConv(64, GINConv(Linear(64, 64)), heads=4) for _ in range(4)]
+        self.layers = torch.nn.ModuleList(layers)
+
+    def forward(
+        self, x: torch.Tensor, edge_index: torch.Tensor, batch: torch.Tensor
+    ) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x, edge_index, batch)
+        return x
+
+
 torch.manual_seed(0)
-step = "x, edge_index, batch -> x"
-layers = [(GPSConv(64, GINConv(Linear(64, 64)), heads=4), step) for _ in range(4)]
-model = Sequential("x, edge_index, batch", layers).eval()
+model = Model().eval()
 batch = torch.repeat_interleave(torch.randint(20, 400, (32,)))  # 32 graphs of 20 to 400 nodes
 x = torch.randn(batch.numel(), 64)
 edge_index = torch.arange(batch.numel()).repeat(2, 1)

@@ -99,10 +99,20 @@ def test_sources_that_are_compiled_on_first_use_are_part_of_the_package() -> Non
     assert subprocess.run(command, cwd=ROOT, capture_output=True).stdout == b""
 
 
+def headings(document: Path) -> set[str]:
+    """What links name headings by, as GitHub makes it of them."""
+    titles = re.findall(r"^#+ (.*)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_between_documents() -> None:
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text("utf-8")):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+        links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", document.read_text("utf-8"))
+        for name, heading in links:
+            target = document.parent / name if name else document
+            assert target.exists(), f"{document.name} links to {name}"
+            known = not heading or heading in headings(target)
+            assert known, f"{document.name} links to {name}#{heading}"
 
 
 def test_no_machine_paths() -> None:

@@ -69,6 +69,8 @@ def checked(
             f"'query_layout' has {graphs[0]} graphs and 'layout' {graphs[1]}; give both the same "
             f"number ('num_graphs=' counts empty ones)"
         )
+    if not biases:
+        return ()
     if sum(isinstance(bias, EdgeMask) for bias in biases) > 1:
         raise ValueError(
             "at most one 'EdgeMask' can be given; join the edge sets into one 'edge_index'"

@@ -45,5 +45,6 @@ def _why_not_compiled(along_edges: bool) -> str | None:
 
 def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
-    run = full_attention if inputs.mask is None else edge_attention
-    return run(inputs, NAME)
+    if inputs.mask is None:
+        return full_attention(inputs, NAME, full)
+    return edge_attention(inputs, NAME, edges)

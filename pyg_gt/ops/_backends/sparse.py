@@ -12,7 +12,7 @@ from ...layout.deferred import DeferredEdges
 from ...layout.edge_layout import EdgeLayout
 from ...layout.values import is_readable, is_traced
 from .._kernels.composed import edges as kernels
-from .._kernels.problem import EdgeProblem
+from .._kernels.problem import EdgeProblem, Saved
 from ..bias import EdgeBias, EdgeMask, checked_edges_of
 from ..deferred import NOT_IN_A_TRACE
 from ..dropout import keep_edges
@@ -87,7 +87,8 @@ class _EdgeAttention(torch.autograd.Function):
         problem = ctx.problem._replace(values=values, features=features, seed=seed)
         needs = ctx.needs_input_grad[:5]
         if not torch.is_grad_enabled():
-            return *kernels.backward(problem, grad, query, key, value, None, stats, needs), None
+            saved = Saved(query, key, value, None, stats)
+            return *kernels.backward(problem, grad, saved, needs), None
         # somebody will differentiate this gradient: record it in torch operations
         tensors = query, key, value, values, features
         recorded = _all_edges(

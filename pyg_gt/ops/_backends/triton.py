@@ -48,5 +48,5 @@ def forward(inputs: Inputs) -> Tensor:
     """``[Nq, H, C]``."""
     interpreted = not inputs.query.is_cuda
     if inputs.mask is None:
-        return full_attention(inputs, NAME, full if interpreted else None)
-    return edge_attention(inputs, NAME, edges if interpreted else None)
+        return full_attention(inputs, NAME, full, eager_only=interpreted)
+    return edge_attention(inputs, NAME, edges, eager_only=interpreted)

@@ -33,8 +33,13 @@ class FullBiases(NamedTuple):
     edge_values: Tensor | None = None
 
 
+_NOTHING = FullBiases()
+
+
 def unsupported_biases(inputs: Inputs) -> str | None:
     """Which biases of a full attention, or of one along edges, cannot be folded; or None."""
+    if not inputs.biases:
+        return None
     if inputs.score_mods:
         return "compiled code cannot call a 'ScoreMod'"
     mask = inputs.mask
@@ -63,7 +68,7 @@ def _is_known(inputs: Inputs) -> bool:
 
 def full_biases(inputs: Inputs) -> FullBiases:
     """Those of a full attention: one table and one set of edges as they are, the rest as pairs."""
-    folded = FullBiases()
+    folded = _NOTHING
     for bias in inputs.additive:
         if isinstance(bias, TableBias) and folded.table is None:
             folded = folded._replace(table=bias.table, table_index=bias.index)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...layout.deferred import DeferredEdges
 from ...layout.edge_layout import EdgeLayout
-from .._kernels.problem import EdgeProblem
+from .._kernels.problem import EdgeProblem, Saved
 from ..bias import checked_edges_of
 from ..checks import FLOATS, check_like
 from ..deferred import resolved_edges
@@ -29,7 +29,9 @@ from .saved_tensors import check_kinds, given_edges, kinds_of
 _CURE = "backend='sparse' or 'reference'"
 
 
-def edge_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = None) -> Tensor:
+def edge_attention(
+    inputs: Inputs, backend: str, kernels: ModuleType, *, eager_only: bool = False
+) -> Tensor:
     """``[Nq, H, C]``; arguments as of :func:`~pyg_gt.ops._fused.full.full_attention`."""
     mask = inputs.mask
     assert mask is not None
@@ -46,12 +48,11 @@ def edge_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
             edges = known
         query, key, value, values, features = leaves
         problem = EdgeProblem(edges, values, features, *numbers)
-        kernels = kernels or edge_kernels(query, features)
         if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in leaves]):
-            return apply(_EdgeAttention, *leaves, problem, backend, kernels)
+            return apply(_EdgeAttention, problem, backend, kernels, *leaves)
         out = kernels.forward(problem, query, key, value)[0]
         return out
-    if kernels is not None:
+    if eager_only:
         raise NotImplementedError(EAGER_ONLY)
     edge_index = edges if isinstance(edges, Tensor) else edges.edge_index
     out = torch.ops.pyg_gt.edge_attention(*leaves, edge_index, *numbers)[0]
@@ -59,28 +60,17 @@ def edge_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
 
 
 class _EdgeAttention(torch.autograd.Function):
-    """The eager form."""
+    """The eager form; its tensors are query, key, value, values and features."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        values: Tensor | None,
-        features: Tensor | None,
-        problem: EdgeProblem,
-        backend: str,
-        kernels: ModuleType,
+        ctx: Any, problem: EdgeProblem, backend: str, kernels: ModuleType, *leaves: Tensor | None
     ) -> Tensor:
         """``[Nq, H, C]``."""
         out: Tensor
-        out, stats = kernels.forward(problem, query, key, value)
+        out, stats = kernels.forward(problem, *leaves[:3])
         kept = None if stats is None else out  # kernels without statistics read neither
-        saved = (
-            query, key, value, values, features, problem.seed, kept, stats,
-            *given_edges(problem.edges),
-        )  # fmt: skip
+        saved = *leaves, problem.seed, kept, stats, *given_edges(problem.edges)
         ctx.save_for_backward(*saved)
         ctx.kinds = kinds_of(saved)
         ctx.problem = problem._replace(values=None, features=None, seed=None)
@@ -92,14 +82,16 @@ class _EdgeAttention(torch.autograd.Function):
         """One gradient for each argument of ``forward``."""
         saved = ctx.saved_tensors
         check_kinds(saved, ctx.kinds)
-        query, key, value, values, features, seed, out, stats, *_ = saved
+        *leaves, seed, out, stats = saved[:8]
+        query, key, value, values, features = leaves
         problem = ctx.problem._replace(values=values, features=features, seed=seed)
-        needs = tuple(ctx.needs_input_grad[:5])
-        leaves = query, key, value, values, features
+        needs = tuple(ctx.needs_input_grad[3:])
         with torch.no_grad():
             grads: Any
             if has_raw_memory(grad):
-                grads = ctx.kernels.backward(problem, grad, query, key, value, out, stats, needs)
+                grads = ctx.kernels.backward(
+                    problem, grad, Saved(query, key, value, out, stats), needs
+                )
             else:  # a batch of gradients, or a compiler at work
                 if ctx.kernels is not edge_kernels(query, features):
                     raise NotImplementedError(ONE_GRADIENT)
@@ -111,7 +103,7 @@ class _EdgeAttention(torch.autograd.Function):
                 )  # fmt: skip
                 grads = _asked_for(grads, needs)
         grads = differentiable_once(ctx.backend, _CURE, grads, (grad, *leaves))
-        return *grads, None, None, None
+        return None, None, None, *grads
 
 
 def _asked_for(grads: Any, needs: Any) -> tuple[Tensor | None, ...]:
@@ -194,7 +186,7 @@ def _backward(
     check_like("out", out, query.shape, query, query.dtype)
     check_like("stats", stats, (*query.shape[:2], 2), query, stats.dtype)
     kernels = edge_kernels(query, problem.features)
-    made = kernels.backward(problem, grad, query, key, value, out, stats, tuple(needs))
+    made = kernels.backward(problem, grad, Saved(query, key, value, out, stats), tuple(needs))
     # an op returns tensors, and no tensor twice
     return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...layout.deferred import DeferredEdges
 from ...layout.graph_layout import GraphLayout
-from .._kernels.problem import FullProblem
+from .._kernels.problem import FullProblem, Saved
 from ..checks import FLOATS, check_like, check_pairs
 from ..deferred import layout_arguments, layouts_of, resolved_edges
 from ..index_checks import checked_table_index
@@ -31,14 +31,17 @@ from .saved_tensors import check_kinds, given_edges, kinds_of
 _CURE = "backend='reference' (all pairs) or 'sparse' (along edges)"
 
 
-def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = None) -> Tensor:
+def full_attention(
+    inputs: Inputs, backend: str, kernels: ModuleType, *, eager_only: bool = False
+) -> Tensor:
     """``[Nq, H, C]``.
 
     Args:
         inputs: checked, with biases that
             :func:`~pyg_gt.ops._fused.biases.unsupported_biases` lets pass.
         backend: the name by which errors call it.
-        kernels: those to run in eager code, where they are not those of the device.
+        kernels: those to run in eager code; the op runs those of the device.
+        eager_only: whether the kernels are not those of the device.
     """
     biases = full_biases(inputs)
     query_layout, layout, edges = inputs.query_layout, inputs.layout, biases.edges
@@ -52,11 +55,10 @@ def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
             query_layout, layout, biases.pairs, biases.table, biases.table_index, edges,
             biases.edge_values, inputs.seed, inputs.scale, inputs.dropout_p,
         )  # fmt: skip
-        kernels = kernels or full_kernels(inputs.query)
         if inputs.qkv is not None:
-            return _eager(problem, inputs.qkv, None, None, backend, kernels)
-        return _eager(problem, inputs.query, inputs.key, inputs.value, backend, kernels)
-    if kernels is not None:
+            return _eager(problem, backend, kernels, inputs.qkv, None, None)
+        return _eager(problem, backend, kernels, inputs.query, inputs.key, inputs.value)
+    if eager_only:
         raise NotImplementedError(EAGER_ONLY)
     out: Tensor = torch.ops.pyg_gt.full_attention(
         inputs.query, inputs.key, inputs.value, biases.pairs, biases.table, biases.edge_values,
@@ -68,44 +70,38 @@ def full_attention(inputs: Inputs, backend: str, kernels: ModuleType | None = No
 
 def _eager(
     problem: FullProblem,
+    backend: str,
+    kernels: ModuleType,
     query: Tensor,
     key: Tensor | None,
     value: Tensor | None,
-    backend: str,
-    kernels: ModuleType,
 ) -> Tensor:
     leaves = query, key, value, problem.pairs, problem.table, problem.edge_values
-    if not torch.is_grad_enabled() or not any(
-        [x is not None and x.requires_grad for x in leaves]
-    ):
-        out: Tensor = kernels.forward(problem, *parts_of(query, key, value))[0]
-        return out
-    return apply(_FullAttention, *leaves, problem, backend, kernels)
+    if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in leaves]):
+        return apply(_FullAttention, problem, backend, kernels, *leaves)
+    out: Tensor = kernels.forward(problem, *parts_of(query, key, value))[0]
+    return out
 
 
 class _FullAttention(torch.autograd.Function):
-    """The eager form; without a key and a value, ``query`` is ``[N, 3, H, C]`` of all three."""
+    """The eager form.
+
+    Its tensors are query, key, value, pairs, table and edge values; without a key and a value,
+    ``query`` is ``[N, 3, H, C]`` of all three.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor | None,
-        value: Tensor | None,
-        pairs: Tensor | None,
-        table: Tensor | None,
-        edge_values: Tensor | None,
-        problem: FullProblem,
-        backend: str,
-        kernels: ModuleType,
+        ctx: Any, problem: FullProblem, backend: str, kernels: ModuleType, *leaves: Tensor | None
     ) -> Tensor:
         """``[Nq, H, C]``."""
+        query, key, value = leaves[:3]
+        assert query is not None
         out: Tensor
         out, stats = kernels.forward(problem, *parts_of(query, key, value))
         # tensors go through autograd, which sees edits and lets checkpoints drop them
         saved = (
-            query, key, value, pairs, table, edge_values, problem.table_index, problem.seed, out,
-            stats, *given_edges(problem.edges),
+            *leaves, problem.table_index, problem.seed, out, stats, *given_edges(problem.edges),
         )  # fmt: skip
         ctx.save_for_backward(*saved)
         ctx.kinds = kinds_of(saved)
@@ -124,22 +120,23 @@ class _FullAttention(torch.autograd.Function):
         problem = ctx.problem._replace(
             pairs=pairs, table=table, table_index=index, edge_values=edge_values, seed=seed
         )
-        needs = tuple(ctx.needs_input_grad[3:6])
+        needs = tuple(ctx.needs_input_grad[6:9])
         parts = parts_of(query, key, value)
         with torch.no_grad():
             joined = None
             grads: Any
             if has_raw_memory(grad):
                 joined = empty_like(query) if key is None else None
-                grads = ctx.kernels.backward(problem, grad, *parts, out, stats, needs, joined)
+                passed = Saved(*parts, out, stats)
+                grads = ctx.kernels.backward(problem, grad, passed, needs, joined)
             else:  # a batch of gradients, or a compiler at work
                 if ctx.kernels is not full_kernels(query):
                     raise NotImplementedError(ONE_GRADIENT)
                 grads = _backward_by_op(problem, grad, *parts, out, stats, needs)
             if key is None:
                 grads = (as_one(grads[:3], joined), None, None, *grads[3:])
-        made_from = grad, query, key, value, pairs, table, edge_values
-        return *differentiable_once(ctx.backend, _CURE, grads, made_from), None, None, None
+        made_from = grad, *saved[:6]
+        return None, None, None, *differentiable_once(ctx.backend, _CURE, grads, made_from)
 
 
 def _backward_by_op(
@@ -262,7 +259,7 @@ def _backward(
     check_like("out", out, query.shape, query, query.dtype)
     check_like("stats", stats, (*query.shape[:2], 2), query, _stats_type(query))
     made = full_kernels(query).backward(
-        problem, grad, query, key, value, out, stats, tuple(needs)
+        problem, grad, Saved(query, key, value, out, stats), tuple(needs)
     )
     # an op returns tensors, no tensor twice, and as its fake says that they lie in memory
     return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)

@@ -48,6 +48,24 @@ class FullGradients(NamedTuple):
     edge_values: Tensor | None
 
 
+class Saved(NamedTuple):
+    """What the forward pass of an attention leaves to the backward pass.
+
+    Attributes:
+        query: ``[Nq, H, C]``.
+        key: ``[Nk, H, C]``.
+        value: ``[Nk, H, C]``.
+        out: ``[Nq, H, C]``, the output; None for kernels that read none.
+        stats: ``[Nq, H, 2]``, softmax statistics in the kernels' own terms, or None.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    out: Tensor | None
+    stats: Tensor | None
+
+
 class EdgeProblem(NamedTuple):
     """Attention along edges.
 

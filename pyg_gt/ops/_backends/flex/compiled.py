@@ -97,14 +97,9 @@ def _no_duck_shapes() -> AbstractContextManager[Any]:
 @cache
 def _compiled(backend: str, kind: Hashable) -> Callable[..., Any]:
     def attend(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        score_mod: Function | None,
-        mask: BlockMask,
-        scale: float,
-        options: Any,
-    ) -> Any:
+        query: Tensor, key: Tensor, value: Tensor, score_mod: Function | None, mask: BlockMask,
+        scale: float, options: Any,
+    ) -> Any:  # fmt: skip
         return flex_attention(
             query, key, value, score_mod=score_mod, block_mask=mask, scale=scale,
             kernel_options=options,

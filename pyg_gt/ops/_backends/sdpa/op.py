@@ -16,7 +16,7 @@ from ....layout.edge_layout import EdgeLayout
 from ..._kernels.composed import full as kernels
 from ..._kernels.composed.biases import with_edge_values
 from ..._kernels.composed.dropout import Dropout, generator_dropout, philox_dropout
-from ..._kernels.problem import FullProblem
+from ..._kernels.problem import FullProblem, Saved
 from ...bias import EdgeMask
 from ...checks import check_pairs
 from ...deferred import layouts_of, resolved_edges
@@ -181,7 +181,8 @@ def _backward(
     problem = _problem(query, key, *given)
     needs = needs_pairs or needs_mask or needs_edges, False, False
     dq, dk, dv, dbias, _, _ = kernels.backward(
-        problem.full, grad, query, key, value, out, stats, needs, dropout=_dropout_of(query)
+        problem.full, grad, Saved(query, key, value, out, stats), needs,
+        dropout=_dropout_of(query),
     )
     pair_values, edge_values, mask_values = (given[i] for i in (4, 6, 8))
     dpairs, dmask = query.new_empty(0), query.new_empty(0)  # outputs must not be one tensor

@@ -174,12 +174,11 @@ def _make_plan(query_layout: GraphLayout, layout: GraphLayout) -> Plan:
             empty = torch.arange(cols, device=device) >= num_cols[members, None]
             padding = torch.zeros(empty.shape, device=device).masked_fill_(empty, float("-inf"))
             padding = padding[:, None, None, :]
-        buckets.append(
-            Bucket(
-                count, rows, cols, row_start, col_start, num_rows[members], num_cols[members],
-                query_start[members], pair_start[members], padding, graphs[members],
-            )  # fmt: skip
-        )
+        bucket = Bucket(
+            count, rows, cols, row_start, col_start, num_rows[members], num_cols[members],
+            query_start[members], pair_start[members], padding, graphs[members],
+        )  # fmt: skip
+        buckets.append(bucket)
         starts[0, order[members]] = row_start + rows * torch.arange(count, device="cpu")
         starts[1, order[members]] = col_start + cols * torch.arange(count, device="cpu")
         first += count

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
 from ...dropout import keep_edges
-from ..problem import EdgeGradients, EdgeProblem
+from ..problem import EdgeGradients, EdgeProblem, Saved
 
 # Edges of one slice, unless a single target has more. On a CPU a slice that stays in the cache is
 # also faster: 320,000 edges at 32,000 nodes (4 heads of 16 channels, one thread, torch 2.13) take
@@ -82,28 +82,20 @@ def forward(
 
 
 def backward(
-    problem: EdgeProblem,
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor | None,
-    stats: Tensor,
-    needs: tuple[bool, ...],
+    problem: EdgeProblem, grad: Tensor, saved: Saved, needs: tuple[bool, ...]
 ) -> EdgeGradients:
     """The gradients that ``needs``, in the order of :class:`EdgeGradients`, asks for.
 
     Args:
         problem: as in the forward pass.
         grad: ``[Nq, H, C]``, the gradient of the output.
-        query: ``[Nq, H, C]``.
-        key: ``[Nk, H, C]``.
-        value: ``[Nk, H, C]``.
-        out: not read, may be None. Products with it would save 1 to 3 % of the time, but in half
-            precision it was rounded: gradients of sharp attention would be off by some per cent.
-        stats: ``[Nq, H, 2]``, what the forward pass gave.
+        saved: what the forward pass was given and gave. The output is not read, and may be None:
+            products with it would save 1 to 3 % of the time, but in half precision it was rounded,
+            and gradients of sharp attention would be off by some per cent.
         needs: whether query, key, value, values and features need a gradient.
     """
+    query, key, value, _, stats = saved
+    assert stats is not None
     dtype = _type(query)
     dq, dk, dv = (
         torch.zeros_like(x, dtype=dtype, memory_format=torch.contiguous_format) if need else None

@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from ..problem import FullGradients, FullProblem
+from ..problem import FullGradients, FullProblem, Saved
 from .biases import bias_gradients, sum_of_biases
 from .buckets import Bucket, Tile, plan_of, tiles
 from .dropout import Dropout, philox_dropout
@@ -103,11 +103,7 @@ def forward(
 def backward(
     problem: FullProblem,
     grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    stats: Tensor,
+    saved: Saved,
     needs: tuple[bool, ...],
     joined: Tensor | None = None,
     dropout: Callable[[FullProblem], Dropout | None] = philox_dropout,
@@ -117,16 +113,14 @@ def backward(
     Args:
         problem: as in the forward pass.
         grad: ``[Nq, H, C]``, the gradient of the output.
-        query: ``[Nq, H, C]``.
-        key: ``[Nk, H, C]``.
-        value: ``[Nk, H, C]``.
-        out: ``[Nq, H, C]``, what the forward pass gave.
-        stats: ``[Nq, H, 2]``, likewise.
+        saved: what the forward pass was given and gave.
         needs: whether pairs, table and edge values need a gradient.
         joined: ``[N, 3, H, C]``, where the gradients of query, key and value are written; None:
             one tensor for each.
         dropout: as in the forward pass.
     """
+    query, key, value, out, stats = saved
+    assert out is not None and stats is not None
     dropped = dropout(problem)
     heads, plan = query.size(1), plan_of(problem.query_layout, problem.layout)
     rows, cols = plan.rows_of(heads), plan.cols_of(heads)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
 from ...memory import HOST, check, empty_like, materialized, with_dense_channels
-from ..problem import EdgeGradients, EdgeProblem
+from ..problem import EdgeGradients, EdgeProblem, Saved
 from .edges_library import EDGES, Call, Rows
 
 TYPES = (torch.float32, torch.bfloat16)
@@ -42,16 +42,10 @@ def forward(
 
 
 def backward(
-    problem: EdgeProblem,
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor | None,
-    stats: Tensor | None,
-    needs: tuple[bool, ...],
+    problem: EdgeProblem, grad: Tensor, saved: Saved, needs: tuple[bool, ...]
 ) -> EdgeGradients:
-    """The gradients that ``needs``, in their order, asks for; ``out`` and ``stats`` go unread."""
+    """The gradients that ``needs``, in their order, asks for; output and statistics go unread."""
+    query, key, value = saved[:3]
     call, held = _call(problem, query, key, value)
     grad = with_dense_channels(grad.to(query.dtype))
     call.grad = _rows(grad)

@@ -16,7 +16,7 @@ from ....layout.values import unwrapped
 from ....native import Library
 from ...dropout import threshold
 from ...memory import HOST, check, empty_like, materialized, with_dense_channels
-from ..problem import FullGradients, FullProblem
+from ..problem import FullGradients, FullProblem, Saved
 
 TYPES = (torch.float32, torch.bfloat16)
 MAX_CHANNELS = None  # any number
@@ -43,21 +43,18 @@ def forward(
 def backward(
     problem: FullProblem,
     grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    stats: Tensor,
-    needs: tuple[bool, bool, bool],
+    saved: Saved,
+    needs: tuple[bool, ...],
     joined: Tensor | None = None,
 ) -> FullGradients:
     """The gradients; ``needs`` tells which of pairs, table and edge values are wanted.
 
     With ``joined [N, 3, H, C]``, those of query, key and value are written there.
     """
-    query, key, value = (with_dense_channels(x) for x in (query, key, value))
+    query, key, value = (with_dense_channels(x) for x in saved[:3])
     grad = with_dense_channels(grad.to(query.dtype))
-    out, stats = materialized(out).contiguous(), materialized(stats).contiguous()
+    assert saved.out is not None and saved.stats is not None
+    out, stats = (materialized(x).contiguous() for x in (saved.out, saved.stats))
     if joined is None:
         dq, dk, dv = (empty_like(x) for x in (query, key, value))
     else:

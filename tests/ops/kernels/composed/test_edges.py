@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyg_gt import EdgeLayout, EdgeMask
 from pyg_gt.ops._kernels.composed import edges
-from pyg_gt.ops._kernels.problem import EdgeProblem
+from pyg_gt.ops._kernels.problem import EdgeProblem, Saved
 from pyg_gt.ops.dropout import draw_seed
 
 from ...cases import Case, make_case
@@ -35,7 +35,7 @@ def computed(case: Case, grad: Tensor, scale: float = 0.7, dropout_p: float = 0.
     problem = problem_of(case, scale, dropout_p)
     qkv = [x.detach() for x in (case.query, case.key, case.value)]
     out, stats = edges.forward(problem, *qkv)
-    gradients = edges.backward(problem, grad, *qkv, out, stats, ALL)
+    gradients = edges.backward(problem, grad, Saved(*qkv, out, stats), ALL)
     assert out.dtype == case.dtype and out.shape == case.query.shape
     double = case.dtype == torch.float64
     assert stats.shape == (*out.shape[:2], 2)
@@ -110,9 +110,9 @@ def test_only_gradients_that_are_needed(needed: int) -> None:
     qkv = [x.detach() for x in (case.query, case.key, case.value)]
     out, stats = edges.forward(problem, *qkv)
     grad = torch.randn_like(out)
-    every = edges.backward(problem, grad, *qkv, out, stats, ALL)
+    every = edges.backward(problem, grad, Saved(*qkv, out, stats), ALL)
     needs = tuple(i == needed for i in range(5))
-    gradients = edges.backward(problem, grad, *qkv, None, stats, needs)
+    gradients = edges.backward(problem, grad, Saved(*qkv, None, stats), needs)
     assert tuple(x is not None for x in gradients) == needs
     assert torch.equal(gradients[needed], every[needed])
 

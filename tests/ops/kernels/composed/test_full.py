@@ -9,7 +9,7 @@ from torch import Tensor
 from pyg_gt import EdgeBias, EdgeLayout, GraphLayout, PairBias, TableBias
 from pyg_gt.ops._kernels.composed import buckets, full
 from pyg_gt.ops._kernels.composed.dropout import generator_dropout
-from pyg_gt.ops._kernels.problem import FullProblem
+from pyg_gt.ops._kernels.problem import FullProblem, Saved
 from pyg_gt.ops.dropout import draw_seed
 
 from ...cases import BIASES, Case, layout_of, make_case
@@ -58,7 +58,7 @@ def computed(
         needs = (
             problem.pairs is not None, problem.table is not None, problem.edge_values is not None
         )  # fmt: skip
-        gradients = full.backward(problem, grad, *qkv, out, stats, needs, **kwargs)
+        gradients = full.backward(problem, grad, Saved(*qkv, out, stats), needs, **kwargs)
     assert out.dtype == case.dtype and out.shape == case.query.shape
     double = case.dtype == torch.float64
     assert stats.shape == (*out.shape[:2], 2)
@@ -137,7 +137,8 @@ def test_the_backward_pass_draws_from_the_generator_what_the_forward_pass_did(
     q, k, v, grad = torch.randn(4, layout.num_nodes, 2, 3, dtype=torch.float64).unbind()
     out, stats = full.forward(problem, q, k, v, generator_dropout)
     needs = False, False, False
-    gradients = full.backward(problem, grad, q, k, v, out, stats, needs, dropout=generator_dropout)
+    saved = Saved(q, k, v, out, stats)
+    gradients = full.backward(problem, grad, saved, needs, dropout=generator_dropout)
     assert out.any() == (dropout_p < 1)
     torch.testing.assert_close((out * grad).sum(), (gradients.value * v).sum())
 
@@ -160,7 +161,7 @@ def test_only_gradients_that_are_needed(needs: tuple[bool, ...]) -> None:
     problem = problem_of(case)
     qkv = case.query, case.key, case.value
     out, stats = full.forward(problem, *qkv)
-    gradients = full.backward(problem, torch.ones_like(out), *qkv, out, stats, needs)
+    gradients = full.backward(problem, torch.ones_like(out), Saved(*qkv, out, stats), needs)
     assert tuple(x is not None for x in gradients) == (True, True, True, *needs)
 
 

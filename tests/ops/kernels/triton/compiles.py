@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
 from pyg_gt import EdgeLayout
-from pyg_gt.ops._kernels.problem import EdgeProblem, FullProblem
+from pyg_gt.ops._kernels.problem import EdgeProblem, FullProblem, Saved
 from pyg_gt.ops._kernels.triton import edges as along_edges
 from pyg_gt.ops._kernels.triton import full
 from pyg_gt.ops._kernels.triton.edges.programs import PART
@@ -157,7 +157,8 @@ def compile_all(dtype: torch.dtype, channels: int, with_everything: bool) -> Non
     )
     out, stats = full.forward(problem, query, key, value)
     needs = with_everything, with_everything, False
-    full.backward(problem, torch.randn_like(out), query, key, value, out, stats, needs)
+    saved = Saved(query, key, value, out, stats)
+    full.backward(problem, torch.randn_like(out), saved, needs)
 
 
 def compile_edges(
@@ -181,7 +182,7 @@ def compile_edges(
     )
     out, stats = along_edges.forward(problem, query, key, value)
     grad = torch.randn_like(out)
-    along_edges.backward(problem, grad, query, key, value, out, stats, (True,) * 5)
+    along_edges.backward(problem, grad, Saved(query, key, value, out, stats), (True,) * 5)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from triton.runtime import driver
 from pyg_gt import EdgeLayout, GraphLayout, attention, qkv_attention
 from pyg_gt.ops._backends import triton as backend
 from pyg_gt.ops._fused import full as fused
-from pyg_gt.ops._kernels.problem import EdgeProblem, FullProblem
+from pyg_gt.ops._kernels.problem import EdgeProblem, FullProblem, Saved
 from pyg_gt.ops._kernels.triton import edges as along_edges
 from pyg_gt.ops._kernels.triton import full
 from pyg_gt.ops._kernels.triton.edges.programs import programs_by_source, programs_by_target
@@ -141,10 +141,13 @@ class FullCall:
     def backward(self) -> list[Tensor | None]:
         return list(
             full.backward(
-                self.problem, self.grad, self.query, self.key, self.value, self.out, self.stats,
-                self.needs, self.joined,
+                self.problem,
+                self.grad,
+                Saved(self.query, self.key, self.value, self.out, self.stats),
+                self.needs,
+                self.joined,
             )
-        )  # fmt: skip
+        )
 
 
 class EdgeCall:
@@ -172,10 +175,12 @@ class EdgeCall:
     def backward(self) -> list[Tensor | None]:
         return list(
             along_edges.backward(
-                self.problem, self.grad, self.query, self.key, self.value, self.out, self.stats,
+                self.problem,
+                self.grad,
+                Saved(self.query, self.key, self.value, self.out, self.stats),
                 self.needs,
             )
-        )  # fmt: skip
+        )
 
 
 CALLS = [(FullCall, names) for names in FULL] + [(EdgeCall, names) for names in ALONG]

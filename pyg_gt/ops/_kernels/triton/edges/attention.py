@@ -6,13 +6,11 @@ weights anew, once query by query and once key by key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ....memory import empty_like
-from ...problem import EdgeGradients, EdgeProblem
+from ...problem import EdgeGradients, EdgeProblem, Saved
 from .launches import launch_backward, launch_forward
 
 
@@ -37,27 +35,18 @@ def forward(
 
 
 def backward(
-    problem: EdgeProblem,
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    stats: Tensor,
-    needs: Sequence[bool],
+    problem: EdgeProblem, grad: Tensor, saved: Saved, needs: tuple[bool, ...]
 ) -> EdgeGradients:
     """The gradients.
 
     Args:
         problem: that of :func:`forward`.
         grad: ``[Nq, H, C]``, the gradient of the output.
-        query: ``[Nq, H, C]``.
-        key: ``[Nk, H, C]``.
-        value: ``[Nk, H, C]``.
-        out: ``[Nq, H, C]``, of :func:`forward`.
-        stats: ``[Nq, H, 2]``, of :func:`forward`.
+        saved: what :func:`forward` was given and gave.
         needs: whether the gradients of query, key, value, values and features are wanted.
     """
+    query, key, value, out, stats = saved
+    assert out is not None and stats is not None
     leaves = query, key, value, problem.values, problem.features
     grads = EdgeGradients(
         *(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ....memory import empty_like
 from ....pairs import num_pairs
-from ...problem import FullGradients, FullProblem
+from ...problem import FullGradients, FullProblem, Saved
 from .edge_values import edge_values_grad, with_edge_values
 from .launches import launch_backward, launch_forward, tiles_for
 from .programs import programs_of
@@ -40,12 +40,8 @@ def forward(
 def backward(
     problem: FullProblem,
     grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    stats: Tensor,
-    needs: tuple[bool, bool, bool],
+    saved: Saved,
+    needs: tuple[bool, ...],
     joined: Tensor | None = None,
 ) -> FullGradients:
     """The gradients.
@@ -53,18 +49,16 @@ def backward(
     Args:
         problem: that of :func:`forward`.
         grad: ``[Nq, H, C]``, the gradient of the output.
-        query: ``[Nq, H, C]``.
-        key: ``[Nk, H, C]``.
-        value: ``[Nk, H, C]``.
-        out: ``[Nq, H, C]``, of :func:`forward`.
-        stats: ``[Nq, H, 2]``, of :func:`forward`.
+        saved: what :func:`forward` was given and gave.
         needs: whether the gradients of pairs, table and edge values are wanted.
         joined: ``[N, 3, H, C]``, written with the gradients of query, key and value; None: each
             has memory of its own.
     """
+    query, key, value, out, stats = saved
+    assert out is not None and stats is not None
     if problem.scale < 0:
         positive = problem._replace(scale=-problem.scale)
-        made = backward(positive, grad, -query, key, value, out, stats, needs, joined)
+        made = backward(positive, grad, saved._replace(query=-query), needs, joined)
         made.query.neg_()
         return made
     if joined is None:

@@ -29,7 +29,7 @@ from pyg_gt.ops._kernels.cpu.edges_library import EDGES
 from pyg_gt.ops._kernels.cpu.full import FULL
 from pyg_gt.testing import assert_same_attention
 
-from .cases import BIASES, Case, layout_of, make_case, unsupported
+from ..cases import BIASES, Case, layout_of, make_case, unsupported
 
 pytestmark = [
     pytest.mark.compiled,

@@ -20,7 +20,7 @@ from pyg_gt.ops import AttentionBias
 from pyg_gt.ops._kernels.cpu import full as _cpu_full
 from pyg_gt.ops.pairs import num_pairs
 
-from .cases import layout_of, random_edges
+from ...cases import layout_of, random_edges
 
 INF = float("inf")
 pytestmark = pytest.mark.compiled

@@ -12,7 +12,7 @@ from torch.func import grad as func_grad
 from pyg_gt import GraphLayout, attention, qkv_attention
 from pyg_gt.ops import AttentionBias
 
-from .cases import BIASES, CPU, SIZES, Case, dtype_of, layout_of, tolerance_of
+from ..cases import BIASES, CPU, SIZES, Case, dtype_of, layout_of, tolerance_of
 
 H, C = 2, 3
 BACKENDS = ["reference", CPU, "sdpa"]
