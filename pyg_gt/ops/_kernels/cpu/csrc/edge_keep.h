@@ -1,4 +1,4 @@
-// Dropout of the weights of edges. Which word of which counter: see ops/_philox.py.
+// Dropout of the weights of edges. Which word of which counter: see ops/dropout.py.
 #pragma once
 #include "edge_rows.h"
 #include "philox.h"

@@ -10,7 +10,7 @@
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// Mirrored by 'Call' of '_cpu_edges_library.py'. Where a pointer is null, a tensor is not there or
+// Mirrored by 'Call' of 'edges_library.py'. Where a pointer is null, a tensor is not there or
 // not asked for.
 struct Call {
     int64_t queries, keys, edges, heads, channels;

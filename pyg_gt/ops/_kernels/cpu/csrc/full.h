@@ -1,4 +1,4 @@
-// What the caller hands over; mirrored field by field in ops/_cpu_full.py.
+// What the caller hands over; mirrored field by field in _kernels/cpu/full.py.
 #pragma once
 #include <cstdint>
 

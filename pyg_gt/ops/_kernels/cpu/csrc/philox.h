@@ -1,4 +1,4 @@
-// Philox-4x32-10 (Salmon et al. 2011), LANES counters at a time. ops/_philox.py says which counter
+// Philox-4x32-10 (Salmon et al. 2011), LANES counters at a time. ops/dropout.py says which counter
 // belongs to which weight.
 #pragma once
 #include "vec.h"
