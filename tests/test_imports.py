@@ -37,11 +37,12 @@ ALLOWED = {
         *("ops.problem", "ops.kernels", "ops.fused", "ops.backend"),
     },
     "ops.dispatch": {"layout", "ops.bias", "ops.terms", "ops.mathematics", "ops.backend"},
+    "ops.local": {"layout", "ops.mathematics", "ops.terms", "ops.local"},
     "ops": {"ops.bias", "ops.dispatch"},
     # messages of pairs are checked, and refused, as attention is
     "nn": {
         *("layout", "layout.comparison", "ops.mathematics", "ops.bias", "ops.terms"),
-        *("ops.dispatch", "ops", "nn"),
+        *("ops.dispatch", "ops.local", "ops", "nn"),
     },
     "swap": {"layout", "ops", "ops.dispatch", "nn"},
     "testing": {"testing", "layout", "ops"},
@@ -100,7 +101,7 @@ def group(module: str) -> str:
 # modules and rooms of ops -> their groups; all others hold terms
 OPS = {
     **dict.fromkeys(("pairs", "dropout", "memory"), "mathematics"),
-    **{"bias": "bias", "dispatch": "dispatch", "_kernels.problem": "problem"},
+    **{"bias": "bias", "dispatch": "dispatch", "local": "local", "_kernels.problem": "problem"},
     **{"_kernels": "kernels", "_fused": "fused", "_backends": "backend"},
 }
 
@@ -362,6 +363,8 @@ def test_checker_accepts_the_design() -> None:
         ("pyg_gt.ops._backends.one", "if TYPE_CHECKING:\n    from ..dispatch import attention"),
         ("pyg_gt.ops.dispatch", "from pyg_gt.nn import block"),
         ("pyg_gt.ops.dispatch", "from ._kernels import cpu"),
+        ("pyg_gt.ops.local", "from .dispatch import attention"),
+        ("pyg_gt.ops.local", "from ._backends import one"),
         ("pyg_gt.ops", "from pyg_gt.ops._backends.one import forward"),
         ("pyg_gt.nn.block", "from pyg_gt.ops._backends.one import forward"),
         ("pyg_gt.nn.block", "from ..ops._fused import attend"),

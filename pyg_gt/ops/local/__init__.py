@@ -1,0 +1,1 @@
+"""Ops of what stands beside attention in a layer: local parts and norms."""
