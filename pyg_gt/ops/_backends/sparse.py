@@ -53,7 +53,7 @@ def forward(inputs: Inputs) -> Tensor:
     tensors = inputs.query, inputs.key, inputs.value, values, mask.features
     if isinstance(edges, EdgeLayout) and is_readable(inputs.query) and not inputs.is_transformed:
         problem = EdgeProblem(edges, None, None, inputs.seed, inputs.scale, inputs.dropout_p)
-        out: Tensor = _EdgeAttention.apply(*tensors, problem)  # type: ignore[no-untyped-call]
+        out: Tensor = _EdgeAttention.apply(problem, *tensors)  # type: ignore[no-untyped-call]
         return out
     edge_index = checked_edges(edges, inputs.query_layout, inputs.layout)
     return _all_edges(*tensors, edge_index, inputs.scale, inputs.dropout_p, inputs.seed)
@@ -63,21 +63,14 @@ class _EdgeAttention(torch.autograd.Function):
     """Some targets at a time, so that nothing of the size ``[E, H, C]`` is made or kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        values: Tensor | None,
-        features: Tensor | None,
-        problem: EdgeProblem,
-    ) -> Tensor:
-        """``[Nq, H, C]``; ``problem`` comes without values and features."""
-        tensors = query, key, value
-        out, stats = kernels.forward(problem._replace(values=values, features=features), *tensors)
+    def forward(ctx: Any, problem: EdgeProblem, *leaves: Any) -> Tensor:
+        """``[Nq, H, C]`` from query, key, value, values and features, which ``problem`` lacks."""
+        query, key, value, values, features = leaves
+        problem = problem._replace(values=values, features=features)
+        out, stats = kernels.forward(problem, query, key, value)
         # a layout owns its numbers; the rest goes through autograd, which sees edits
-        ctx.save_for_backward(*tensors, values, features, stats, problem.seed)
-        ctx.problem = problem._replace(seed=None)
+        ctx.save_for_backward(*leaves, stats, problem.seed)
+        ctx.problem = problem._replace(values=None, features=None, seed=None)
         return out
 
     @staticmethod
@@ -85,10 +78,10 @@ class _EdgeAttention(torch.autograd.Function):
         """One gradient for each argument of ``forward``."""
         query, key, value, values, features, stats, seed = ctx.saved_tensors
         problem = ctx.problem._replace(values=values, features=features, seed=seed)
-        needs = ctx.needs_input_grad[:5]
+        needs = ctx.needs_input_grad[1:]
         if not torch.is_grad_enabled():
             saved = Saved(query, key, value, None, stats)
-            return *kernels.backward(problem, grad, saved, needs), None
+            return None, *kernels.backward(problem, grad, saved, needs)
         # somebody will differentiate this gradient: record it in torch operations
         tensors = query, key, value, values, features
         recorded = _all_edges(
@@ -96,7 +89,7 @@ class _EdgeAttention(torch.autograd.Function):
         )
         wanted = [x for x, need in zip(tensors, needs, strict=True) if need]
         grads = iter(torch.autograd.grad(recorded, wanted, grad, create_graph=True))
-        return *(next(grads) if need else None for need in needs), None
+        return None, *(next(grads) if need else None for need in needs)
 
 
 def _all_edges(

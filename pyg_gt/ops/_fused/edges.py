@@ -24,7 +24,8 @@ from ..memory import apply, has_raw_memory
 from ..second_derivatives import differentiable_once
 from .biases import values_on_edges
 from .kernels import EAGER_ONLY, ONE_GRADIENT, edge_kernels
-from .op_checks import check_dropout, check_qkv, check_saved, stats_type
+from .op_checks import check_dropout, check_qkv, check_saved
+from .registration import as_outputs, empty_where_needed, register
 from .saved_tensors import check_kinds, given_edges, kinds_of
 
 _CURE = "backend='sparse' or 'reference'"
@@ -171,41 +172,20 @@ def _backward(
     check_saved(grad, out, stats, query)
     kernels = edge_kernels(query, problem.features)
     made = kernels.backward(problem, grad, Saved(query, key, value, out, stats), tuple(needs))
-    # an op returns tensors, and no tensor twice
-    return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
+    return as_outputs(made, query)
 
 
-for _device in ("CPU", "CUDA"):
-    LIBRARY.impl("edge_attention", _forward, _device)
-    LIBRARY.impl("edge_attention_backward", _backward, _device)
-
-
-@torch.library.register_fake("pyg_gt::edge_attention", lib=LIBRARY)  # type: ignore[untyped-decorator]
-def _forward_fake(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    stats = query.new_empty((*query.shape[:2], 2), dtype=stats_type(query))
-    return query.new_empty(query.shape), stats
-
-
-@torch.library.register_fake("pyg_gt::edge_attention_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _backward_fake(grad: Tensor, out: Tensor, stats: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    leaves, needs = rest[:5], rest[-1]
-    return tuple(
-        x.new_empty(x.shape) if need and x is not None else grad.new_empty(0)
-        for x, need in zip(leaves, needs, strict=True)
-    )
+    return empty_where_needed(rest[:5], rest[-1], grad)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, scale, dropout_p = inputs
     ctx.save_for_backward(*tensors, *output)
     ctx.numbers = scale, dropout_p
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
 
 
-def _gradients(ctx: Any, grad: Tensor | None, _: object) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return (None,) * 9
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, out, stats = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:5])
     with torch.no_grad():
@@ -217,6 +197,4 @@ def _gradients(ctx: Any, grad: Tensor | None, _: object) -> tuple[Tensor | None,
     return *_asked_for(grads, needs), *(None,) * 4
 
 
-torch.library.register_autograd(
-    "pyg_gt::edge_attention", _gradients, setup_context=_save, lib=LIBRARY
-)
+register("edge_attention", _forward, _backward, _backward_fake, _save, _gradients)

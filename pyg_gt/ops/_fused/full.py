@@ -25,8 +25,9 @@ from ..memory import apply, empty_like, has_raw_memory
 from ..second_derivatives import differentiable_once
 from .biases import full_biases
 from .kernels import EAGER_ONLY, ONE_GRADIENT, full_kernels
-from .op_checks import check_dropout, check_qkv, check_saved, stats_type
+from .op_checks import check_dropout, check_qkv, check_saved
 from .qkv import as_one, parts_of
+from .registration import as_outputs, empty_where_needed, register
 from .saved_tensors import check_kinds, given_edges, kinds_of
 
 _CURE = "backend='reference' (all pairs) or 'sparse' (along edges)"
@@ -240,45 +241,23 @@ def _backward(
     made = full_kernels(query).backward(
         problem, grad, Saved(query, key, value, out, stats), tuple(needs)
     )
-    # an op returns tensors, no tensor twice, and as its fake says that they lie in memory
-    return tuple(query.new_empty(0) if x is None else x.contiguous() for x in made)
+    return as_outputs(made, query)
 
 
-for _device in ("CPU", "CUDA"):
-    LIBRARY.impl("full_attention", _forward, _device)
-    LIBRARY.impl("full_attention_backward", _backward, _device)
-
-
-@torch.library.register_fake("pyg_gt::full_attention", lib=LIBRARY)  # type: ignore[untyped-decorator]
-def _forward_fake(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    stats = query.new_empty((*query.shape[:2], 2), dtype=stats_type(query))
-    return query.new_empty(query.shape), stats
-
-
-@torch.library.register_fake("pyg_gt::full_attention_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _backward_fake(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, stats: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    biases, needs = rest[:3], rest[-1]
-    like = [x.new_empty(x.shape) for x in (query, key, value)]
-    made = [
-        x.new_empty(x.shape) if need and x is not None else query.new_empty(0)
-        for x, need in zip(biases, needs, strict=True)
-    ]
-    return (*like, *made)
+    leaves = query, key, value, *rest[:3]
+    return empty_where_needed(leaves, (True, True, True, *rest[-1]), query)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, query_batch, query_graphs, batch, graphs, scale, dropout_p = inputs
     ctx.save_for_backward(*tensors, query_batch, batch, *output)
     ctx.numbers = query_graphs, graphs, scale, dropout_p
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
 
 
-def _gradients(ctx: Any, grad: Tensor | None, _: object) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return (None,) * 15
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     query, key, value, *rest, query_batch, batch, out, stats = ctx.saved_tensors
     query_graphs, graphs, *numbers = ctx.numbers
     needs = list(ctx.needs_input_grad[3:6])
@@ -293,6 +272,4 @@ def _gradients(ctx: Any, grad: Tensor | None, _: object) -> tuple[Tensor | None,
     return *_asked_for(grads, needs), *(None,) * 9
 
 
-torch.library.register_autograd(
-    "pyg_gt::full_attention", _gradients, setup_context=_save, lib=LIBRARY
-)
+register("full_attention", _forward, _backward, _backward_fake, _save, _gradients)

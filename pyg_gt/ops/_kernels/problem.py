@@ -8,6 +8,9 @@ from torch import Tensor
 
 from ...layout import EdgeLayout, GraphLayout
 
+# which gradients are wanted
+Needs = tuple[bool, ...]
+
 
 class FullProblem(NamedTuple):
     """Attention of all queries to all keys of their graph.

@@ -16,7 +16,7 @@ from ....layout.values import unwrapped
 from ....native import Library
 from ...dropout import threshold
 from ...memory import HOST, check, empty_like, materialized, with_dense_channels
-from ..problem import FullGradients, FullProblem, Saved
+from ..problem import FullGradients, FullProblem, Needs, Saved
 
 TYPES = (torch.float32, torch.bfloat16)
 MAX_CHANNELS = None  # any number
@@ -41,11 +41,7 @@ def forward(
 
 
 def backward(
-    problem: FullProblem,
-    grad: Tensor,
-    saved: Saved,
-    needs: tuple[bool, ...],
-    joined: Tensor | None = None,
+    problem: FullProblem, grad: Tensor, saved: Saved, needs: Needs, joined: Tensor | None = None
 ) -> FullGradients:
     """The gradients; ``needs`` tells which of pairs, table and edge values are wanted.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ....memory import empty_like
 from ....pairs import num_pairs
-from ...problem import FullGradients, FullProblem, Saved
+from ...problem import FullGradients, FullProblem, Needs, Saved
 from .edge_values import edge_values_grad, with_edge_values
 from .launches import launch_backward, launch_forward, tiles_for
 from .programs import programs_of
@@ -38,11 +38,7 @@ def forward(
 
 
 def backward(
-    problem: FullProblem,
-    grad: Tensor,
-    saved: Saved,
-    needs: tuple[bool, ...],
-    joined: Tensor | None = None,
+    problem: FullProblem, grad: Tensor, saved: Saved, needs: Needs, joined: Tensor | None = None
 ) -> FullGradients:
     """The gradients.
 
