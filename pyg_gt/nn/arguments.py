@@ -16,9 +16,9 @@ from torch_geometric.typing import SparseTensor
 from ..layout.deferred import DeferredEdges, DeferredLayout
 from ..layout.edge_layout import EdgeLayout
 from ..layout.graph_layout import GraphLayout
-from ..ops import AttentionBias, EdgeBias, EdgeMask, PairBias, ScoreMod, TableBias
+from ..ops import AttentionBias
+from ..ops.bias import KINDS, check_is_bias
 
-_BIASES = (PairBias, TableBias, EdgeBias, EdgeMask, ScoreMod)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -218,13 +218,9 @@ def as_biases(biases: Any) -> tuple[AttentionBias, ...]:
     if type(biases) is tuple and not biases:
         return biases
     if not isinstance(biases, (tuple, list)):
-        if isinstance(biases, _BIASES):
+        if isinstance(biases, KINDS):
             return (biases,)
         raise ValueError(f"'biases' must be a bias or a tuple of them (got {describe(biases)})")
     for bias in biases:
-        if not isinstance(bias, _BIASES):
-            raise ValueError(
-                f"a bias must be one of PairBias, TableBias, EdgeBias, EdgeMask and ScoreMod "
-                f"(got {describe(bias)})"
-            )
+        check_is_bias(bias)
     return tuple(biases)

@@ -292,9 +292,20 @@ class ScoreMod:
         )
 
 
+# what is added to scores; a class that is neither here nor in KINDS is refused everywhere
 ADDITIVE = (PairBias, TableBias, EdgeBias)
+KINDS = (*ADDITIVE, EdgeMask, ScoreMod)
 AdditiveBias = PairBias | TableBias | EdgeBias
 AttentionBias = PairBias | TableBias | EdgeBias | EdgeMask | ScoreMod
+
+
+def check_is_bias(bias: object) -> None:
+    """Raises ``ValueError`` unless it is of one of the :data:`KINDS`."""
+    if not isinstance(bias, KINDS):
+        *names, last = (kind.__name__ for kind in KINDS)
+        raise ValueError(
+            f"a bias must be one of {', '.join(names)} and {last} (got '{type(bias).__name__}')"
+        )
 
 
 def checked_edges_of(bias: EdgeBias | EdgeMask) -> EdgeLayout | DeferredEdges:

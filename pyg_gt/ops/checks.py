@@ -20,6 +20,7 @@ from .bias import (
     PairBias,
     ScoreMod,
     TableBias,
+    check_is_bias,
 )
 from .index_checks import checked_table_index
 from .inputs import Layout
@@ -180,6 +181,7 @@ def _as_float(name: str, x: object) -> float:
 def _checked_bias(
     bias: AttentionBias, query: Tensor, query_layout: Layout, layout: Layout
 ) -> AttentionBias:
+    check_is_bias(bias)
     heads, head_channels = query.shape[1:]
     if isinstance(bias, PairBias):
         _check_floats("PairBias.values", bias.values, ("P", heads), None, query)
@@ -198,11 +200,6 @@ def _checked_bias(
     if isinstance(bias, ScoreMod):
         _check_score_mod(bias, query, query_layout, layout)
         return bias
-    if not isinstance(bias, (EdgeBias, EdgeMask)):
-        raise ValueError(
-            f"a bias must be one of PairBias, TableBias, EdgeBias, EdgeMask and ScoreMod (got "
-            f"'{type(bias).__name__}')"
-        )
     edges = EdgeLayout.of(bias.edges, layout.num_nodes, query_layout.num_nodes)
     if (
         isinstance(edges, EdgeLayout)

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from ..layout.deferred import DeferredLayout
 from ..layout.graph_layout import GraphLayout
-from .bias import ADDITIVE, AdditiveBias, AttentionBias, EdgeMask, ScoreMod
+from .bias import (
+    ADDITIVE,
+    AdditiveBias,
+    AttentionBias,
+    EdgeMask,
+    PairBias,
+    ScoreMod,
+    TableBias,
+)
 from .deferred import resolved_layouts
 
 Layout = GraphLayout | DeferredLayout
@@ -81,6 +89,26 @@ class Inputs:
             return False
         tangents = (torch.autograd.forward_ad.unpack_dual(x).tangent for x in self._floats())
         return any(tangent is not None for tangent in tangents)
+
+    def pair_values(self, bias: AdditiveBias) -> Tensor:
+        """``[P, H]``: what a bias adds to the score of each pair.
+
+        Raises:
+            NotImplementedError: in traced code, for one that has to know the layouts.
+        """
+        if isinstance(bias, PairBias):
+            return bias.values
+        if isinstance(bias, TableBias):
+            index = bias.index.long()
+            # on CUDA the gradient of indexing sorts, where that of 'index_select' adds atomically
+            return bias.table[index] if index.is_cuda else bias.table.index_select(0, index)
+        known = isinstance(self.query_layout, GraphLayout), isinstance(self.layout, GraphLayout)
+        if not all(known):
+            raise NotImplementedError(
+                f"a '{type(bias).__name__}' has to know the sizes of the graphs, which traced "
+                f"code does not tell"
+            )
+        return bias.pair_values(*self.resolved_layouts())
 
     def resolved_layouts(self) -> tuple[GraphLayout, GraphLayout]:
         """Those of queries and of keys, with as many graphs each; not for traced code."""

@@ -10,7 +10,7 @@ from ...layout.deferred import DeferredEdges
 from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
 from ...layout.values import is_readable
-from ..bias import EdgeBias, EdgeMask, PairBias, TableBias, checked_edges_of
+from ..bias import EdgeBias, EdgeMask, TableBias, checked_edges_of
 from ..inputs import Inputs
 from ..pairs import pair_of_edge
 
@@ -76,18 +76,8 @@ def full_biases(inputs: Inputs) -> FullBiases:
             values = _sum(folded.edge_values, bias.values)
             folded = folded._replace(edges=checked_edges_of(bias), edge_values=values)
         else:
-            folded = folded._replace(pairs=_sum(folded.pairs, _pair_values(bias, inputs)))
+            folded = folded._replace(pairs=_sum(folded.pairs, inputs.pair_values(bias)))
     return folded
-
-
-def _pair_values(bias: PairBias | TableBias | EdgeBias, inputs: Inputs) -> Tensor:
-    if isinstance(bias, PairBias):
-        return bias.values
-    if isinstance(bias, TableBias):
-        return _rows(bias.table, bias.index.long())
-    assert isinstance(inputs.layout, GraphLayout)  # 'unsupported_biases' has refused the others
-    assert isinstance(inputs.query_layout, GraphLayout)
-    return bias.pair_values(inputs.query_layout, inputs.layout)
 
 
 def values_on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor | None:
@@ -103,10 +93,10 @@ def values_on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor | None:
             assert isinstance(edges, EdgeLayout) and isinstance(inputs.layout, GraphLayout)
             assert isinstance(inputs.query_layout, GraphLayout)
             pairs = pair_of_edge(edges, inputs.query_layout, inputs.layout)
-        if isinstance(bias, PairBias):
-            values = _sum(values, _rows(bias.values, pairs))
-        else:
+        if isinstance(bias, TableBias):
             values = _sum(values, _rows(bias.table, bias.index[pairs].long()))
+        else:
+            values = _sum(values, _rows(inputs.pair_values(bias), pairs))
     return values
 
 

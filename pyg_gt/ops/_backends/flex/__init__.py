@@ -12,7 +12,7 @@ from torch import Tensor
 from ....layout.edge_layout import EdgeLayout
 from ....layout.graph_layout import GraphLayout
 from ....layout.values import is_readable
-from ...bias import EdgeBias, EdgeMask, PairBias, TableBias
+from ...bias import EdgeMask, ScoreMod, TableBias
 from ...inputs import Inputs
 from ...pairs import num_pairs
 from .block_masks import graph_mask
@@ -39,7 +39,7 @@ def unsupported(inputs: Inputs) -> str | None:
     if inputs.dropout_p > 0:
         return f"FlexAttention has no dropout (got {inputs.dropout_p})"
     for bias in inputs.biases:
-        if isinstance(bias, (PairBias, EdgeBias)):
+        if not isinstance(bias, (TableBias, EdgeMask, ScoreMod)):
             return f"it cannot read a '{type(bias).__name__}'"
     if query.device.type == "cpu" and inputs.requires_grad:
         return "FlexAttention has no backward on the CPU"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
 from ....layout.values import is_readable, is_traced
-from ...bias import EdgeBias, PairBias, TableBias, checked_edges_of
+from ...bias import EdgeBias, checked_edges_of
 from ...deferred import as_separate_tensors, layout_arguments, needs_no_node
 from ...inputs import Inputs
 from .op import BucketedAttention
@@ -49,7 +49,7 @@ def forward(inputs: Inputs) -> Tensor:
             edge_sets.append(checked_edges_of(bias).edge_index)
             edge_values.append(bias.values)
             continue
-        values = bias.values if isinstance(bias, PairBias) else _table_values(bias)
+        values = inputs.pair_values(bias)
         pair_values = values if pair_values is None else pair_values.to(dtype) + values.to(dtype)
     mask = inputs.mask
     mask_values = None if mask is None else mask.values
@@ -69,7 +69,3 @@ def forward(inputs: Inputs) -> Tensor:
         query_batch, query_graphs, batch, graphs, mask_edges, edge_sets,
         inputs.scale, inputs.dropout_p, *edge_values,
     )  # fmt: skip
-
-
-def _table_values(bias: TableBias) -> Tensor:
-    return bias.table.index_select(0, bias.index.long())
