@@ -20,7 +20,7 @@ from benchmarks.record import RESULTS, environment, parser, write
 from benchmarks.timing import interleaved, median_ms
 from pyg_gt import EdgeMask, GraphLayout, PairBias, TableBias, attention
 from pyg_gt.ops import AttentionBias
-from pyg_gt.ops._kernels.composed import buckets, full
+from pyg_gt.ops._kernels.torch_ops import buckets, full
 
 HEADS, CHANNELS = 4, 16
 SIZES = ((16, 256), (24, 128), (32, 128), (48, 64), (64, 64), (96, 32), (200, 16), (450, 8))

@@ -15,8 +15,8 @@ from .deferred import DeferredEdges
 from .edge_forms import check_range, csr, rows_of
 from .frozen import FrozenLayout
 from .graph_layout import GraphLayout
-from .identity import version_of
-from .lookup import LayoutCache
+from .layout_cache import LayoutCache
+from .tensor_cache import version_of
 from .values import check_not_captured, check_not_mapped, is_readable, unwrapped
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from .identity import version_of
+from .tensor_cache import version_of
 
 T = TypeVar("T")
 Tensors = TypeVar("Tensors", bound=tuple[Tensor, ...])

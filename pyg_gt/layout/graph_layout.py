@@ -30,7 +30,7 @@ from .graph_forms import (
     fields_of_ptr,
     fields_of_sizes,
 )
-from .lookup import LayoutCache
+from .layout_cache import LayoutCache
 from .values import check_not_captured, in_numpy, is_readable, unwrapped
 
 

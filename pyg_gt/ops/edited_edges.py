@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..layout.edge_layout import EdgeLayout
-from ..layout.identity import version_of
+from ..layout.tensor_cache import version_of
 from .bias import AttentionBias, EdgeBias, EdgeMask
 from .memory import has_raw_memory
 

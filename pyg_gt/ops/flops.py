@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from ..layout.values import is_readable
-from .deferred import layouts_of
 from .pairs import num_pairs
+from .traced_layouts import layouts_of
 
 _FULL = "full_attention", "bucketed"
 _ALONG_EDGES = ("edge_attention",)

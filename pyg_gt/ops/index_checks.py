@@ -13,10 +13,10 @@ from torch import Tensor
 from ..layout.deferred import DeferredEdges, DeferredLayout
 from ..layout.edge_layout import EdgeLayout
 from ..layout.graph_layout import GraphLayout
-from ..layout.identity import IdentityCache
+from ..layout.tensor_cache import IdentityCache
 from ..layout.values import check_not_mapped, is_readable, out_of_range
-from .deferred import resolved_edges, resolved_layouts
-from .library import LIBRARY, TAGS
+from .torch_library import LIBRARY, TAGS
+from .traced_layouts import resolved_edges, resolved_layouts
 
 _CHECKED_TABLES: IdentityCache[bool] = IdentityCache()
 

@@ -19,7 +19,7 @@ from .bias import (
     ScoreMod,
     TableBias,
 )
-from .deferred import resolved_layouts
+from .traced_layouts import resolved_layouts
 
 Layout = GraphLayout | DeferredLayout
 

@@ -18,7 +18,7 @@ import pyg_gt
 from pyg_gt import GraphLayout, attention
 from pyg_gt.layout import edge_layout, graph_layout
 from pyg_gt.layout.deferred import DeferredLayout
-from pyg_gt.layout.identity import IdentityCache
+from pyg_gt.layout.tensor_cache import IdentityCache
 from pyg_gt.nn import EdgePathBias
 from pyg_gt.nn.pair_encoding import path_rows
 from pyg_gt.ops import index_checks

@@ -13,13 +13,13 @@ from ...layout.graph_layout import GraphLayout
 from ...ops import AttentionBias, EdgeBias, attention
 from ..arguments import as_biases, check_counts, check_edge_index, check_features
 from ..attention.route import AttentionRoute, fused_route
-from ..message_passing.pair_messages import PairMessages, pair_messages, weighted_values
-from ..message_passing.routes import (
+from ..message_passing.message_reasons import (
     PairMessagePassing,
     check_explained,
     propagate_reason,
     require_concrete_layout,
 )
+from ..message_passing.pair_messages import PairMessages, pair_messages, weighted_values
 from .transformer_conv_base import TransformerConvBase
 
 

@@ -30,13 +30,13 @@ from ..attention.multihead import project, project_output, reset_output
 from ..attention.route import AttentionRoute
 from ..attention.self_attention import self_attention, self_attention_route
 from ..message_passing.edge_sets import as_separate_tensor
-from ..message_passing.pair_messages import PairMessages, pair_messages, weighted_values
-from ..message_passing.routes import (
+from ..message_passing.message_reasons import (
     PairMessagePassing,
     check_explained,
     propagate_reason,
     require_concrete_layout,
 )
+from ..message_passing.pair_messages import PairMessages, pair_messages, weighted_values
 from ..norm.graph_norm import normalize
 
 

@@ -14,7 +14,7 @@ from ...ops import EdgeMask, attention
 from ..arguments import check_edge_index, check_features, describe
 from ..attention.route import AttentionRoute, fused_route
 from ..message_passing.edge_sets import for_pyg, values_of
-from ..message_passing.routes import propagate_reason
+from ..message_passing.message_reasons import propagate_reason
 from .transformer_conv_base import TransformerConvBase
 
 

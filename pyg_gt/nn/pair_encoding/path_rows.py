@@ -13,7 +13,7 @@ from ...layout.comparison import same_numbers
 from ...layout.deferred import DeferredLayout
 from ...layout.edge_layout import EdgeLayout, edges_of
 from ...layout.graph_layout import GraphLayout, layout_of
-from ...layout.identity import IdentityCache
+from ...layout.tensor_cache import IdentityCache
 from ...layout.values import check_not_mapped, is_readable
 from ...ops.pairs import pair_ptr
 

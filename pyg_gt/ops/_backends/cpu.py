@@ -10,8 +10,8 @@ from .._fused.biases import unsupported_biases
 from .._fused.edges import edge_attention
 from .._fused.full import full_attention
 from .._kernels.cpu import edges, full
-from ..deferred import NOT_IN_A_TRACE
 from ..inputs import Inputs
+from ..traced_layouts import NOT_IN_A_TRACE
 
 NAME = "cpu"
 

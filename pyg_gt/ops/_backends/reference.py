@@ -9,10 +9,10 @@ from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
 from ...layout.values import is_readable
 from ..bias import EdgeMask, checked_edges_of
-from ..deferred import resolved_edges
 from ..dropout import keep_edges, keep_pairs
 from ..inputs import Inputs
 from ..pairs import num_pairs
+from ..traced_layouts import resolved_edges
 
 NAME = "reference"
 

@@ -11,13 +11,13 @@ from torch_geometric.utils import scatter
 from ...layout.deferred import DeferredEdges
 from ...layout.edge_layout import EdgeLayout
 from ...layout.values import is_readable, is_traced
-from .._kernels.composed import edges as kernels
 from .._kernels.problem import EdgeProblem, Saved
+from .._kernels.torch_ops import edges as kernels
 from ..bias import EdgeBias, EdgeMask, checked_edges_of
-from ..deferred import NOT_IN_A_TRACE
 from ..dropout import keep_edges
 from ..index_checks import checked_edges
 from ..inputs import Inputs
+from ..traced_layouts import NOT_IN_A_TRACE
 
 NAME = "sparse"
 

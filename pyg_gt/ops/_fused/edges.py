@@ -16,12 +16,12 @@ from ...layout.edge_layout import EdgeLayout
 from .._kernels.problem import EdgeProblem, Saved
 from ..bias import checked_edges_of
 from ..checks import FLOATS, check_like
-from ..deferred import resolved_edges
 from ..index_checks import checked_edges
 from ..inputs import Inputs
-from ..library import LIBRARY, TAGS
 from ..memory import apply, has_raw_memory
 from ..second_derivatives import differentiable_once
+from ..torch_library import LIBRARY, TAGS
+from ..traced_layouts import resolved_edges
 from .biases import values_on_edges
 from .kernels import EAGER_ONLY, ONE_GRADIENT, edge_kernels
 from .op_checks import check_dropout, check_qkv, check_saved

@@ -17,12 +17,12 @@ from ...layout.deferred import DeferredEdges
 from ...layout.graph_layout import GraphLayout
 from .._kernels.problem import FullProblem, Saved
 from ..checks import FLOATS, check_like, check_pairs
-from ..deferred import layout_arguments, layouts_of, resolved_edges
 from ..index_checks import checked_table_index
 from ..inputs import Inputs
-from ..library import LIBRARY, TAGS
 from ..memory import apply, empty_like, has_raw_memory
 from ..second_derivatives import differentiable_once
+from ..torch_library import LIBRARY, TAGS
+from ..traced_layouts import layout_arguments, layouts_of, resolved_edges
 from .biases import full_biases
 from .kernels import EAGER_ONLY, ONE_GRADIENT, full_kernels
 from .op_checks import check_dropout, check_qkv, check_saved

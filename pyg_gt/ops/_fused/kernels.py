@@ -21,7 +21,7 @@ def full_kernels(query: Tensor) -> ModuleType:
 
     if query.dtype in cpu_kernels.TYPES and cpu_kernels.why_not() is None:
         return cpu_kernels
-    from .._kernels.composed import full as composed_kernels
+    from .._kernels.torch_ops import full as composed_kernels
 
     return composed_kernels
 
@@ -37,6 +37,6 @@ def edge_kernels(query: Tensor, features: Tensor | None) -> ModuleType:
     fits = query.dtype in cpu_kernels.TYPES and (features is None or features.dtype == query.dtype)
     if fits and cpu_kernels.why_not() is None:
         return cpu_kernels
-    from .._kernels.composed import edges as composed_kernels
+    from .._kernels.torch_ops import edges as composed_kernels
 
     return composed_kernels

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..library import LIBRARY
+from ..torch_library import LIBRARY
 from .op_checks import stats_type
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ....layout.comparison import same_numbers
-from ....layout.identity import IdentityCache
+from ....layout.tensor_cache import IdentityCache
 from ...bias import EdgeMask, TableBias, segment_logsumexp
 from ...inputs import Inputs
 from ...memory import materialized

@@ -8,9 +8,9 @@ from torch import Tensor
 from ....layout.edge_layout import EdgeLayout
 from ....layout.values import is_readable, is_traced
 from ...bias import EdgeBias, checked_edges_of
-from ...deferred import as_separate_tensors, layout_arguments, needs_no_node
 from ...inputs import Inputs
-from .op import BucketedAttention
+from ...traced_layouts import as_separate_tensors, layout_arguments, needs_no_node
+from .bucketed_op import BucketedAttention
 from .score_mods import attention_under_score_mods
 
 NAME = "sdpa"

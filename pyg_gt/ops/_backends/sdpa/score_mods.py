@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ....layout.graph_layout import GraphLayout
-from ..._kernels.composed.buckets import Tile, padded, plan_of
+from ..._kernels.torch_ops.buckets import Tile, padded, plan_of
 from ...bias import EdgeMask
 from ...inputs import Inputs
 

@@ -2,7 +2,7 @@
 //
 // Every target is worked on by one thread in one order, and so is every source: results are the
 // same bits for any number of threads, without atomic additions.
-#include "edge_keep.h"
+#include "edge_dropout.h"
 #include "edge_order.h"
 #include "edge_rows.h"
 #include "edge_softmax.h"

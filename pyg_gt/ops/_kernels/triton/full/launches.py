@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .....layout.comparison import same_numbers
-from .....layout.identity import IdentityCache
+from .....layout.tensor_cache import IdentityCache
 from ....memory import aligned_strides, materialized, with_dense_channels
 from ...problem import FullProblem
 from ..availability import interprets

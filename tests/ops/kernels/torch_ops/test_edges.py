@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pyg_gt import EdgeLayout, EdgeMask
-from pyg_gt.ops._kernels.composed import edges
 from pyg_gt.ops._kernels.problem import EdgeProblem, Saved
+from pyg_gt.ops._kernels.torch_ops import edges
 from pyg_gt.ops.dropout import draw_seed
 
 from ...cases import Case, make_case

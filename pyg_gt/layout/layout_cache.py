@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from torch import Tensor
 
 from .frozen import FrozenLayout
-from .identity import IdentityCache
+from .tensor_cache import IdentityCache
 
 L = TypeVar("L", bound=FrozenLayout)
 

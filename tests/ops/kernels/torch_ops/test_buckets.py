@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_gt import GraphLayout
-from pyg_gt.ops._kernels.composed import buckets as _buckets
-from pyg_gt.ops._kernels.composed.buckets import padded, plan_of, tiles
+from pyg_gt.ops._kernels.torch_ops import buckets as _buckets
+from pyg_gt.ops._kernels.torch_ops.buckets import padded, plan_of, tiles
 
 from ...cases import layout_of
 

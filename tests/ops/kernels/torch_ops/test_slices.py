@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pyg_gt import attention
-from pyg_gt.ops._kernels.composed import buckets as _buckets
-from pyg_gt.ops._kernels.composed import edges as _edge_slices
+from pyg_gt.ops._kernels.torch_ops import buckets as _buckets
+from pyg_gt.ops._kernels.torch_ops import edges as _edge_slices
 from pyg_gt.testing import assert_same_attention
 
 from ...cases import BIASES, Case, layout_of, make_case
@@ -32,7 +32,7 @@ def test_a_bucket_done_in_slices_gives_the_same(
         counts.append(len(found))
         return found
 
-    monkeypatch.setattr("pyg_gt.ops._kernels.composed.full.tiles", counting)
+    monkeypatch.setattr("pyg_gt.ops._kernels.torch_ops.full.tiles", counting)
     layout = layout_of([1, 5, 3, 0, 7, 20, 19, 24, 33], "unsorted")
     case = Case(layout, layout)
     BIASES[bias](case)

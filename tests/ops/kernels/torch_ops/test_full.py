@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from pyg_gt import EdgeBias, EdgeLayout, GraphLayout, PairBias, TableBias
-from pyg_gt.ops._kernels.composed import buckets, full
-from pyg_gt.ops._kernels.composed.dropout import generator_dropout
 from pyg_gt.ops._kernels.problem import FullProblem, Saved
+from pyg_gt.ops._kernels.torch_ops import buckets, full
+from pyg_gt.ops._kernels.torch_ops.dropout import generator_dropout
 from pyg_gt.ops.dropout import draw_seed
 
 from ...cases import BIASES, Case, layout_of, make_case

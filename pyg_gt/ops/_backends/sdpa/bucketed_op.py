@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from ....layout.edge_layout import EdgeLayout
-from ..._kernels.composed import full as kernels
-from ..._kernels.composed.biases import with_edge_values
-from ..._kernels.composed.dropout import Dropout, generator_dropout, philox_dropout
 from ..._kernels.problem import FullProblem, Saved
+from ..._kernels.torch_ops import full as kernels
+from ..._kernels.torch_ops.biases import with_edge_values
+from ..._kernels.torch_ops.dropout import Dropout, generator_dropout, philox_dropout
 from ...bias import EdgeMask
 from ...checks import check_pairs
-from ...deferred import layouts_of, resolved_edges
-from ...library import LIBRARY, TAGS
 from ...pairs import pair_of_edge
 from ...second_derivatives import differentiable_once
+from ...torch_library import LIBRARY, TAGS
+from ...traced_layouts import layouts_of, resolved_edges
 
 
 class BucketedAttention(torch.autograd.Function):
