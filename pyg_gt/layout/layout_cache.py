@@ -1,4 +1,4 @@
-"""The layout of a tensor, found again by the tensor it was made from or by one of its own."""
+"""Caches of layouts: by the caller's tensor that one was made from, or by a tensor of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values made from a tensor, found again by the tensor's identity and version or its numbers."""
+"""A cache by tensor object, whose hits are confirmed by the numbers or the version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The values of tensors on the host: whether they can be read, and how."""
+"""Whether a tensor holds values that the host can read (not fake, meta or traced), and how."""
 
 from __future__ import annotations
 

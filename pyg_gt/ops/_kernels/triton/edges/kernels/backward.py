@@ -1,6 +1,7 @@
+"""The gradients of attention along edges, by query nodes and by key nodes; no atomics."""
+
 # triton compiles these functions, Python never runs them
 # mypy: ignore-errors
-"""The gradients of attention along edges, by query nodes and by key nodes; no atomics."""
 
 import triton
 import triton.language as tl

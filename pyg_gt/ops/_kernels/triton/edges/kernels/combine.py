@@ -1,6 +1,7 @@
+"""Rows of heavy nodes from those of their parts, which are added up in order: no atomics."""
+
 # triton compiles these functions, Python never runs them
 # mypy: ignore-errors
-"""Rows of heavy nodes from those of their parts, which are added up in order: no atomics."""
 
 import triton
 import triton.language as tl

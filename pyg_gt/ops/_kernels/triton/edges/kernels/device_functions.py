@@ -1,9 +1,10 @@
-# triton compiles these functions, Python never runs them
-# mypy: ignore-errors
 """Device functions of the kernels along edges: loads, scores, dropout and stores.
 
 A program has ``BT`` nodes, ``BE`` edges of each at a time, ``HB`` heads and ``D`` channels.
 """
+
+# triton compiles these functions, Python never runs them
+# mypy: ignore-errors
 
 import triton
 import triton.language as tl

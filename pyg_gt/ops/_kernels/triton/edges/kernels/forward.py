@@ -1,10 +1,11 @@
-# triton compiles these functions, Python never runs them
-# mypy: ignore-errors
 """The forward kernel along edges: some nodes and all edges of each a program, no atomics.
 
 Kernels are compiled anew for numbers that are divisible by 16 and for those that are not. How many
 nodes there are, and where their table begins, differ from batch to batch: they are left out of it.
 """
+
+# triton compiles these functions, Python never runs them
+# mypy: ignore-errors
 
 import triton
 import triton.language as tl

@@ -1,9 +1,10 @@
-# triton compiles these functions, Python never runs them
-# mypy: ignore-errors
 """Device functions of the kernels of full attention: loads, scores, dropout, sums and stores.
 
 A query or key has a position, counted graph by graph, and a node, the caller's number.
 """
+
+# triton compiles these functions, Python never runs them
+# mypy: ignore-errors
 
 import triton
 import triton.language as tl

@@ -1,6 +1,7 @@
+"""Full attention of graphs that fit into one tile: one program a graph and head, no atomics."""
+
 # triton compiles these functions, Python never runs them
 # mypy: ignore-errors
-"""Full attention of graphs that fit into one tile: one program a graph and head, no atomics."""
 
 import triton
 import triton.language as tl

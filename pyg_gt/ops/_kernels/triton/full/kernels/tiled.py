@@ -1,6 +1,7 @@
+"""Full attention of larger graphs, tile by tile: one program a tile and head, no atomics."""
+
 # triton compiles these functions, Python never runs them
 # mypy: ignore-errors
-"""Full attention of larger graphs, tile by tile: one program a tile and head, no atomics."""
 
 import triton
 import triton.language as tl
