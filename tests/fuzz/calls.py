@@ -22,6 +22,7 @@ from pyg_gt import (
     ScoreMod,
     TableBias,
     datasets,
+    explain,
     explain_choice,
     nn,
     ops,
@@ -131,6 +132,7 @@ def without_a_call() -> set[str]:
             thing = getattr(module, name)
             if not callable(thing) or name in _LEFT_OUT:
                 continue
+            name = getattr(thing, "__name__", name)  # of an alias, the name of what it stands for
             if name not in known:
                 missing.add(name)
             for method in dir(thing) if inspect.isclass(thing) else ():
@@ -198,6 +200,8 @@ def _of_attention() -> list[Call]:
         )
         if kind is ScoreMod:
             continue
+        if kind is PairBias:
+            found += _of_dense_biases()
         found.append(
             _call(
                 f"{kind.__name__}.materialize",
@@ -209,6 +213,24 @@ def _of_attention() -> list[Call]:
             )
         )
     return found
+
+
+def _of_dense_biases() -> list[Call]:
+    both = {"layout": layout, "query_layout": layout}
+
+    def made(**more: Any) -> Callable[[], dict[str, Any]]:
+        return lambda: {k: v() for k, v in (more | both).items()}
+
+    return [
+        _call(
+            "PairBias.from_dense", PairBias.from_dense,
+            made(dense=lambda: torch.randn(2, H, 3, 4)),
+            lambda a: run_attention(PairBias.from_dense(**a)),
+            fine={"dense": {"last dimension longer", "last dimension shorter"}},
+        ),
+        _call("PairBias.to_dense", PairBias.to_dense, made(),
+              lambda a: PairBias(pairs(H)).to_dense(**a)),
+    ]  # fmt: skip
 
 
 def _of_layouts() -> list[Call]:
@@ -372,6 +394,8 @@ def _of_layers() -> list[Call]:
               lambda: {"layer": torch.nn.TransformerEncoderLayer(8, 2, 16), "backend": "auto"},
               lambda a: trained(nn.TransformerBlock.from_torch(**a),
                                 {"x": x(), "batch": batch()})),
+        _call("explain", lambda model: explain(model, x(), edges(), batch()),
+              lambda: {"model": nn.GPSConv(8, None)}, more={"model": "torch.nn.Module"}),
         _call("swap", swap, lambda: {"model": nn.GPSConv(8, None), "backend": "auto",
                                      "verbose": False},
               lambda a: swap(**a)),
@@ -443,7 +467,40 @@ def _of_encoders() -> list[Call]:
             _call(name, kind, lambda a=arguments: dict(a), build, fine=fine)  # type: ignore[misc]
         )
         found.append(_call(f"{name}.forward", kind.forward, made(**forward), go, fine=fine))
+
+        def stored(
+            a: dict[str, Any], kind: Any = kind, arguments: Any = arguments, use: Any = use
+        ) -> Any:
+            return use(kind(**arguments).from_data(**a))
+
+        transform, more = _stored_by(kind)
+        found.append(
+            _call(
+                f"{name}.from_data",
+                kind.from_data,
+                lambda t=transform, more=more: {"data": t(data()), "attr_name": None, **more},  # type: ignore[misc]
+                stored,
+            )
+        )
     return found
+
+
+def _stored_by(encoder: type[Any]) -> tuple[Any, dict[str, Any]]:
+    """The transform whose attributes an encoder reads, and other arguments of ``from_data``."""
+    if encoder is nn.DegreeEncoder:
+        return transforms.AddDegree(), {}
+    if encoder is nn.RandomWalkEncoder:
+        return transforms.AddRandomWalkPE(4), {}
+    if encoder is nn.RelativeWalkBias:
+        return transforms.AddRelativeRandomWalkPE(4), {}
+    if encoder is nn.ShortestPathBias:
+        return transforms.AddShortestPathDistance(4), {}
+    if encoder is nn.EdgePathBias:
+        return transforms.AddShortestPathDistance(4, path_length=2), {
+            "edge_attr": torch.randn(data().edge_index.size(1), 3)
+        }
+    more = {"with_edges": True} if encoder is nn.SignNetEncoder else {}
+    return transforms.AddLaplacianEigenvectorPE(3, is_undirected=True), more
 
 
 def _of_transforms() -> list[Call]:

@@ -1,5 +1,7 @@
 """``torch.compile`` sees one node forward and one backward, whatever the sizes of the graphs."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -17,7 +19,7 @@ from pyg_gt import (
     TableBias,
     attention,
 )
-from pyg_gt.ops import deferred as _checked
+from pyg_gt.ops import index_checks as _checked
 
 from .cases import CPU
 
@@ -489,3 +491,23 @@ def test_an_index_is_checked_in_each_call_on_a_cpu(monkeypatch: pytest.MonkeyPat
     x["index"][0] = 4
     with pytest.raises(IndexError, match="Found table index 4"):
         attention(x["query"], x["key"], x["value"], layout, BIASES["table"](x))
+
+
+FIRST_CALL = """
+import torch
+from pyg_gt import EdgeMask, GraphLayout, attention
+
+def run(x, batch, edges):
+    return attention(x, x, x, batch) + attention(x, x, x, GraphLayout.of(None, 5), EdgeMask(edges))
+
+x, batch, edges = torch.randn(5, 2, 4), torch.tensor([0, 0, 1, 1, 1]), torch.tensor([[0], [1]])
+out = torch.compile(run, backend="eager", fullgraph=True)(x, batch, edges)
+torch.testing.assert_close(out, run(x, batch, edges))
+"""
+
+
+@pytest.mark.compiled
+def test_the_first_call_of_a_process_may_be_compiled() -> None:
+    """Dynamo does not follow the loading, or the compiling, of C++."""
+    done = subprocess.run([sys.executable, "-c", FIRST_CALL], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -40,6 +40,12 @@ def unsupported(inputs: Inputs) -> str | None:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _why_not_compiled(along_edges: bool) -> str | None:
+    return _ask(along_edges)
+
+
+# in traced code too the first call compiles C++, of which Dynamo must see nothing
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _ask(along_edges: bool) -> str | None:
     return edges.why_not() if along_edges else full.why_not()
 
 
