@@ -40,7 +40,8 @@ def unsupported(inputs: Inputs) -> str | None:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _why_not_compiled(along_edges: bool) -> str | None:
-    return _ask(along_edges)
+    reason: str | None = _ask(along_edges)
+    return reason
 
 
 # in traced code too the first call compiles C++, of which Dynamo must see nothing
