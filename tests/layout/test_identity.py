@@ -574,21 +574,21 @@ def test_a_capture_takes_layouts_and_no_vectors() -> None:
 
 def test_version_and_capture_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same two rules, with a device that is made up."""
-    from pyg_gt.layout import identity as _identity
+    from pyg_gt.layout import tensor_cache as _cache
 
-    cache: _identity.IdentityCache[int] = _identity.IdentityCache()
+    cache: _cache.IdentityCache[int] = _cache.IdentityCache()
     tensor = torch.tensor([1])
     cache.put(tensor, 5)
-    monkeypatch.setattr(_identity, "_is_compared", lambda key: False)
+    monkeypatch.setattr(_cache, "_is_compared", lambda key: False)
     assert cache.get(tensor, None, lambda _: False) == 5
     assert cache.get(tensor, None, lambda _: False, by_value=True) is None
     tensor.add_(1)
     assert cache.get(tensor, None, lambda _: True) is None
     monkeypatch.undo()
     monkeypatch.setenv("PYG_GT_CHECK", "1")
-    assert _identity._is_compared(torch.empty(1, device="meta"))
+    assert _cache._is_compared(torch.empty(1, device="meta"))
     monkeypatch.delenv("PYG_GT_CHECK")
-    assert not _identity._is_compared(torch.empty(1, device="meta"))
+    assert not _cache._is_compared(torch.empty(1, device="meta"))
 
     class OnCuda:
         is_cuda = True

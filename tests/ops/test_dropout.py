@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from pyg_gt import EdgeMask, GraphLayout, ScoreMod, attention, explain_choice
-from pyg_gt.ops._backends.sdpa import op as _sdpa_op
+from pyg_gt.ops._backends.sdpa import bucketed_op as _sdpa_op
 from pyg_gt.ops._kernels.torch_ops import buckets as _buckets
 from pyg_gt.ops._kernels.torch_ops.dropout import philox_dropout
 from pyg_gt.ops.dropout import draw_seed, keep_edges, keep_pairs
