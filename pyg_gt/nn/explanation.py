@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,15 +21,12 @@ _ROUTES = {
 }
 
 
-@runtime_checkable
-class _AttentionLayer(Protocol):
-    """A layer that computes attention by ``_attend``, and says how by ``_attention_route``."""
+def _attends(module: torch.nn.Module) -> bool:
+    """Whether a layer computes attention by ``_attend``, and says how by ``_attention_route``.
 
-    backend: str
-
-    def _attend(self, *args: Any) -> Any: ...
-
-    def _attention_route(self, *args: Any) -> AttentionRoute: ...
+    Its class is asked: wrappers hand on the attributes of what they wrap.
+    """
+    return all(hasattr(type(module), name) for name in ("_attend", "_attention_route"))
 
 
 class Explanation(Mapping[str, AttentionRoute]):
@@ -141,7 +138,7 @@ def explain(model: torch.nn.Module, /, *inputs: Any, **kwargs: Any) -> Explanati
     layers = {
         _path(name): module
         for name, module in model.named_modules()
-        if isinstance(module, _AttentionLayer)
+        if _attends(module)
     }
     routes: dict[str, AttentionRoute] = {}
     classes = {path: type(layer).__name__ for path, layer in layers.items()}
@@ -185,11 +182,14 @@ def _recorded(
         return attend(*args)
 
     # an attribute of this one object, so that layers pay nothing for it
+    outer = vars(layer).get("_attend")  # of an explanation that called this model
     vars(layer)["_attend"] = record
     try:
         yield
     finally:
         del vars(layer)["_attend"]
+        if outer is not None:
+            vars(layer)["_attend"] = outer
         layer.backend = backend
 
 
@@ -197,20 +197,19 @@ def _recorded(
 def _buffers_kept(model: torch.nn.Module) -> Iterator[None]:
     """Has ``model`` run on copies of its buffers, such as the statistics of norms."""
     copies: dict[int, Tensor] = {}
-    kept = []
-    for module in model.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                if id(buffer) not in copies:
-                    copies[id(buffer)] = buffer.clone()
-                kept.append((module, name, buffer))
+    kept = [(module, dict(module._buffers)) for module in model.modules()]
     try:
-        for module, name, buffer in kept:
-            module._buffers[name] = copies[id(buffer)]
+        for module, buffers in kept:
+            for name, buffer in buffers.items():
+                if buffer is not None:
+                    if id(buffer) not in copies:
+                        copies[id(buffer)] = buffer.clone()
+                    module._buffers[name] = copies[id(buffer)]
         yield
     finally:
-        for module, name, buffer in kept:
-            module._buffers[name] = buffer
+        for module, buffers in kept:  # also those that the call has added or filled
+            module._buffers.clear()
+            module._buffers.update(buffers)
 
 
 @contextmanager

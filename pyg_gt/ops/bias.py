@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from ..layout.deferred import DeferredEdges
+from ..layout.deferred import DeferredEdges, DeferredLayout
 from ..layout.edge_layout import EdgeLayout
 from ..layout.graph_layout import GraphLayout
 from .pairs import num_pairs, pair_of_edge, pair_ptr
@@ -65,6 +65,9 @@ class PairBias:
             layout (GraphLayout or Tensor): How the keys are split into graphs; or ``batch [Nk]``.
             query_layout (GraphLayout or Tensor, optional): How the queries are; None: as the
                 keys. (default: :obj:`None`)
+
+        In compiled code layouts have to be made before; a ``batch`` of fewer graphs than ``dense``
+        has leaves the last ones empty.
 
         Raises:
             ValueError: For a wrong shape, type or device.
@@ -342,6 +345,9 @@ def _to_dense(
 ) -> Tensor:
     query_layout, layout = _concrete_layouts(layout, query_layout)
     flat = bias.pair_values(query_layout, layout)  # [P, H]
+    if not isinstance(flat, Tensor) or flat.dim() != 2:
+        got = list(flat.shape) if isinstance(flat, Tensor) else f"'{type(flat).__name__}'"
+        raise ValueError(f"a '{type(bias).__name__}' must hold a tensor [P, H] (got {got})")
     if flat.size(0) != num_pairs(query_layout, layout):
         raise ValueError(
             f"a '{type(bias).__name__}' of {flat.size(0)} pairs does not fit a layout that has "
@@ -396,12 +402,16 @@ def _concrete_layout(name: str, layout: object, num_graphs: int | None) -> Graph
     made = layout
     if isinstance(layout, Tensor):
         made = GraphLayout.of(layout, layout.numel(), num_graphs)
-    if not isinstance(made, GraphLayout):
+    if isinstance(made, GraphLayout):
+        return made
+    if isinstance(made, DeferredLayout):
         raise ValueError(
-            f"'{name}' must be a 'GraphLayout' or a 'batch' tensor that holds values (got "
-            f"{layout!r})"
+            f"'{name}' has to tell the sizes of the graphs, which traced code and tensors without "
+            f"values do not: make a 'GraphLayout' before ('GraphLayout.from_batch') and pass it"
         )
-    return made
+    raise ValueError(
+        f"'{name}' must be a 'GraphLayout' or a 'batch' tensor (got '{type(layout).__name__}')"
+    )
 
 
 def _check_dense(dense: object) -> None:

@@ -167,8 +167,7 @@ def _run(
 
 def _forward(backend: Backend, inputs: Inputs) -> Tensor:
     out = backend.forward(inputs)
-    # autograd of the fused ones has saved the caller's edges, and sees edits itself
-    if inputs.biases and backend.NAME not in (cpu.NAME, triton.NAME):
+    if inputs.biases:
         watch_edges(out, inputs.biases)
     return out
 

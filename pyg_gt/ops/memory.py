@@ -30,6 +30,17 @@ def has_raw_memory(x: Tensor) -> bool:
     )
 
 
+def have_raw_memory(first: Tensor, *others: Tensor | None) -> bool:
+    """:func:`has_raw_memory` of all: an address is taken of each, and a wrapper has none."""
+    if not has_raw_memory(first):
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    for x in others:
+        if x is not None and (type(x) not in PLAIN or x.is_meta or wrapped(x)):
+            return False
+    return True
+
+
 def apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
     """``function.apply``, in a fraction of the time where no argument is wrapped."""
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor

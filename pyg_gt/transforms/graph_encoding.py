@@ -12,7 +12,7 @@ from torch_geometric.transforms import BaseTransform
 
 from .compiled.blas import threads_for
 from .graphs.arguments import Normalization
-from .graphs.attributes import Attribute, write
+from .graphs.attributes import Attribute, checked_attributes, write
 from .graphs.graphs import Graphs
 from .graphs.read import read_graphs
 from .spectra.spectrum import SpectrumUse
@@ -75,7 +75,7 @@ class GraphEncoding(BaseTransform):
         """Adds the attributes to ``data``, a `Data` or a `Batch`."""
         graphs = read_graphs([data], reads_weights=self.reads_weights)
         with threads_for(graphs.max_nodes):
-            attributes = self.encode(graphs)
+            attributes = checked_attributes(type(self).__name__, self.encode(graphs), graphs)
         write(data, attributes, graphs)
         return data
 

@@ -329,3 +329,73 @@ def test_another_name_of_the_masked_layer():
     assert TransformerConv.__name__ == "MaskedTransformerConv"
     assert str(TransformerConv(F, 4, heads=H)) == f"MaskedTransformerConv({F}, 4, heads={H})"
     assert isinstance(TransformerConv(F, 4), MessagePassing)
+
+
+class Wrapper(torch.nn.Module):
+    """Hands on the attributes of what it wraps, as torch's checkpoint wrapper does."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def forward(self, *inputs: object) -> object:
+        return self.inner(*inputs)
+
+
+def test_a_wrapper_is_no_layer_and_stays_as_it_is() -> None:
+    wrapper = Wrapper(TransformerBlock(8, heads=2))
+    found = pyg_gt.explain(wrapper, torch.randn(3, 8))
+    assert list(found) == ["inner"] and found.not_called == ()
+    assert "backend" not in vars(wrapper)
+
+
+class Filling(torch.nn.Module):
+    """Fills one buffer and makes another as it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = TransformerBlock(8, heads=2)
+        self.register_buffer("seen", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen = x.mean(0)
+        self.register_buffer("late", x.sum(0))
+        return self.block(x)
+
+
+def test_buffers_that_the_call_fills_are_gone_again() -> None:
+    model = Filling()
+    before = dict(model.state_dict())
+    pyg_gt.explain(model, torch.randn(3, 8))
+    assert model.state_dict().keys() == before.keys() and model.seen is None
+
+
+class Asking(torch.nn.Module):
+    """Explains itself as it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = TransformerBlock(8, heads=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert list(pyg_gt.explain(self.block, x)) == ["(the model itself)"]
+        return self.block(x)
+
+
+def test_an_explanation_inside_of_another() -> None:
+    model = Asking()
+    assert list(pyg_gt.explain(model, torch.randn(3, 8)))[-1].startswith("block")
+    assert "_attend" not in vars(model.block)
+
+
+def test_a_backend_that_does_not_exist() -> None:
+    block = TransformerBlock(8, heads=2)
+    block.backend = "nope"
+    with pytest.raises(ValueError, match="Unknown backend 'nope'"):
+        pyg_gt.explain(block, torch.randn(3, 8))

@@ -301,3 +301,22 @@ def test_biases_are_values() -> None:
     bias = PairBias(torch.randn(3, 1))
     with pytest.raises(AttributeError):
         bias.values = torch.randn(3, 1)  # type: ignore[misc]
+
+
+def test_a_dense_batch_in_compiled_code_needs_a_layout() -> None:
+    dense, batch = torch.randn(2, 2, 3, 3), torch.tensor([0, 0, 1, 1, 1])
+    layout = GraphLayout.from_batch(batch)
+
+    def run(dense: Tensor) -> Tensor:
+        return PairBias.from_dense(dense, layout).values
+
+    compiled = torch.compile(run, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(dense), run(dense))
+    with pytest.raises(ValueError, match="make a 'GraphLayout' before"):
+        PairBias.from_dense(dense.to("meta"), batch.to("meta"))
+
+
+@pytest.mark.parametrize("values", [torch.ones(13), [1.0]])
+def test_values_of_pairs_have_two_dimensions(values: object) -> None:
+    with pytest.raises(ValueError, match=r"must hold a tensor \[P, H\]"):
+        PairBias(values).to_dense(GraphLayout.from_sizes([2, 3]))  # type: ignore[arg-type]

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from torch_geometric.nn import TransformerConv
 
-from pyg_gt import EdgeBias, EdgeMask, GraphLayout, PairBias, TableBias, attention
+from pyg_gt import EdgeBias, EdgeLayout, EdgeMask, GraphLayout, PairBias, TableBias, attention
 from pyg_gt.nn import FullTransformerConv, MaskedTransformerConv
 from pyg_gt.ops.dispatch import BACKENDS, _inputs
 
@@ -121,3 +122,23 @@ def test_layers_raise_as_pygs_does(
         features.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("kind", ["mask", "bias"])
+def test_a_checkpoint_outlives_the_callers_edges(kind: str) -> None:
+    """What is saved must not depend on what still lives when a segment runs again."""
+    q, w = torch.randn(6, 2, 4, requires_grad=True), torch.randn(7, 2, requires_grad=True)
+
+    def run(edges: EdgeLayout) -> Tensor:
+        bias = EdgeMask(edges, w) if kind == "mask" else EdgeBias(edges, w)
+        return attention(q, q, q, GraphLayout.of(None, 6), bias, backend="cpu")
+
+    def segment() -> Tensor:
+        edges = EdgeLayout.of(EDGES.clone(), 6)  # whose tensor dies here
+        assert isinstance(edges, EdgeLayout)
+        return checkpoint(run, edges, use_reentrant=False)
+
+    got = torch.autograd.grad(segment().square().sum(), (q, w))
+    want = torch.autograd.grad(run(EdgeLayout.of(EDGES, 6)).square().sum(), (q, w))
+    assert all(map(torch.equal, got, want))

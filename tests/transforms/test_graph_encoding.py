@@ -23,8 +23,10 @@ from pyg_gt.transforms import (
     AddRandomWalkPE,
     AddRelativeRandomWalkPE,
     AddShortestPathDistance,
+    Attribute,
     EncodeAndCollate,
     GraphEncoding,
+    Graphs,
     precompute,
 )
 from tests.transforms.samples import EMPTY, ENCODINGS, as_data, name_of, permuted, random_graph
@@ -346,3 +348,34 @@ def test_a_subclass_says_how_it_encodes() -> None:
 
     with pytest.raises(TypeError, match="encode"):
         Unfinished()
+
+
+class Returns(GraphEncoding):
+    """Returns what it is given, or what that makes of the graphs."""
+
+    reads_weights = False
+
+    def __init__(self, made: object) -> None:
+        self.made = made
+
+    def encode(self, graphs: Graphs) -> list[Attribute]:
+        return self.made(graphs) if callable(self.made) else self.made  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (None, "must return a list of 'Attribute's"),
+        (lambda g: Attribute("a", np.zeros((g.ptr[-1], 1)), g.ptr), "must return a list"),
+        (lambda g: [Attribute("a", np.zeros((g.ptr[-1] + 1, 1)), g.ptr)], "has 4 rows"),
+        (lambda g: [Attribute("a", np.zeros((2, 1)), g.ptr)], "has 2 rows"),
+        (lambda g: [Attribute("a", np.zeros((3, 1)), g.ptr[1:])], "of 0 graphs"),
+        (lambda g: [Attribute("a", torch.zeros(3, 1), g.ptr)], "must be a numpy array"),
+    ],
+)
+def test_what_an_encoding_returns_is_checked(made: object, says: str) -> None:
+    data = Data(edge_index=torch.tensor([[0, 1], [1, 2]]), num_nodes=3)
+    with pytest.raises(ValueError, match=says):
+        Returns(made)(data)
+    with pytest.raises(ValueError, match="'Returns.encode'|Returns"):
+        precompute([data], Returns(made), num_workers=0)

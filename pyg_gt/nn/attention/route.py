@@ -10,6 +10,7 @@ from torch import Tensor
 from ...layout.deferred import DeferredLayout
 from ...layout.graph_layout import GraphLayout
 from ...ops import AttentionBias, explain_choice
+from ...ops.dispatch import check_backend
 
 Name = Literal["fused", "messages", "padded", "module"]
 
@@ -53,6 +54,7 @@ def fused_route(
     reason: str | None = None,
 ) -> AttentionRoute:
     """The route of a call of :func:`pyg_gt.attention` with these arguments."""
+    check_backend(backend)
     choices = explain_choice(
         query, key, value, layout, biases, query_layout=query_layout, dropout_p=dropout_p
     )

@@ -30,7 +30,7 @@ class MaskedTransformerConv(TransformerConvBase):
         \alpha_{ij} = \mathrm{softmax}_j \left(
         \frac{(W_3 x_i)^\top (W_4 x_j + W_6 e_{ij})}{\sqrt{C}} \right)
 
-    Arguments, parameter names, outputs and printed form are PyG's, and
+    Arguments, parameter names and outputs are PyG's, and
     ``pyg_gt.nn.TransformerConv`` is another name of this class. With hooks on messages, an
     explainer, another ``aggr``, ``return_attention_weights``, an overridden ``message`` or raw
     ``edge_attr`` without ``edge_dim``, PyG's own route runs. There is no ``batch``: edges say who

@@ -32,6 +32,11 @@ class FullBiases(NamedTuple):
     edges: EdgeLayout | DeferredEdges | None = None
     edge_values: Tensor | None = None
 
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """Those that kernels read."""
+        return self.pairs, self.table, self.table_index, self.edge_values
+
 
 _NOTHING = FullBiases()
 

@@ -18,15 +18,15 @@ from ..bias import checked_edges_of
 from ..checks import FLOATS, check_like
 from ..index_checks import checked_edges
 from ..inputs import Inputs
-from ..memory import apply, has_raw_memory
+from ..memory import apply, has_raw_memory, have_raw_memory
 from ..second_derivatives import differentiable_once
 from ..torch_library import LIBRARY, TAGS
 from ..traced_layouts import resolved_edges
 from .biases import values_on_edges
 from .kernels import EAGER_ONLY, ONE_GRADIENT, edge_kernels
 from .op_checks import check_dropout, check_qkv, check_saved
-from .registration import as_outputs, empty_where_needed, register
-from .saved_tensors import check_kinds, given_edges, kinds_of
+from .registration import as_outputs, check_needs, empty_where_needed, register
+from .saved_tensors import check_kinds, kinds_of
 
 _CURE = "backend='sparse' or 'reference'"
 
@@ -43,7 +43,7 @@ def edge_attention(
     leaves = inputs.query, inputs.key, inputs.value, values_on_edges(inputs, mask), mask.features
     numbers = inputs.seed, inputs.scale, inputs.dropout_p
     out: Tensor
-    if has_raw_memory(inputs.query):
+    if have_raw_memory(*leaves):
         if not isinstance(edges, EdgeLayout):  # what traced code has deferred is made now
             known = EdgeLayout.of(edges, inputs.key.size(0), inputs.query.size(0))
             assert isinstance(known, EdgeLayout)
@@ -72,7 +72,7 @@ class _EdgeAttention(torch.autograd.Function):
         out: Tensor
         out, stats = kernels.forward(problem, *leaves[:3])
         kept = None if stats is None else out  # kernels without statistics read neither
-        saved = *leaves, problem.seed, kept, stats, *given_edges(problem.edges)
+        saved = *leaves, problem.seed, kept, stats
         ctx.save_for_backward(*saved)
         ctx.kinds = kinds_of(saved)
         ctx.problem = problem._replace(values=None, features=None, seed=None)
@@ -84,7 +84,7 @@ class _EdgeAttention(torch.autograd.Function):
         """One gradient for each argument of ``forward``."""
         saved = ctx.saved_tensors
         check_kinds(saved, ctx.kinds)
-        *leaves, seed, out, stats = saved[:8]
+        *leaves, seed, out, stats = saved
         query, key, value, values, features = leaves
         problem = ctx.problem._replace(values=values, features=features, seed=seed)
         needs = tuple(ctx.needs_input_grad[3:])
@@ -168,6 +168,7 @@ def _backward(
     grad: Tensor, out: Tensor, stats: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
     *given, needs = rest
+    check_needs(needs, 5)
     problem = _problem(query, key, value, *given)
     check_saved(grad, out, stats, query)
     kernels = edge_kernels(query, problem.features)

@@ -19,7 +19,7 @@ from .._kernels.problem import FullProblem, Saved
 from ..checks import FLOATS, check_like, check_pairs
 from ..index_checks import checked_table_index
 from ..inputs import Inputs
-from ..memory import apply, empty_like, has_raw_memory
+from ..memory import apply, empty_like, has_raw_memory, have_raw_memory
 from ..second_derivatives import differentiable_once
 from ..torch_library import LIBRARY, TAGS
 from ..traced_layouts import layout_arguments, layouts_of, resolved_edges
@@ -27,8 +27,8 @@ from .biases import full_biases
 from .kernels import EAGER_ONLY, ONE_GRADIENT, full_kernels
 from .op_checks import check_dropout, check_qkv, check_saved
 from .qkv import as_one, parts_of
-from .registration import as_outputs, empty_where_needed, register
-from .saved_tensors import check_kinds, given_edges, kinds_of
+from .registration import as_outputs, check_needs, empty_where_needed, register
+from .saved_tensors import check_kinds, kinds_of
 
 _CURE = "backend='reference' (all pairs) or 'sparse' (along edges)"
 
@@ -51,7 +51,7 @@ def full_attention(
         isinstance(query_layout, GraphLayout)
         and isinstance(layout, GraphLayout)
         and not isinstance(edges, DeferredEdges)
-        and has_raw_memory(inputs.query)
+        and have_raw_memory(inputs.query, inputs.key, inputs.value, *biases.tensors)
     ):
         problem = FullProblem(
             query_layout, layout, biases.pairs, biases.table, biases.table_index, edges,
@@ -102,9 +102,7 @@ class _FullAttention(torch.autograd.Function):
         out: Tensor
         out, stats = kernels.forward(problem, *parts_of(query, key, value))
         # tensors go through autograd, which sees edits and lets checkpoints drop them
-        saved = (
-            *leaves, problem.table_index, problem.seed, out, stats, *given_edges(problem.edges),
-        )  # fmt: skip
+        saved = *leaves, problem.table_index, problem.seed, out, stats
         ctx.save_for_backward(*saved)
         ctx.kinds = kinds_of(saved)
         ctx.problem = problem._replace(
@@ -118,7 +116,7 @@ class _FullAttention(torch.autograd.Function):
         """One gradient for each argument of ``forward``."""
         saved = ctx.saved_tensors
         check_kinds(saved, ctx.kinds)
-        query, key, value, pairs, table, edge_values, index, seed, out, stats, *_ = saved
+        query, key, value, pairs, table, edge_values, index, seed, out, stats = saved
         problem = ctx.problem._replace(
             pairs=pairs, table=table, table_index=index, edge_values=edge_values, seed=seed
         )
@@ -236,6 +234,7 @@ def _backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, stats: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
     *given, needs = rest
+    check_needs(needs, 3)
     problem = _problem(query, key, value, *given)
     check_saved(grad, out, stats, query)
     made = full_kernels(query).backward(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -58,6 +58,12 @@ def _forward_fake(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 def as_outputs(gradients: Iterable[Tensor | None], query: Tensor) -> tuple[Tensor, ...]:
     """Gradients as an op returns them: tensors, none twice, in memory as its fake says."""
     return tuple(query.new_empty(0) if x is None else x.contiguous() for x in gradients)
+
+
+def check_needs(needs: Sequence[bool], count: int) -> None:
+    """Raises ``ValueError`` unless there is an answer for each of ``count`` tensors."""
+    if len(needs) != count:
+        raise ValueError(f"'needs' must hold {count} truth values (got {len(needs)})")
 
 
 def empty_where_needed(

@@ -1,4 +1,4 @@
-"""What autograd keeps beside tensors with gradients, and checks of what it hands back."""
+"""Checks of what autograd hands back: hooks on saved tensors may replace them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layout.edge_layout import EdgeLayout
-
 Kinds = list[Any] | None
-
-
-def given_edges(edges: EdgeLayout | None) -> tuple[Tensor, ...]:
-    """The caller's tensors behind ``edges``: saved so that autograd refuses edits, as in PyG.
-
-    Nobody reads them in the backward pass, since a layout has numbers of its own. Inference
-    tensors cannot be saved, and do not count their edits.
-    """
-    given = () if edges is None else edges.given
-    return tuple(x for x in given if not x.is_inference())
 
 
 def kinds_of(saved: Sequence[Tensor | None]) -> Kinds:

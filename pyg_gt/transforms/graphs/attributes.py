@@ -38,6 +38,31 @@ class Attribute(NamedTuple):
         return self.ptr is node_ptr and not self.is_edge_index
 
 
+def checked_attributes(maker: str, made: object, graphs: Graphs) -> list[Attribute]:
+    """What ``encode`` of the class ``maker`` has returned for ``graphs``.
+
+    Raises:
+        ValueError: if it is no list of attributes, or rows of one do not fit its ``ptr``.
+    """
+    known = isinstance(made, (list, tuple)) and not isinstance(made, Attribute)
+    if not known or not all(isinstance(each, Attribute) for each in made):  # type: ignore[attr-defined]
+        raise ValueError(f"'{maker}.encode' must return a list of 'Attribute's (got {made!r})")
+    attributes: list[Attribute] = list(made)  # type: ignore[call-overload]
+    for name, values, ptr, is_edge_index in attributes:
+        if not isinstance(values, np.ndarray) or values.ndim == 0:
+            raise ValueError(
+                f"'{name}' of '{maker}.encode' must be a numpy array with a row for each node, "
+                f"edge or pair (got '{type(values).__name__}')"
+            )
+        rows = values.shape[-1 if is_edge_index else 0]
+        if len(ptr) != len(graphs.ptr) or int(ptr[-1]) != rows:
+            raise ValueError(
+                f"'{name}' of '{maker}.encode' has {rows} rows, but its 'ptr' of {len(ptr) - 1} "
+                f"graphs ends at {int(ptr[-1])}, and there are {len(graphs.ptr) - 1} graphs"
+            )
+    return attributes
+
+
 def write(data: Data, attributes: Sequence[Attribute], graphs: Graphs) -> None:
     """Stores ``attributes`` of ``graphs`` on ``data``, the `Data` or `Batch` they were read from.
 

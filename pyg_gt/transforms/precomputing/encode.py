@@ -13,7 +13,7 @@ from torch_geometric.transforms import Compose
 from ..compiled.blas import threads_for
 from ..graph_encoding import GraphEncoding
 from ..graphs.arguments import Normalization
-from ..graphs.attributes import Attribute
+from ..graphs.attributes import Attribute, checked_attributes
 from ..graphs.graphs import Graphs
 from ..graphs.read import read_graphs
 from .columns import Column, column_of
@@ -104,7 +104,9 @@ def _attributes(graphs: Graphs, encodings: Sequence[GraphEncoding]) -> list[Attr
     )
     with threads_for(graphs.max_nodes):
         computed = {i: encodings[i].encode(graphs) for i in order}
-    return [attribute for i in range(len(encodings)) for attribute in computed[i]]
+    names = [type(encoding).__name__ for encoding in encodings]
+    checked = [checked_attributes(name, computed[i], graphs) for i, name in enumerate(names)]
+    return [attribute for each in checked for attribute in each]
 
 
 def _read_single(

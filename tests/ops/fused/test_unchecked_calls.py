@@ -155,8 +155,8 @@ def test_ops_check_what_they_are_handed(
         ({"out": torch.ones(5, 2, 4).bfloat16()}, "'out' must have.*bfloat16"),
         ({"stats": torch.ones(5, 2, 1)}, r"'stats' must have shape \[5, 2, 2\]"),
         ({"stats": torch.ones(5, 2, 2).bfloat16()}, "'stats' must have.*bfloat16"),
-        ({"needs": [True]}, "zip"),
-        ({"needs": [True] * 4}, "zip"),
+        ({"needs": [True]}, "'needs' must hold 3"),
+        ({"needs": [True] * 4}, "'needs' must hold 3"),
     ],
 )
 def test_the_backward_op_checks_what_the_forward_op_gave(changes: dict, says: str) -> None:
@@ -475,3 +475,30 @@ def test_wide_heads() -> None:
     mask, case.biases = case.biases, ()
     for biases in ((), mask):
         assert_same_attention("cpu", case.query, case.key, case.value, layout, biases)
+
+
+@pytest.mark.parametrize("name", ["key", "value", "pairs", "mask values", "features"])
+def test_a_tensor_without_memory_beside_a_plain_query(name: str) -> None:
+    """No address is taken of it: it would be zero, which means that nothing is there."""
+    x = given()
+    edges = x["edges"]
+    fields = {
+        "key": x["key"], "value": x["value"], "pairs": x["pairs"],
+        "mask values": torch.randn(4, 2), "features": torch.randn(4, 2, 4),
+    }  # fmt: skip
+    with FakeTensorMode() as mode:
+        fields[name] = mode.from_tensor(fields[name])
+    biases: tuple = ()
+    if name == "pairs":
+        biases = (PairBias(fields["pairs"]),)
+    elif name in ("mask values", "features"):
+        biases = (EdgeMask(edges, fields["mask values"], fields["features"]),)
+    layout = GraphLayout.from_batch(x["batch"])
+    try:
+        out = attention(
+            x["query"], fields["key"], fields["value"], layout, biases, backend="cpu"
+        )
+    except Exception as error:
+        assert "fake" in str(error).lower()
+    else:
+        assert isinstance(out, torch._subclasses.FakeTensor)
