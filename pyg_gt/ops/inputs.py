@@ -19,6 +19,7 @@ from .bias import (
     ScoreMod,
     TableBias,
 )
+from .pairs import take_rows
 from .traced_layouts import resolved_layouts
 
 Layout = GraphLayout | DeferredLayout
@@ -99,9 +100,7 @@ class Inputs:
         if isinstance(bias, PairBias):
             return bias.values
         if isinstance(bias, TableBias):
-            index = bias.index.long()
-            # on CUDA the gradient of indexing sorts, where that of 'index_select' adds atomically
-            return bias.table[index] if index.is_cuda else bias.table.index_select(0, index)
+            return take_rows(bias.table, bias.index.long())
         known = isinstance(self.query_layout, GraphLayout), isinstance(self.layout, GraphLayout)
         if not all(known):
             raise NotImplementedError(

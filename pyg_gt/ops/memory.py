@@ -53,12 +53,6 @@ def apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
     return out
 
 
-def may_come_back_changed() -> bool:
-    """Whether tensors that autograd saves now go through a hook, which may give back others."""
-    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks is not None
-
-
 def check(name: str, x: Tensor, shape: tuple[int, ...], *dtypes: torch.dtype) -> None:
     """Compiled code takes a tensor to be what it is said to be.
 

@@ -12,7 +12,7 @@ from ...layout.graph_layout import GraphLayout
 from ...layout.values import is_readable
 from ..bias import EdgeBias, EdgeMask, TableBias, checked_edges_of
 from ..inputs import Inputs
-from ..pairs import pair_of_edge
+from ..pairs import pair_of_edge, take_rows
 
 
 class FullBiases(NamedTuple):
@@ -99,15 +99,10 @@ def values_on_edges(inputs: Inputs, mask: EdgeMask) -> Tensor | None:
             assert isinstance(inputs.query_layout, GraphLayout)
             pairs = pair_of_edge(edges, inputs.query_layout, inputs.layout)
         if isinstance(bias, TableBias):
-            values = _sum(values, _rows(bias.table, bias.index[pairs].long()))
+            values = _sum(values, take_rows(bias.table, bias.index[pairs].long()))
         else:
-            values = _sum(values, _rows(inputs.pair_values(bias), pairs))
+            values = _sum(values, take_rows(inputs.pair_values(bias), pairs))
     return values
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    # on CUDA the gradient of indexing sorts, where that of 'index_select' adds atomically
-    return x[index] if x.is_cuda else x.index_select(0, index)
 
 
 def _sum(total: Tensor | None, added: Tensor) -> Tensor:

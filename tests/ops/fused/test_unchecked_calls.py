@@ -494,11 +494,5 @@ def test_a_tensor_without_memory_beside_a_plain_query(name: str) -> None:
     elif name in ("mask values", "features"):
         biases = (EdgeMask(edges, fields["mask values"], fields["features"]),)
     layout = GraphLayout.from_batch(x["batch"])
-    try:
-        out = attention(
-            x["query"], fields["key"], fields["value"], layout, biases, backend="cpu"
-        )
-    except Exception as error:
-        assert "fake" in str(error).lower()
-    else:
-        assert isinstance(out, torch._subclasses.FakeTensor)
+    with pytest.raises(AssertionError, match="FakeTensor"):  # torch's own words
+        attention(x["query"], fields["key"], fields["value"], layout, biases, backend="cpu")
