@@ -302,6 +302,12 @@ AdditiveBias = PairBias | TableBias | EdgeBias
 AttentionBias = PairBias | TableBias | EdgeBias | EdgeMask | ScoreMod
 
 
+def take_rows(x: Tensor, index: Tensor) -> Tensor:
+    """Rows ``index [P]`` of ``x [K, H]``, with a gradient that is summed in one order."""
+    # on CUDA the gradient of indexing sorts, where that of 'index_select' adds atomically
+    return x[index] if x.is_cuda else x.index_select(0, index)
+
+
 def check_is_bias(bias: object) -> None:
     """Raises ``ValueError`` unless it is of one of the :data:`KINDS`."""
     if not isinstance(bias, KINDS):

@@ -18,8 +18,8 @@ from .bias import (
     PairBias,
     ScoreMod,
     TableBias,
+    take_rows,
 )
-from .pairs import take_rows
 from .traced_layouts import resolved_layouts
 
 Layout = GraphLayout | DeferredLayout

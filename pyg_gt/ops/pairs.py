@@ -11,12 +11,6 @@ from ..layout.edge_layout import EdgeLayout
 from ..layout.graph_layout import GraphLayout
 
 
-def take_rows(x: Tensor, index: Tensor) -> Tensor:
-    """Rows ``index [P]`` of ``x [K, H]``, with a gradient that is summed in one order."""
-    # on CUDA the gradient of indexing sorts, where that of 'index_select' adds atomically
-    return x[index] if x.is_cuda else x.index_select(0, index)
-
-
 def num_pairs(query_layout: GraphLayout, layout: GraphLayout) -> int:
     """``P``: pairs of a query node and a key node of one graph."""
 

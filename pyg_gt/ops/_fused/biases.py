@@ -10,9 +10,9 @@ from ...layout.deferred import DeferredEdges
 from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
 from ...layout.values import is_readable
-from ..bias import EdgeBias, EdgeMask, TableBias, checked_edges_of
+from ..bias import EdgeBias, EdgeMask, TableBias, checked_edges_of, take_rows
 from ..inputs import Inputs
-from ..pairs import pair_of_edge, take_rows
+from ..pairs import pair_of_edge
 
 
 class FullBiases(NamedTuple):
