@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.documents import DOCUMENTS, ROOT, sections
 
@@ -46,6 +47,8 @@ def test_code_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # a call that raised while it was compiled, in another test, leaves its frames uncompiled
+    torch.compiler.reset()
     # a section stands alone, as it is copied
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in sections(document)[heading]:
