@@ -1,7 +1,14 @@
 """Layers: convolutions, a Transformer block, encoders of nodes and of pairs."""
 
 from .block import TransformerBlock
-from .conv import FullTransformerConv, GatedGCNConv, GPSConv, MaskedTransformerConv
+from .conv import (
+    FullTransformerConv,
+    GatedGCNConv,
+    GCNEConv,
+    GPSConv,
+    MaskedTransformerConv,
+)
+from .gnn_plus_block import GNNPlusBlock
 from .node_encoding import (
     DegreeEncoder,
     LaplacianEncoder,
@@ -17,6 +24,8 @@ __all__ = [
     "DegreeEncoder",
     "EdgePathBias",
     "FullTransformerConv",
+    "GCNEConv",
+    "GNNPlusBlock",
     "GPSConv",
     "GatedGCNConv",
     "LaplacianEncoder",

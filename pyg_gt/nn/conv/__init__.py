@@ -2,7 +2,8 @@
 
 from .full_transformer_conv import FullTransformerConv
 from .gated_gcn_conv import GatedGCNConv
+from .gcne_conv import GCNEConv
 from .gps_conv import GPSConv
 from .masked_transformer_conv import MaskedTransformerConv
 
-__all__ = ["FullTransformerConv", "GPSConv", "GatedGCNConv", "MaskedTransformerConv"]
+__all__ = ["FullTransformerConv", "GCNEConv", "GPSConv", "GatedGCNConv", "MaskedTransformerConv"]
