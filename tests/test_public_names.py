@@ -15,11 +15,14 @@ NAMES = {
     "pyg_gt.ops": "AttentionBias EdgeBias EdgeMask PairBias ScoreMod TableBias attention "
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
-    "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GPSConv GatedGCNConv "
+    "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder CodeHead "
+    "FeatureEncoder GNNPlus GPS GraphHead NodeHead Recipe SharedVector SumEncoder Transformer",
+    "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GCNEConv GNNPlusBlock GPSConv "
+    "GatedGCNConv "
     "LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "
     "SignNetEncoder StableEncoder TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
-    "pyg_gt.nn.conv": "FullTransformerConv GPSConv GatedGCNConv MaskedTransformerConv",
+    "pyg_gt.nn.conv": "FullTransformerConv GCNEConv GPSConv GatedGCNConv MaskedTransformerConv",
     "pyg_gt.nn.conv.full_transformer_conv": "FullTransformerConv",
     "pyg_gt.nn.conv.gated_gcn_conv": "GatedGCNConv",
     "pyg_gt.nn.conv.gps_conv": "GPSConv",
@@ -62,7 +65,9 @@ def test_names_are_importable(module: str) -> None:
     assert [name for name in NAMES[module].split() if not hasattr(found, name)] == []
 
 
-@pytest.mark.parametrize("name", ["pyg_gt", "pyg_gt.ops", "pyg_gt.nn", "pyg_gt.transforms"])
+@pytest.mark.parametrize(
+    "name", ["pyg_gt", "pyg_gt.ops", "pyg_gt.nn", "pyg_gt.transforms", "pyg_gt.models"]
+)
 def test_what_a_package_exports_is_listed(name: str) -> None:
     assert set(importlib.import_module(name).__all__) <= set(NAMES[name].split())
 
