@@ -3,9 +3,9 @@
     torchrun --nproc-per-node 2 examples/sharded_graph.py
 
 Each process holds a part of the nodes, with their features, activations and gradients; keys and
-values are gathered where a layer attends, by `torch.distributed`'s own collectives, whose backward
-pass scatters their gradients to the processes they came from. The first process then computes the
-same without sharing, and compares loss and gradients.
+values are gathered where a layer attends, by torch's `DTensor`, whose backward pass sends their
+gradients to the processes they came from. The first process then computes the same without sharing,
+and compares loss and gradients.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import argparse
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 from pyg_gt import GraphLayout, attention
 
@@ -33,12 +34,12 @@ class ShardedBlock(nn.Module):
             nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
         )
 
-    def forward(self, x: Tensor, sizes: list[int] | None) -> Tensor:
-        """``[n, F]`` of this process's nodes; ``sizes`` are those of all, None without sharing."""
+    def forward(self, x: Tensor, num_nodes: int, mesh: DeviceMesh | None) -> Tensor:
+        """``[n, F]`` of this process's nodes, which are all without a mesh."""
         qkv = self.qkv(self.norm1(x)).view(x.size(0), 3, self.heads, -1)
         query, key, value = qkv.unbind(1)
-        if sizes is not None:
-            key, value = gather(qkv[:, 1:], sizes).unbind(1)
+        if mesh is not None:
+            key, value = gather(qkv[:, 1:], num_nodes, mesh).unbind(1)
         layout = GraphLayout.from_sizes([key.size(0)], device=x.device)
         queries = GraphLayout.from_sizes([x.size(0)], device=x.device)
         attended = attention(query, key, value, layout, query_layout=queries)
@@ -46,18 +47,21 @@ class ShardedBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-def gather(part: Tensor, sizes: list[int]) -> Tensor:
+def gather(part: Tensor, num_nodes: int, mesh: DeviceMesh) -> Tensor:
     """The rows of all processes, in their order; gradients go back to where rows came from."""
-    largest = max(sizes)  # collectives take parts of one size
-    padded = torch.cat([part, part.new_zeros(largest - part.size(0), *part.shape[1:])])
-    parts = all_gather(padded)
-    return torch.cat([rows[:n] for rows, n in zip(parts, sizes, strict=True)])
+    shape = torch.Size([num_nodes, *part.shape[1:]])
+    stride = torch.empty(shape, device="meta").stride()
+    sharded = DTensor.from_local(part, mesh, [Shard(0)], shape=shape, stride=stride)
+    # each process has a gradient of all rows, of its own queries: they are summed
+    return sharded.redistribute(mesh, [Replicate()]).to_local(grad_placements=[Partial()])
 
 
-def loss_of(model: nn.ModuleList, x: Tensor, y: Tensor, sizes: list[int] | None) -> Tensor:
+def loss_of(
+    model: nn.ModuleList, x: Tensor, y: Tensor, num_nodes: int, mesh: DeviceMesh | None
+) -> Tensor:
     """The sum over this process's nodes: those of all processes add up to the loss."""
     for block in model:
-        x = block(x, sizes)
+        x = block(x, num_nodes, mesh)
     return (x - y).square().sum()
 
 
@@ -74,13 +78,14 @@ def main() -> None:
     dist.init_process_group("nccl" if cuda else "gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
     device = torch.device("cuda", rank) if cuda else torch.device("cpu")
-    sizes = [len(part) for part in torch.arange(args.nodes).tensor_split(world)]
+    mesh = init_device_mesh(device.type, (world,))
 
     torch.manual_seed(0)  # the same weights and features in all processes
     model = nn.ModuleList(ShardedBlock(args.channels, 4) for _ in range(args.layers)).to(device)
     x, y = torch.randn(2, args.nodes, args.channels, device=device)
 
-    loss = loss_of(model, x.split(sizes)[rank], y.split(sizes)[rank], sizes)
+    mine = x.chunk(world)[rank], y.chunk(world)[rank]  # as DTensor shares rows out
+    loss = loss_of(model, *mine, args.nodes, mesh)
     loss.backward()
     total = loss.detach().clone()
     dist.all_reduce(total)
@@ -90,7 +95,7 @@ def main() -> None:
     if rank == 0:
         shared = [parameter.grad.clone() for parameter in model.parameters()]
         model.zero_grad()
-        alone = loss_of(model, x, y, None)
+        alone = loss_of(model, x, y, args.nodes, None)
         alone.backward()
         worst = max(
             float((a - p.grad).norm() / p.grad.norm())
