@@ -15,6 +15,7 @@ from .gps import GPS
 from .heads import CodeHead, GraphHead, NodeHead
 from .recipe import Recipe
 from .transformer import Transformer
+from .tuned_gnn import TunedGNN
 
 __all__ = [
     "ASTNodeEncoder",
@@ -32,4 +33,5 @@ __all__ = [
     "SharedVector",
     "SumEncoder",
     "Transformer",
+    "TunedGNN",
 ]
