@@ -15,11 +15,13 @@ NAMES = {
     "pyg_gt.ops": "AttentionBias EdgeBias EdgeMask PairBias ScoreMod TableBias attention "
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
-    "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GPSConv GatedGCNConv "
-    "LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "
+    "pyg_gt.nn": "DegreeEncoder EdgePathBias ExphormerConv FullTransformerConv GPSConv "
+    "GatedGCNConv LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "
     "SignNetEncoder StableEncoder TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
-    "pyg_gt.nn.conv": "FullTransformerConv GPSConv GatedGCNConv MaskedTransformerConv",
+    "pyg_gt.nn.conv": "ExphormerConv FullTransformerConv GPSConv GatedGCNConv "
+    "MaskedTransformerConv",
+    "pyg_gt.nn.conv.exphormer_conv": "ExphormerConv",
     "pyg_gt.nn.conv.full_transformer_conv": "FullTransformerConv",
     "pyg_gt.nn.conv.gated_gcn_conv": "GatedGCNConv",
     "pyg_gt.nn.conv.gps_conv": "GPSConv",

@@ -1,7 +1,7 @@
 """Layers: convolutions, a Transformer block, encoders of nodes and of pairs."""
 
 from .block import TransformerBlock
-from .conv import FullTransformerConv, GatedGCNConv, GPSConv, MaskedTransformerConv
+from .conv import ExphormerConv, FullTransformerConv, GatedGCNConv, GPSConv, MaskedTransformerConv
 from .node_encoding import (
     DegreeEncoder,
     LaplacianEncoder,
@@ -16,6 +16,7 @@ TransformerConv = MaskedTransformerConv  # by PyG's name, so that changing an im
 __all__ = [
     "DegreeEncoder",
     "EdgePathBias",
+    "ExphormerConv",
     "FullTransformerConv",
     "GPSConv",
     "GatedGCNConv",

@@ -1,8 +1,15 @@
 """Message-passing layers."""
 
+from .exphormer_conv import ExphormerConv
 from .full_transformer_conv import FullTransformerConv
 from .gated_gcn_conv import GatedGCNConv
 from .gps_conv import GPSConv
 from .masked_transformer_conv import MaskedTransformerConv
 
-__all__ = ["FullTransformerConv", "GPSConv", "GatedGCNConv", "MaskedTransformerConv"]
+__all__ = [
+    "ExphormerConv",
+    "FullTransformerConv",
+    "GPSConv",
+    "GatedGCNConv",
+    "MaskedTransformerConv",
+]
