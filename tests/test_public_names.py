@@ -16,8 +16,8 @@ NAMES = {
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
     "pyg_gt.nn": "DegreeEncoder EdgePathBias ExphormerConv FullTransformerConv GPSConv "
-    "GatedGCNConv LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "
-    "SignNetEncoder StableEncoder TransformerBlock TransformerConv",
+    "GatedGCNConv LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias "
+    "ShortestPathBias SignNetEncoder StableEncoder TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
     "pyg_gt.nn.conv": "ExphormerConv FullTransformerConv GPSConv GatedGCNConv "
     "MaskedTransformerConv",
