@@ -16,8 +16,8 @@ NAMES = {
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
     "pyg_gt.nn": "DegreeEncoder EdgePathBias ExphormerConv FullTransformerConv GPSConv "
-    "GatedGCNConv LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias "
-    "ShortestPathBias SignNetEncoder StableEncoder TransformerBlock TransformerConv",
+    "GatedGCNConv InteractionGraph LaplacianEncoder MaskedTransformerConv RandomWalkEncoder "
+    "RelativeWalkBias ShortestPathBias SignNetEncoder StableEncoder TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
     "pyg_gt.nn.conv": "ExphormerConv FullTransformerConv GPSConv GatedGCNConv "
     "MaskedTransformerConv",
@@ -26,6 +26,7 @@ NAMES = {
     "pyg_gt.nn.conv.gated_gcn_conv": "GatedGCNConv",
     "pyg_gt.nn.conv.gps_conv": "GPSConv",
     "pyg_gt.nn.conv.masked_transformer_conv": "MaskedTransformerConv",
+    "pyg_gt.nn.interaction_graph": "InteractionGraph Interactions",
     "pyg_gt.nn.node_encoding": "DegreeEncoder LaplacianEncoder RandomWalkEncoder SignNetEncoder "
     "StableEncoder",
     "pyg_gt.nn.node_encoding.degree_encoder": "DegreeEncoder",

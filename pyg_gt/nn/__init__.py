@@ -1,7 +1,16 @@
 """Layers: convolutions, a Transformer block, encoders of nodes and of pairs."""
 
 from .block import TransformerBlock
-from .conv import ExphormerConv, FullTransformerConv, GatedGCNConv, GPSConv, MaskedTransformerConv
+from .conv import (
+    ExphormerConv,
+    FullTransformerConv,
+    GatedGCNConv,
+    GCNEConv,
+    GPSConv,
+    MaskedTransformerConv,
+)
+from .gnn_plus_block import GNNPlusBlock
+from .interaction_graph import InteractionGraph
 from .node_encoding import (
     DegreeEncoder,
     LaplacianEncoder,
@@ -18,8 +27,11 @@ __all__ = [
     "EdgePathBias",
     "ExphormerConv",
     "FullTransformerConv",
+    "GCNEConv",
+    "GNNPlusBlock",
     "GPSConv",
     "GatedGCNConv",
+    "InteractionGraph",
     "LaplacianEncoder",
     "MaskedTransformerConv",
     "RandomWalkEncoder",

@@ -135,11 +135,7 @@ def explain(model: torch.nn.Module, /, *inputs: Any, **kwargs: Any) -> Explanati
                 f"'{name}' is made by the first call of this model, which must not be this one: "
                 f"call the model once before"
             )
-    layers = {
-        _path(name): module
-        for name, module in model.named_modules()
-        if _attends(module)
-    }
+    layers = {_path(name): module for name, module in model.named_modules() if _attends(module)}
     routes: dict[str, AttentionRoute] = {}
     classes = {path: type(layer).__name__ for path, layer in layers.items()}
     called: set[str] = set()

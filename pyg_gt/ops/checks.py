@@ -282,9 +282,7 @@ def _check_floats(
     _check_device(name, tensor, query)
 
 
-def _check_device(
-    name: str, tensor: Tensor | EdgeLayout | DeferredEdges, query: Tensor
-) -> None:
+def _check_device(name: str, tensor: Tensor | EdgeLayout | DeferredEdges, query: Tensor) -> None:
     if tensor.device != query.device:
         raise ValueError(
             f"'{name}' lies on '{tensor.device}', but 'query' on '{query.device}'; move it with "

@@ -3,12 +3,14 @@
 from .exphormer_conv import ExphormerConv
 from .full_transformer_conv import FullTransformerConv
 from .gated_gcn_conv import GatedGCNConv
+from .gcne_conv import GCNEConv
 from .gps_conv import GPSConv
 from .masked_transformer_conv import MaskedTransformerConv
 
 __all__ = [
     "ExphormerConv",
     "FullTransformerConv",
+    "GCNEConv",
     "GPSConv",
     "GatedGCNConv",
     "MaskedTransformerConv",

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
+from torch_geometric.nn.resolver import activation_resolver
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import scatter
 
@@ -18,6 +19,7 @@ from ..arguments import (
     check_features,
     check_flags,
     check_probabilities,
+    check_resolvable,
     describe,
 )
 from ..message_passing.edge_sets import edge_index_of, for_pyg, values_of
@@ -41,12 +43,24 @@ class GatedGCNConv(MessagePassing):
     ReLU. Parameters are named as in GraphGPS. One node, or one edge, has no variance: it is
     normalised as in evaluation.
 
+    :class:`GPSConv` adds ``x`` and drops its local part itself. Leave the nodes' residual and
+    dropout to it, as in the published layer, where each is there once:
+    ``GatedGCNConv(C, C, residual=False, edge_residual=True, edge_dropout=p)`` inside
+    ``GPSConv(..., dropout=p)``. ``GPSConv(C, GatedGCNConv(C, C))`` adds ``x`` twice.
+
     Args:
         in_channels (int): ``F`` of nodes and edges; -1 derives it from the first input.
         out_channels (int): ``F'``.
-        dropout (float): Of nodes and edges after the ReLU. (default: :obj:`0.0`)
+        dropout (float): Of nodes and edges after the activation. (default: :obj:`0.0`)
         residual (bool): Add the inputs; needs ``in_channels == out_channels``.
             (default: :obj:`True`)
+        edge_residual (bool, optional): Add the edges' input, whatever ``residual`` says of the
+            nodes'; None: as ``residual``. (default: :obj:`None`)
+        edge_dropout (float, optional): Dropout of edges; None: as ``dropout``.
+            (default: :obj:`None`)
+        edge_output (bool): Compute and return the edges; without them there are no
+            ``bn_edge_e`` (of a last layer, nobody reads them). (default: :obj:`True`)
+        act (str or Callable): The activation in place of ReLU. (default: :obj:`"relu"`)
 
     Raises:
         ValueError: If an argument is of the wrong type or out of range, or a residual does not
@@ -63,13 +77,25 @@ class GatedGCNConv(MessagePassing):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, dropout: float = 0.0, residual: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        dropout: float = 0.0,
+        residual: bool = True,
+        *,
+        edge_residual: bool | None = None,
+        edge_dropout: float | None = None,
+        edge_output: bool = True,
+        act: Any = "relu",
     ) -> None:
         check_counts(lazy=True, in_channels=in_channels)
         check_counts(out_channels=out_channels)
-        check_probabilities(dropout=dropout)
-        check_flags(residual=residual)
-        if residual and in_channels not in (-1, out_channels):
+        edge_residual = residual if edge_residual is None else edge_residual
+        edge_dropout = dropout if edge_dropout is None else edge_dropout
+        check_probabilities(dropout=dropout, edge_dropout=edge_dropout)
+        check_flags(residual=residual, edge_residual=edge_residual, edge_output=edge_output)
+        check_resolvable("act", act)
+        if (residual or edge_residual) and in_channels not in (-1, out_channels):
             raise ValueError(
                 f"a residual needs as many channels out as in (got {in_channels} and "
                 f"{out_channels}); pass 'residual=False'"
@@ -79,23 +105,31 @@ class GatedGCNConv(MessagePassing):
         self.out_channels = out_channels
         self.dropout = dropout
         self.residual = residual
+        self.edge_residual = edge_residual
+        self.edge_dropout = edge_dropout
+        self.edge_output = edge_output
+        self.act = activation_resolver(act) if isinstance(act, str) else act
         self.A = Linear(in_channels, out_channels)
         self.B = Linear(in_channels, out_channels)
         self.C = Linear(in_channels, out_channels)
         self.D = Linear(in_channels, out_channels)
         self.E = Linear(in_channels, out_channels)
         self.bn_node_x = BatchNorm(out_channels)
-        self.bn_edge_e = BatchNorm(out_channels)
+        if edge_output:
+            self.bn_edge_e = BatchNorm(out_channels)
+        else:
+            self.register_module("bn_edge_e", None)
 
     def reset_parameters(self) -> None:
         """Draws all weights anew."""
         super().reset_parameters()
         for module in (self.A, self.B, self.C, self.D, self.E, self.bn_node_x, self.bn_edge_e):
-            module.reset_parameters()
+            if module is not None:
+                module.reset_parameters()
 
     def forward(
         self, x: Tensor, edge_index: Any, edge_attr: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Runs the layer.
 
         Args:
@@ -108,7 +142,7 @@ class GatedGCNConv(MessagePassing):
                 ``edge_index``. (default: :obj:`None`)
 
         Returns:
-            ``x [N, F']`` and ``edge_attr [E, F']``.
+            ``x [N, F']`` and ``edge_attr [E, F']``; ``x`` alone with ``edge_output=False``.
 
         Raises:
             ValueError: For a wrong shape or type, if ``edge_attr`` is missing, or the residual
@@ -145,23 +179,25 @@ class GatedGCNConv(MessagePassing):
             raise ValueError(f"this layer needs 'edge_attr' of shape [{num_edges}, F] (got {got})")
         width = getattr(self.C, "in_channels", -1) if lazy else width
         check_features("edge_attr", edge_attr, width, rows="E")
-        widths = x.size(1), edge_attr.size(1)
-        if self.residual and widths != (self.out_channels, self.out_channels):
-            raise ValueError(
-                f"a residual needs {self.out_channels} channels of nodes and edges (got "
-                f"{widths}); pass 'residual=False'"
-            )
+        edge_residual = self.edge_residual and self.edge_output
+        for tensor, residual in ((x, self.residual), (edge_attr, edge_residual)):
+            if residual and tensor.size(1) != self.out_channels:
+                raise ValueError(
+                    f"a residual needs {self.out_channels} channels of nodes and edges (got "
+                    f"{(x.size(1), edge_attr.size(1))}); pass 'residual=False'"
+                )
         gate = self.edge_updater(
             edge_index, target=self.D(x), source=self.E(x), edge=self.C(edge_attr)
         )
         out = self.A(x) + self.propagate(
             edge_index, size=(x.size(0), x.size(0)), value=self.B(x), gate=gate
         )
-        new_x = self._activate(self.bn_node_x(out))
-        new_edge = self._activate(self.bn_edge_e(gate))
-        if self.residual:
-            return x + new_x, edge_attr + new_edge
-        return new_x, new_edge
+        new_x = self._activate(self.bn_node_x(out), self.dropout)
+        new_x = x + new_x if self.residual else new_x
+        if not self.edge_output:
+            return new_x
+        new_edge = self._activate(self.bn_edge_e(gate), self.edge_dropout)
+        return new_x, edge_attr + new_edge if edge_residual else new_edge
 
     def edge_update(self, target_i: Tensor, source_j: Tensor, edge: Tensor) -> Tensor:
         """``[E, F']``: the gate before the sigmoid."""
@@ -179,5 +215,14 @@ class GatedGCNConv(MessagePassing):
         out: Tensor = scatter(inputs, index, 0, dim_size, reduce="sum") / (total + 1e-6)
         return out
 
-    def _activate(self, h: Tensor) -> Tensor:
-        return F.dropout(h.relu(), p=self.dropout, training=self.training)
+    def _activate(self, h: Tensor, dropout: float) -> Tensor:
+        return F.dropout(self.act(h), p=dropout, training=self.training)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Reads pickles made when nodes and edges had one switch."""
+        super().__setstate__(state)
+        self.__dict__.setdefault("edge_residual", self.residual)
+        self.__dict__.setdefault("edge_dropout", self.dropout)
+        self.__dict__.setdefault("edge_output", True)
+        if "act" not in self._modules and "act" not in self.__dict__:
+            self.act = torch.nn.ReLU()

@@ -1,0 +1,35 @@
+"""Models by the names of their papers, with presets: published settings and encoders."""
+
+from .encoders import (
+    ASTNodeEncoder,
+    AtomEncoder,
+    BondEncoder,
+    CategoryEncoder,
+    CatEncoder,
+    FeatureEncoder,
+    SharedVector,
+    SumEncoder,
+)
+from .gnn_plus import GNNPlus
+from .gps import GPS
+from .heads import CodeHead, GraphHead, NodeHead
+from .recipe import Recipe
+from .transformer import Transformer
+
+__all__ = [
+    "ASTNodeEncoder",
+    "AtomEncoder",
+    "BondEncoder",
+    "CatEncoder",
+    "CategoryEncoder",
+    "CodeHead",
+    "FeatureEncoder",
+    "GNNPlus",
+    "GPS",
+    "GraphHead",
+    "NodeHead",
+    "Recipe",
+    "SharedVector",
+    "SumEncoder",
+    "Transformer",
+]
