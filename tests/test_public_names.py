@@ -17,7 +17,8 @@ NAMES = {
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
     "pyg_gt.nn": "DegreeEncoder EdgePathBias ExphormerConv FullTransformerConv GPSConv "
     "GatedGCNConv InteractionGraph LaplacianEncoder MaskedTransformerConv RandomWalkEncoder "
-    "RelativeWalkBias ShortestPathBias SignNetEncoder StableEncoder TransformerBlock TransformerConv",
+    "RelativeWalkBias ShortestPathBias SignNetEncoder StableEncoder TransformerBlock "
+    "TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
     "pyg_gt.nn.conv": "ExphormerConv FullTransformerConv GPSConv GatedGCNConv "
     "MaskedTransformerConv",
