@@ -15,12 +15,15 @@ NAMES = {
     "pyg_gt.ops": "AttentionBias EdgeBias EdgeMask PairBias ScoreMod TableBias attention "
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
-    "pyg_gt.nn": "DegreeEncoder EdgePathBias ExphormerConv FullTransformerConv GPSConv "
-    "GatedGCNConv InteractionGraph LaplacianEncoder MaskedTransformerConv RandomWalkEncoder "
-    "RelativeWalkBias ShortestPathBias SignNetEncoder StableEncoder TransformerBlock "
-    "TransformerConv",
+    "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder CodeHead "
+    "Exphormer ExphormerLayer FeatureEncoder GNNPlus GPS GraphHead NodeHead Recipe SharedVector "
+    "SumEncoder Transformer TunedGNN",
+    "pyg_gt.nn": "DegreeEncoder EdgePathBias ExphormerConv FullTransformerConv GCNEConv "
+    "GNNPlusBlock GPSConv GatedGCNConv InteractionGraph LaplacianEncoder MaskedTransformerConv "
+    "RandomWalkEncoder RelativeWalkBias ShortestPathBias SignNetEncoder StableEncoder "
+    "TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
-    "pyg_gt.nn.conv": "ExphormerConv FullTransformerConv GPSConv GatedGCNConv "
+    "pyg_gt.nn.conv": "ExphormerConv FullTransformerConv GCNEConv GPSConv GatedGCNConv "
     "MaskedTransformerConv",
     "pyg_gt.nn.conv.exphormer_conv": "ExphormerConv",
     "pyg_gt.nn.conv.full_transformer_conv": "FullTransformerConv",
@@ -66,7 +69,9 @@ def test_names_are_importable(module: str) -> None:
     assert [name for name in NAMES[module].split() if not hasattr(found, name)] == []
 
 
-@pytest.mark.parametrize("name", ["pyg_gt", "pyg_gt.ops", "pyg_gt.nn", "pyg_gt.transforms"])
+@pytest.mark.parametrize(
+    "name", ["pyg_gt", "pyg_gt.ops", "pyg_gt.nn", "pyg_gt.transforms", "pyg_gt.models"]
+)
 def test_what_a_package_exports_is_listed(name: str) -> None:
     assert set(importlib.import_module(name).__all__) <= set(NAMES[name].split())
 

@@ -16,6 +16,7 @@ from .gps import GPS
 from .heads import CodeHead, GraphHead, NodeHead
 from .recipe import Recipe
 from .transformer import Transformer
+from .tuned_gnn import TunedGNN
 
 __all__ = [
     "ASTNodeEncoder",
@@ -35,4 +36,5 @@ __all__ = [
     "SharedVector",
     "SumEncoder",
     "Transformer",
+    "TunedGNN",
 ]

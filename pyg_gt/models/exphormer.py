@@ -53,6 +53,18 @@ class ExphormerLayer(torch.nn.Module):
 
     Raises:
         ValueError: If an argument is of the wrong type or out of range.
+
+    Example:
+        >>> import torch
+        >>> from pyg_gt.models import ExphormerLayer
+        >>> from pyg_gt.nn import InteractionGraph
+        >>> x, edge_attr, batch = torch.randn(3, 16), torch.randn(4, 16), torch.tensor([0, 0, 1])
+        >>> edge_index = torch.tensor([[0, 1, 0, 1], [1, 0, 0, 1]])
+        >>> interactions = InteractionGraph(16, num_virtual_nodes=1, expander=False)
+        >>> graph = interactions(x, edge_index, edge_attr, batch)
+        >>> x, edge_attr = ExphormerLayer(16)(graph.x, edge_index, edge_attr, graph)
+        >>> x.shape, edge_attr.shape
+        (torch.Size([5, 16]), torch.Size([4, 16]))
     """
 
     def __init__(

@@ -126,7 +126,8 @@ class GPS(torch.nn.Module):
             conv = _local(local, hidden_channels, dropout, act, edge_output)
             if attention:
                 layer: torch.nn.Module = GPSConv(
-                    hidden_channels, conv, heads, dropout, act, attn_type=attn_type,
+                    hidden_channels, conv, heads, dropout, act, 
+                    norm_kwargs={"allow_single_element": True}, attn_type=attn_type,
                     attn_kwargs={"dropout": attn_dropout}, backend=backend,
                 )  # fmt: skip
             else:

@@ -76,6 +76,11 @@ class GatedGCNConv(MessagePassing):
         (torch.Size([3, 16]), torch.Size([4, 16]))
     """
 
+    # of pickles made when nodes and edges had one switch
+    edge_residual: bool | None = None
+    edge_dropout: float | None = None
+    edge_output: bool = True
+
     def __init__(
         self,
         in_channels: int,
@@ -90,10 +95,12 @@ class GatedGCNConv(MessagePassing):
     ) -> None:
         check_counts(lazy=True, in_channels=in_channels)
         check_counts(out_channels=out_channels)
-        edge_residual = residual if edge_residual is None else edge_residual
-        edge_dropout = dropout if edge_dropout is None else edge_dropout
-        check_probabilities(dropout=dropout, edge_dropout=edge_dropout)
-        check_flags(residual=residual, edge_residual=edge_residual, edge_output=edge_output)
+        check_probabilities(dropout=dropout)
+        check_flags(residual=residual, edge_output=edge_output)
+        if edge_residual is not None:
+            check_flags(edge_residual=edge_residual)
+        if edge_dropout is not None:
+            check_probabilities(edge_dropout=edge_dropout)
         check_resolvable("act", act)
         if (residual or edge_residual) and in_channels not in (-1, out_channels):
             raise ValueError(
@@ -179,7 +186,8 @@ class GatedGCNConv(MessagePassing):
             raise ValueError(f"this layer needs 'edge_attr' of shape [{num_edges}, F] (got {got})")
         width = getattr(self.C, "in_channels", -1) if lazy else width
         check_features("edge_attr", edge_attr, width, rows="E")
-        edge_residual = self.edge_residual and self.edge_output
+        edge_residual = self.residual if self.edge_residual is None else self.edge_residual
+        edge_residual = edge_residual and self.edge_output
         for tensor, residual in ((x, self.residual), (edge_attr, edge_residual)):
             if residual and tensor.size(1) != self.out_channels:
                 raise ValueError(
@@ -196,7 +204,8 @@ class GatedGCNConv(MessagePassing):
         new_x = x + new_x if self.residual else new_x
         if not self.edge_output:
             return new_x
-        new_edge = self._activate(self.bn_edge_e(gate), self.edge_dropout)
+        edge_dropout = self.dropout if self.edge_dropout is None else self.edge_dropout
+        new_edge = self._activate(self.bn_edge_e(gate), edge_dropout)
         return new_x, edge_attr + new_edge if edge_residual else new_edge
 
     def edge_update(self, target_i: Tensor, source_j: Tensor, edge: Tensor) -> Tensor:
@@ -219,10 +228,7 @@ class GatedGCNConv(MessagePassing):
         return F.dropout(self.act(h), p=dropout, training=self.training)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Reads pickles made when nodes and edges had one switch."""
+        """Reads pickles made when there was no other activation."""
         super().__setstate__(state)
-        self.__dict__.setdefault("edge_residual", self.residual)
-        self.__dict__.setdefault("edge_dropout", self.dropout)
-        self.__dict__.setdefault("edge_output", True)
-        if "act" not in self._modules and "act" not in self.__dict__:
+        if not hasattr(self, "act"):
             self.act = torch.nn.ReLU()

@@ -13,7 +13,7 @@ from torch_geometric.utils import (
     to_torch_csr_tensor,
 )
 
-from pyg_gt.nn import GatedGCNConv
+from pyg_gt.nn import GatedGCNConv, GPSConv
 
 F = 4
 
@@ -59,7 +59,7 @@ def layer(*args, **kwargs):
     with torch.no_grad():
         for parameter in conv.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-        for norm in (conv.bn_node_x, conv.bn_edge_e):
+        for norm in filter(None, (conv.bn_node_x, conv.bn_edge_e)):
             norm.running_mean.normal_()
             norm.running_var.uniform_(0.5, 2.0)
     return conv
@@ -282,3 +282,43 @@ def test_a_lazy_residual_that_does_not_fit_is_an_error():
         GatedGCNConv(-1, F)(torch.randn(6, 1), EDGES, torch.randn(7, F))
     with pytest.raises(ValueError, match="residual"):
         GatedGCNConv(-1, F)(torch.randn(6, F), EDGES, torch.randn(7, 1))
+
+
+@pytest.mark.parametrize("edge_output", [True, False])
+def test_nodes_and_edges_have_switches_of_their_own(edge_output, agree):
+    conv = layer(F, F, residual=False, edge_residual=True, edge_output=edge_output, act="gelu")
+    given = inputs()
+    both = GatedGCNConv(F, F, residual=False, act="gelu").double()
+    both.load_state_dict(conv.state_dict(), strict=edge_output)
+    x, update = both(*given)
+    out = conv(*given)
+    if not edge_output:
+        assert conv.bn_edge_e is None
+        torch.testing.assert_close(out, x)
+        return
+    torch.testing.assert_close(out[0], x)
+    torch.testing.assert_close(out[1], given[2] + update)
+    conv.edge_dropout = 1.0
+    assert torch.equal(conv.train()(*given)[1], given[2])
+    assert not torch.equal(conv(*given)[0], torch.zeros_like(x))
+
+
+def test_inside_gps_conv_each_residual_is_there_once():
+    """The published layer: the local part's residual and dropout are those of its GatedGCN."""
+    torch.manual_seed(0)
+    local = GatedGCNConv(F, F, residual=False, edge_residual=True)
+    gps = GPSConv(F, local, heads=2).double().eval()
+    x, edge_index, edge_attr = inputs()
+    out, edges = gps(x, edge_index, edge_attr=edge_attr)
+    own = GatedGCNConv(F, F).double().eval()
+    own.load_state_dict(local.state_dict())
+    h, e = own(x, edge_index, edge_attr)
+    q, k, v = torch.nn.functional.linear(x, gps.attn.in_proj_weight).chunk(3, 1)
+    rows = [
+        (q[:, i : i + 2] @ k[:, i : i + 2].t() / 2**0.5).softmax(1) @ v[:, i : i + 2]
+        for i in (0, 2)
+    ]
+    a = gps.norm2(gps.attn.out_proj(torch.cat(rows, 1)) + x)
+    total = gps.norm1(h) + a
+    torch.testing.assert_close(out, gps.norm3(total + gps.mlp(total)))
+    torch.testing.assert_close(edges, e)
