@@ -7,6 +7,7 @@ from .conv import (
     GatedGCNConv,
     GCNEConv,
     GPSConv,
+    LatentTransformerConv,
     MaskedTransformerConv,
 )
 from .gnn_plus_block import GNNPlusBlock
@@ -33,6 +34,7 @@ __all__ = [
     "GatedGCNConv",
     "InteractionGraph",
     "LaplacianEncoder",
+    "LatentTransformerConv",
     "MaskedTransformerConv",
     "RandomWalkEncoder",
     "RelativeWalkBias",

@@ -5,6 +5,7 @@ from .full_transformer_conv import FullTransformerConv
 from .gated_gcn_conv import GatedGCNConv
 from .gcne_conv import GCNEConv
 from .gps_conv import GPSConv
+from .latent_transformer_conv import LatentTransformerConv
 from .masked_transformer_conv import MaskedTransformerConv
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "GCNEConv",
     "GPSConv",
     "GatedGCNConv",
+    "LatentTransformerConv",
     "MaskedTransformerConv",
 ]
