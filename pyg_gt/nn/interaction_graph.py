@@ -181,8 +181,11 @@ class InteractionGraph(torch.nn.Module):
                 "this module has 'expander=True' and needs 'expander_edge_index'; "
                 "'pyg_gt.transforms.AddExpanderEdges(degree)' adds it"
             )
-        check_edge_index(edges, read_here=True)
-        return EdgeLayout.of(edges, num_nodes).edge_index
+        try:
+            check_edge_index(edges, read_here=True)
+            return EdgeLayout.of(edges, num_nodes).edge_index
+        except (ValueError, IndexError) as error:
+            raise type(error)(f"'expander_edge_index' is no edge set here: {error}") from error
 
     def __repr__(self) -> str:
         return (

@@ -152,8 +152,10 @@ def test_inputs_that_do_not_fit():
         InteractionGraph(F, D, V, False)(x, edge_index, edge_attr, batch, EXPANDER)
     with pytest.raises(IndexError, match="target index 6"):  # which is a virtual node
         module(x, edge_index + (edge_index == 5).long(), edge_attr, batch, EXPANDER)
-    with pytest.raises(IndexError, match="target index 6"):
+    with pytest.raises(IndexError, match="'expander_edge_index' is no .* target index 6"):
         module(x, edge_index, edge_attr, batch, EXPANDER.new_tensor([[0], [6]]))
+    with pytest.raises(ValueError, match="'expander_edge_index' is no .* must have shape"):
+        module(x, edge_index, edge_attr, batch, EXPANDER[0])
     for given, words in (
         ((x[:, 1:], edge_index, edge_attr), r"'x' must be .* \[N, 4\]"),
         ((x, edge_index, edge_attr[:, 1:]), r"'edge_attr' must be .* \[E, 3\]"),

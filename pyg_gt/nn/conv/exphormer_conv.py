@@ -220,7 +220,8 @@ def _check_clamp(clamp: Any) -> None:
     if clamp is None:
         return
     real = isinstance(clamp, numbers.Real) and not isinstance(clamp, bool)
-    if not real or not clamp > 0:
+    if not real or not 0 < clamp < math.inf:
         raise ValueError(
-            f"'clamp' must be a number above 0, or None for scores as they are (got {clamp!r})"
+            f"'clamp' must be a finite number above 0, or None for scores as they are (got "
+            f"{clamp!r})"
         )
