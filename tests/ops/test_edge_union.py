@@ -185,3 +185,12 @@ EDGES = torch.tensor([[0, 1], [1, 0]])
 def test_sets_that_do_not_fit(given: tuple, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         EdgeMask.union(*given)
+
+
+def test_attention_of_flex_along_a_union() -> None:
+    """Forward alone, which is what it computes on a CPU."""
+    layout = layout_of([1, 5, 0, 4])
+    masks = sets(layout, (), torch.float32)
+    q, k, v = torch.randn(3, layout.num_nodes, HEADS, C)
+    got = attention(q, k, v, layout, EdgeMask.union(*masks), backend="flex")
+    torch.testing.assert_close(got, by_hand(q, k, v, masks), rtol=1e-5, atol=1e-5)
