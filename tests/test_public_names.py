@@ -16,18 +16,22 @@ NAMES = {
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
     "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder CodeHead "
-    "FeatureEncoder GNNPlus GPS GraphHead NodeHead Recipe SharedVector SumEncoder Transformer "
-    "TunedGNN",
-    "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GCNEConv GNNPlusBlock GPSConv "
-    "GatedGCNConv "
-    "LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "
-    "SignNetEncoder StableEncoder TransformerBlock TransformerConv",
+    "Exphormer ExphormerLayer FeatureEncoder GNNPlus GPS GraphHead NodeHead Recipe SharedVector "
+    "SumEncoder Transformer TunedGNN",
+    "pyg_gt.nn": "DegreeEncoder EdgePathBias ExphormerConv FullTransformerConv GCNEConv "
+    "GNNPlusBlock GPSConv GatedGCNConv InteractionGraph LaplacianEncoder LatentTransformerConv "
+    "MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias SignNetEncoder "
+    "StableEncoder TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
-    "pyg_gt.nn.conv": "FullTransformerConv GCNEConv GPSConv GatedGCNConv MaskedTransformerConv",
+    "pyg_gt.nn.conv": "ExphormerConv FullTransformerConv GCNEConv GPSConv GatedGCNConv "
+    "LatentTransformerConv MaskedTransformerConv",
+    "pyg_gt.nn.conv.exphormer_conv": "ExphormerConv",
     "pyg_gt.nn.conv.full_transformer_conv": "FullTransformerConv",
     "pyg_gt.nn.conv.gated_gcn_conv": "GatedGCNConv",
     "pyg_gt.nn.conv.gps_conv": "GPSConv",
+    "pyg_gt.nn.conv.latent_transformer_conv": "LatentTransformerConv",
     "pyg_gt.nn.conv.masked_transformer_conv": "MaskedTransformerConv",
+    "pyg_gt.nn.interaction_graph": "InteractionGraph Interactions",
     "pyg_gt.nn.node_encoding": "DegreeEncoder LaplacianEncoder RandomWalkEncoder SignNetEncoder "
     "StableEncoder",
     "pyg_gt.nn.node_encoding.degree_encoder": "DegreeEncoder",

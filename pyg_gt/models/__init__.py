@@ -10,6 +10,7 @@ from .encoders import (
     SharedVector,
     SumEncoder,
 )
+from .exphormer import Exphormer, ExphormerLayer
 from .gnn_plus import GNNPlus
 from .gps import GPS
 from .heads import CodeHead, GraphHead, NodeHead
@@ -24,6 +25,8 @@ __all__ = [
     "CatEncoder",
     "CategoryEncoder",
     "CodeHead",
+    "Exphormer",
+    "ExphormerLayer",
     "FeatureEncoder",
     "GNNPlus",
     "GPS",

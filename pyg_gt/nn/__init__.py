@@ -2,13 +2,16 @@
 
 from .block import TransformerBlock
 from .conv import (
+    ExphormerConv,
     FullTransformerConv,
     GatedGCNConv,
     GCNEConv,
     GPSConv,
+    LatentTransformerConv,
     MaskedTransformerConv,
 )
 from .gnn_plus_block import GNNPlusBlock
+from .interaction_graph import InteractionGraph
 from .node_encoding import (
     DegreeEncoder,
     LaplacianEncoder,
@@ -23,12 +26,15 @@ TransformerConv = MaskedTransformerConv  # by PyG's name, so that changing an im
 __all__ = [
     "DegreeEncoder",
     "EdgePathBias",
+    "ExphormerConv",
     "FullTransformerConv",
     "GCNEConv",
     "GNNPlusBlock",
     "GPSConv",
     "GatedGCNConv",
+    "InteractionGraph",
     "LaplacianEncoder",
+    "LatentTransformerConv",
     "MaskedTransformerConv",
     "RandomWalkEncoder",
     "RelativeWalkBias",

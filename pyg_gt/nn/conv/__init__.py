@@ -1,9 +1,19 @@
 """Message-passing layers."""
 
+from .exphormer_conv import ExphormerConv
 from .full_transformer_conv import FullTransformerConv
 from .gated_gcn_conv import GatedGCNConv
 from .gcne_conv import GCNEConv
 from .gps_conv import GPSConv
+from .latent_transformer_conv import LatentTransformerConv
 from .masked_transformer_conv import MaskedTransformerConv
 
-__all__ = ["FullTransformerConv", "GCNEConv", "GPSConv", "GatedGCNConv", "MaskedTransformerConv"]
+__all__ = [
+    "ExphormerConv",
+    "FullTransformerConv",
+    "GCNEConv",
+    "GPSConv",
+    "GatedGCNConv",
+    "LatentTransformerConv",
+    "MaskedTransformerConv",
+]
