@@ -18,7 +18,7 @@ NAMES = {
     "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder CodeHead "
     "FeatureEncoder GNNPlus GPS GraphHead NodeHead Recipe SharedVector SumEncoder Transformer",
     "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GCNEConv GNNPlusBlock GPSConv "
-    "GatedGCNConv "
+    "GatedGCNConv GraphToken "
     "LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "
     "SignNetEncoder StableEncoder TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",

@@ -9,6 +9,7 @@ from .conv import (
     MaskedTransformerConv,
 )
 from .gnn_plus_block import GNNPlusBlock
+from .graph_token import GraphToken
 from .node_encoding import (
     DegreeEncoder,
     LaplacianEncoder,
@@ -28,6 +29,7 @@ __all__ = [
     "GNNPlusBlock",
     "GPSConv",
     "GatedGCNConv",
+    "GraphToken",
     "LaplacianEncoder",
     "MaskedTransformerConv",
     "RandomWalkEncoder",
