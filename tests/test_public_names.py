@@ -16,7 +16,8 @@ NAMES = {
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
     "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder CodeHead "
-    "FeatureEncoder GNNPlus GPS GraphHead NodeHead Recipe SharedVector SumEncoder Transformer",
+    "FeatureEncoder GNNPlus GPS GraphHead Graphormer JointTableEncoder NodeHead "
+    "Recipe SharedVector SumEncoder Transformer",
     "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GCNEConv GNNPlusBlock GPSConv "
     "GatedGCNConv GraphToken "
     "LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "

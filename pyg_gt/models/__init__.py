@@ -12,7 +12,9 @@ from .encoders import (
 )
 from .gnn_plus import GNNPlus
 from .gps import GPS
+from .graphormer import Graphormer
 from .heads import CodeHead, GraphHead, NodeHead
+from .joint_table import JointTableEncoder
 from .recipe import Recipe
 from .transformer import Transformer
 
@@ -27,6 +29,8 @@ __all__ = [
     "GNNPlus",
     "GPS",
     "GraphHead",
+    "Graphormer",
+    "JointTableEncoder",
     "NodeHead",
     "Recipe",
     "SharedVector",
