@@ -4,8 +4,8 @@
 
 Each process holds a part of the nodes, with their features, activations and gradients; keys and
 values are gathered where a layer attends, by torch's `DTensor`, whose backward pass sends their
-gradients to the processes they came from. The first process then computes the same without sharing,
-and compares loss and gradients.
+gradients to the processes they came from. The first process then computes the same without
+sharing, and compares loss and gradients.
 """
 
 from __future__ import annotations

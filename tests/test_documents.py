@@ -12,14 +12,14 @@ from tests.documents import DOCUMENTS, ROOT, sections
 # of a file, in a document
 PATH = re.compile(r"`([\w.]+(?:/[\w.]+)*/[\w.]+\.(?:py|cpp|h|sh|md))`")
 # what a section needs, or takes
+NEIGHBOR_LOADER = pytest.mark.skipif(
+    find_spec("pyg_lib") is None and find_spec("torch_sparse") is None,
+    reason="NeighborLoader needs pyg-lib or torch_sparse",
+)
 MARKS = {
     "torch.compile": [pytest.mark.compiled, pytest.mark.slow],
-    "Node classification with NeighborLoader and expander edges": [
-        pytest.mark.skipif(
-            find_spec("pyg_lib") is None and find_spec("torch_sparse") is None,
-            reason="NeighborLoader needs pyg-lib or torch_sparse",
-        )
-    ],
+    "Node classification with NeighborLoader and expander edges": [NEIGHBOR_LOADER],
+    "Inference layer by layer": [NEIGHBOR_LOADER],
 }
 SECTIONS = [
     pytest.param(

@@ -17,7 +17,7 @@ NAMES = {
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
     "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder CodeHead "
     "FeatureEncoder GNNPlus GPS GraphHead Graphormer JointTableEncoder NodeHead "
-    "Recipe SharedVector SumEncoder Transformer",
+    "Recipe SharedVector SumEncoder Transformer TunedGNN",
     "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GCNEConv GNNPlusBlock GPSConv "
     "GatedGCNConv GraphToken "
     "LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "

@@ -17,6 +17,7 @@ from .heads import CodeHead, GraphHead, NodeHead
 from .joint_table import JointTableEncoder
 from .recipe import Recipe
 from .transformer import Transformer
+from .tuned_gnn import TunedGNN
 
 __all__ = [
     "ASTNodeEncoder",
@@ -36,4 +37,5 @@ __all__ = [
     "SharedVector",
     "SumEncoder",
     "Transformer",
+    "TunedGNN",
 ]
