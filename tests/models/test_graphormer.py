@@ -394,6 +394,22 @@ def empty() -> Data:
     return Data(torch.empty(0, 5), torch.empty(2, 0, dtype=torch.long), torch.empty(0, 3))
 
 
+def test_two_layers_compile_whole() -> None:
+    torch.compiler.reset()
+    model = Graphormer.zinc(**SMALL).eval()
+    batch = Batch.from_data_list([molecule(Graphormer.zinc, n) for n in (5, 8, 3)])
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
+    grads = []
+    for each in (compiled, model):
+        model.zero_grad()
+        out = each(batch)
+        out.square().sum().backward()
+        found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        grads.append([out.detach(), *found])
+    for a, b in zip(*grads, strict=True):
+        close(a, b)
+
+
 def test_dropout_of_the_input() -> None:
     model = Graphormer(5, 16, 1, 2, heads=4, version="v1", input_dropout=1.0).train()
     data = AddShortestPathDistance(254)(AddDegree()(tree(4, 0)))
