@@ -13,7 +13,9 @@ from .encoders import (
 from .exphormer import Exphormer, ExphormerLayer
 from .gnn_plus import GNNPlus
 from .gps import GPS
+from .graphormer import Graphormer
 from .heads import CodeHead, GraphHead, NodeHead
+from .joint_table import JointTableEncoder
 from .recipe import Recipe
 from .transformer import Transformer
 from .tuned_gnn import TunedGNN
@@ -31,6 +33,8 @@ __all__ = [
     "GNNPlus",
     "GPS",
     "GraphHead",
+    "Graphormer",
+    "JointTableEncoder",
     "NodeHead",
     "Recipe",
     "SharedVector",

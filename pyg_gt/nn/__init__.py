@@ -11,6 +11,7 @@ from .conv import (
     MaskedTransformerConv,
 )
 from .gnn_plus_block import GNNPlusBlock
+from .graph_token import GraphToken
 from .interaction_graph import InteractionGraph
 from .node_encoding import (
     DegreeEncoder,
@@ -33,6 +34,7 @@ __all__ = [
     "GPSConv",
     "GatedGCNConv",
     "InteractionGraph",
+    "GraphToken",
     "LaplacianEncoder",
     "LatentTransformerConv",
     "MaskedTransformerConv",
