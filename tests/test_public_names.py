@@ -15,11 +15,11 @@ NAMES = {
     "pyg_gt.ops": "AttentionBias EdgeBias EdgeMask PairBias ScoreMod TableBias attention "
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
-    "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder CodeHead Exphormer "
-    "ExphormerLayer FeatureEncoder GNNPlus GPS GraphHead Graphormer JointTableEncoder "
-    "NodeHead Recipe SharedVector SumEncoder Transformer TunedGNN",
-    "pyg_gt.nn": "DegreeEncoder EdgePathBias ExphormerConv FullTransformerConv GCNEConv GNNPlusBlock "
-    "GPSConv GatedGCNConv GraphToken InteractionGraph LaplacianEncoder "
+    "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder "
+    "CodeHead Exphormer ExphormerLayer FeatureEncoder GNNPlus GPS GraphHead Graphormer "
+    "JointTableEncoder NodeHead Recipe SharedVector SumEncoder Transformer TunedGNN",
+    "pyg_gt.nn": "DegreeEncoder EdgePathBias ExphormerConv FullTransformerConv GCNEConv "
+    "GNNPlusBlock GPSConv GatedGCNConv GraphToken InteractionGraph LaplacianEncoder "
     "LatentTransformerConv MaskedTransformerConv RandomWalkEncoder RelativeWalkBias "
     "ShortestPathBias SignNetEncoder StableEncoder TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
