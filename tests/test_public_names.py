@@ -19,7 +19,7 @@ NAMES = {
     "FeatureEncoder GNNPlus GPS GraphHead NodeHead Recipe SharedVector SumEncoder Transformer "
     "TunedGNN",
     "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GCNEConv GNNPlusBlock GPSConv "
-    "GatedGCNConv "
+    "GRITConv GatedGCNConv "
     "LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "
     "SignNetEncoder StableEncoder TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",

@@ -6,6 +6,7 @@ from .conv import (
     GatedGCNConv,
     GCNEConv,
     GPSConv,
+    GRITConv,
     MaskedTransformerConv,
 )
 from .gnn_plus_block import GNNPlusBlock
@@ -27,6 +28,7 @@ __all__ = [
     "GCNEConv",
     "GNNPlusBlock",
     "GPSConv",
+    "GRITConv",
     "GatedGCNConv",
     "LaplacianEncoder",
     "MaskedTransformerConv",

@@ -4,6 +4,14 @@ from .full_transformer_conv import FullTransformerConv
 from .gated_gcn_conv import GatedGCNConv
 from .gcne_conv import GCNEConv
 from .gps_conv import GPSConv
+from .grit_conv import GRITConv
 from .masked_transformer_conv import MaskedTransformerConv
 
-__all__ = ["FullTransformerConv", "GCNEConv", "GPSConv", "GatedGCNConv", "MaskedTransformerConv"]
+__all__ = [
+    "FullTransformerConv",
+    "GCNEConv",
+    "GPSConv",
+    "GRITConv",
+    "GatedGCNConv",
+    "MaskedTransformerConv",
+]
