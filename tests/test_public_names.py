@@ -16,12 +16,12 @@ NAMES = {
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
     "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder CodeHead "
-    "FeatureEncoder GNNPlus GPS GraphHead NodeHead Recipe SharedVector SumEncoder Transformer "
+    "FeatureEncoder GNNPlus GPS GRIT GraphHead NodeHead Recipe SharedVector SumEncoder Transformer "
     "TunedGNN",
     "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GCNEConv GNNPlusBlock GPSConv "
     "GRITConv GatedGCNConv "
     "LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "
-    "SignNetEncoder StableEncoder TransformerBlock TransformerConv",
+    "RelativeWalkEncoder SignNetEncoder StableEncoder TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
     "pyg_gt.nn.conv": "FullTransformerConv GCNEConv GPSConv GatedGCNConv MaskedTransformerConv",
     "pyg_gt.nn.conv.full_transformer_conv": "FullTransformerConv",

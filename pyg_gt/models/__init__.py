@@ -12,6 +12,7 @@ from .encoders import (
 )
 from .gnn_plus import GNNPlus
 from .gps import GPS
+from .grit import GRIT
 from .heads import CodeHead, GraphHead, NodeHead
 from .recipe import Recipe
 from .transformer import Transformer
@@ -27,6 +28,7 @@ __all__ = [
     "FeatureEncoder",
     "GNNPlus",
     "GPS",
+    "GRIT",
     "GraphHead",
     "NodeHead",
     "Recipe",

@@ -17,7 +17,7 @@ from .node_encoding import (
     SignNetEncoder,
     StableEncoder,
 )
-from .pair_encoding import EdgePathBias, RelativeWalkBias, ShortestPathBias
+from .pair_encoding import EdgePathBias, RelativeWalkBias, RelativeWalkEncoder, ShortestPathBias
 
 TransformerConv = MaskedTransformerConv  # by PyG's name, so that changing an import is enough
 
@@ -34,6 +34,7 @@ __all__ = [
     "MaskedTransformerConv",
     "RandomWalkEncoder",
     "RelativeWalkBias",
+    "RelativeWalkEncoder",
     "ShortestPathBias",
     "SignNetEncoder",
     "StableEncoder",

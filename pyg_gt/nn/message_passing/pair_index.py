@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...layout.deferred import DeferredLayout
+from ...layout.edge_layout import EdgeLayout
 from ...layout.graph_layout import GraphLayout
 
 
@@ -26,8 +27,23 @@ class PairIndex(NamedTuple):
     start: Tensor
     pos: Tensor
 
-    def of(self, query: Tensor, key: Tensor) -> Tensor:
-        """The flat numbers of pairs, which have to lie in one graph each."""
+    def of_edges(self, edge_index: Any, layout: GraphLayout | DeferredLayout) -> Tensor:
+        """``[E]``, the pair that each edge joins, its target the query and its source the key.
+
+        Raises:
+            ValueError: If an edge joins two graphs.
+        """
+        edges = EdgeLayout.of(edge_index, layout.num_nodes)
+        key, query = edges.edge_index
+        if isinstance(edges, EdgeLayout) and isinstance(layout, GraphLayout):
+            cross = layout.batch[key] != layout.batch[query]
+            if bool(cross.any()):
+                i = int(cross.nonzero()[0])
+                raise ValueError(
+                    f"an edge must join nodes of one graph, and edge {i} joins node "
+                    f"{int(key[i])} of graph {int(layout.batch[key[i]])} and node "
+                    f"{int(query[i])} of graph {int(layout.batch[query[i]])}"
+                )
         return self.start[query] + self.pos[key]
 
 
