@@ -19,7 +19,7 @@ NAMES = {
     "FeatureEncoder GNNPlus GPS GRIT GraphHead NodeHead Recipe SharedVector SumEncoder Transformer "
     "TunedGNN",
     "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GCNEConv GNNPlusBlock GPSConv "
-    "GRITConv GatedGCNConv "
+    "EGTConv GRITConv GatedGCNConv "
     "LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "
     "RelativeWalkEncoder SignNetEncoder StableEncoder TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",

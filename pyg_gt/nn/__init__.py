@@ -2,6 +2,7 @@
 
 from .block import TransformerBlock
 from .conv import (
+    EGTConv,
     FullTransformerConv,
     GatedGCNConv,
     GCNEConv,
@@ -23,6 +24,7 @@ TransformerConv = MaskedTransformerConv  # by PyG's name, so that changing an im
 
 __all__ = [
     "DegreeEncoder",
+    "EGTConv",
     "EdgePathBias",
     "FullTransformerConv",
     "GCNEConv",

@@ -1,5 +1,6 @@
 """Message-passing layers."""
 
+from .egt_conv import EGTConv
 from .full_transformer_conv import FullTransformerConv
 from .gated_gcn_conv import GatedGCNConv
 from .gcne_conv import GCNEConv
@@ -8,6 +9,7 @@ from .grit_conv import GRITConv
 from .masked_transformer_conv import MaskedTransformerConv
 
 __all__ = [
+    "EGTConv",
     "FullTransformerConv",
     "GCNEConv",
     "GPSConv",
