@@ -1,5 +1,6 @@
 """Models by the names of their papers, with presets: published settings and encoders."""
 
+from .egt import EGT
 from .encoders import (
     ASTNodeEncoder,
     AtomEncoder,
@@ -25,6 +26,7 @@ __all__ = [
     "CatEncoder",
     "CategoryEncoder",
     "CodeHead",
+    "EGT",
     "FeatureEncoder",
     "GNNPlus",
     "GPS",

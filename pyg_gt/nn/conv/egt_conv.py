@@ -51,7 +51,7 @@ class EGTConv(torch.nn.Module):
     <https://github.com/shamim-hussain/egt_pytorch>`_, in which heads vary fastest among the
     channels of queries, keys and values; its random masking of scores is not here.
 
-    **Memory** grows with the pairs: a step keeps some :math:`6 F_e + 3 F + 8 H` numbers of each
+    **Memory** grows with the pairs: a step keeps some :math:`8 F_e + 4 F + 8 H` numbers of each
     of the :math:`P` pairs for the backward pass.
 
     Args:
@@ -178,7 +178,7 @@ class EGTConv(torch.nn.Module):
                 f"{describe(is_virtual)})"
             )
         layout = GraphLayout.of(batch, x.size(0), device=x.device)
-        index = pair_index(layout, pair_attr, "pair_attr")
+        index = pair_index(layout, pair_attr.size(0), "pair_attr", x.device)
         C = self.channels // self.heads
         query, key, value = self.lin_QKV(self.mha_ln_h(x)).view(-1, 3, C, self.heads).unbind(1)
         e = self.mha_ln_e(pair_attr)

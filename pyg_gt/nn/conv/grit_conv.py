@@ -158,7 +158,7 @@ class GRITConv(torch.nn.Module):
                 f"counts them"
             )
         layout = GraphLayout.of(batch, x.size(0), device=x.device)
-        index = pair_index(layout, pair_attr, "pair_attr")
+        index = pair_index(layout, pair_attr.size(0), "pair_attr", x.device)
         out, pair_hidden, alpha = self.attention(x, pair_attr, index)
         log_degree = torch.log1p(degree.to(out.dtype)).unsqueeze(1)
         out = self._drop(out) * (self.deg_coef[..., 0] + self.deg_coef[..., 1] * log_degree)

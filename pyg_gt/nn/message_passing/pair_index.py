@@ -47,18 +47,20 @@ class PairIndex(NamedTuple):
         return self.start[query] + self.pos[key]
 
 
-def pair_index(layout: GraphLayout | DeferredLayout, pairs: Tensor, what: str) -> PairIndex:
+def pair_index(
+    layout: GraphLayout | DeferredLayout, num_pairs: int, what: str, device: torch.device
+) -> PairIndex:
     """The pairs of a layout, listed once for all layers.
 
     Args:
         layout: The graphs.
-        pairs: ``[P, ...]``, a row for each.
+        num_pairs: ``P``, how many rows of pairs there are.
         what: What these rows are called.
+        device: Where they are.
 
     Raises:
         ValueError: If there is not one row for each pair.
     """
-    num_pairs = pairs.size(0)
     if isinstance(layout, GraphLayout):
         if num_pairs != layout.num_pairs:
             raise ValueError(
@@ -71,7 +73,7 @@ def pair_index(layout: GraphLayout | DeferredLayout, pairs: Tensor, what: str) -
         )
     if layout.batch is not None:
         return _listed(layout.batch, layout.num_nodes, num_pairs)
-    batch = torch.zeros(layout.num_nodes, dtype=torch.long, device=pairs.device)
+    batch = torch.zeros(layout.num_nodes, dtype=torch.long, device=device)
     return _listed(batch, layout.num_nodes, num_pairs)
 
 

@@ -92,7 +92,7 @@ class RelativeWalkEncoder(torch.nn.Module):
         cure = f"'AddRelativeRandomWalkPE({self.walk_length})' makes it"
         check_tensor("pair_walk", pair_walk, ("walk_length", self.walk_length), None, cure)
         layout = GraphLayout.of(batch, x.size(0), device=x.device)
-        index = pair_index(layout, pair_walk, "pair_walk")
+        index = pair_index(layout, pair_walk.size(0), "pair_walk", x.device)
         walk = pair_walk.to(self.lin_pair.weight.dtype)
         x = x + self.lin_node(walk[index.start + index.pos])
         pair_attr: Tensor = self.lin_pair(walk)
