@@ -16,8 +16,8 @@ NAMES = {
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
     "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder CodeHead "
-    "EGT FeatureEncoder GNNPlus GPS GRIT GraphHead NodeHead Recipe SharedVector SumEncoder Transformer "
-    "TunedGNN",
+    "EGT FeatureEncoder GNNPlus GPS GRIT GraphHead NodeHead Recipe SharedVector SumEncoder "
+    "Transformer TunedGNN",
     "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GCNEConv GNNPlusBlock GPSConv "
     "EGTConv GRITConv GatedGCNConv "
     "LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "

@@ -207,8 +207,9 @@ class EGT(torch.nn.Module):
         model.recipe = Recipe(
             dataset="PCQM4Mv2", source=_SOURCE, transforms=(AddShortestPathDistance(16),),
             batch_size=512, epochs=152, optimizer="adam", schedule_unit="step",
-            clip_norm=None, loss="l1", metric="mae", notes="A million steps, the first 200,000 (110m: 240,000) a warm-up. "
-            "Published with SVD encodings too, which this preset does not have.", **recipe,
+            clip_norm=None, loss="l1", metric="mae", notes="A million steps, the first 200,000 "
+            "(110m: 240,000) a warm-up. Published with SVD encodings too, which this preset does "
+            "not have.", **recipe,
         )  # fmt: skip
         return model
 

@@ -69,8 +69,8 @@ class GRIT(torch.nn.Module):
         The model of a publication, with its encoders and its training settings:
 
         >>> model = GRIT.zinc()
-        >>> sum(p.numel() for p in model.parameters()), model.recipe.transforms
-        (473473, (AddRelativeRandomWalkPE(walk_length=21),))
+        >>> sum(p.numel() for p in model.parameters()), model.recipe.batch_size
+        (473473, 32)
     """
 
     recipe: Recipe | None = None
