@@ -16,15 +16,17 @@ NAMES = {
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
     "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder "
-    "CodeHead Exphormer ExphormerLayer FeatureEncoder GNNPlus GPS GraphHead Graphormer "
-    "JointTableEncoder NodeHead Recipe SharedVector SumEncoder Transformer TunedGNN",
-    "pyg_gt.nn": "DegreeEncoder EdgePathBias ExphormerConv FullTransformerConv GCNEConv "
-    "GNNPlusBlock GPSConv GatedGCNConv GraphToken InteractionGraph LaplacianEncoder "
-    "LatentTransformerConv MaskedTransformerConv RandomWalkEncoder RelativeWalkBias "
-    "ShortestPathBias SignNetEncoder StableEncoder TransformerBlock TransformerConv",
+    "CodeHead EGT Exphormer ExphormerLayer FeatureEncoder GNNPlus GPS GRIT GraphHead "
+    "Graphormer JointTableEncoder NodeHead Recipe SharedVector SumEncoder Transformer "
+    "TunedGNN",
+    "pyg_gt.nn": "DegreeEncoder EGTConv EdgePathBias ExphormerConv FullTransformerConv "
+    "GCNEConv GNNPlusBlock GPSConv GRITConv GatedGCNConv GraphToken InteractionGraph "
+    "LaplacianEncoder LatentTransformerConv MaskedTransformerConv RandomWalkEncoder "
+    "RelativeWalkBias RelativeWalkEncoder ShortestPathBias SignNetEncoder StableEncoder "
+    "TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
-    "pyg_gt.nn.conv": "ExphormerConv FullTransformerConv GCNEConv GPSConv GatedGCNConv "
-    "LatentTransformerConv MaskedTransformerConv",
+    "pyg_gt.nn.conv": "EGTConv ExphormerConv FullTransformerConv GCNEConv GPSConv GRITConv "
+    "GatedGCNConv LatentTransformerConv MaskedTransformerConv",
     "pyg_gt.nn.conv.exphormer_conv": "ExphormerConv",
     "pyg_gt.nn.conv.full_transformer_conv": "FullTransformerConv",
     "pyg_gt.nn.conv.gated_gcn_conv": "GatedGCNConv",

@@ -1,5 +1,6 @@
 """Models by the names of their papers, with presets: published settings and encoders."""
 
+from .egt import EGT
 from .encoders import (
     ASTNodeEncoder,
     AtomEncoder,
@@ -14,6 +15,7 @@ from .exphormer import Exphormer, ExphormerLayer
 from .gnn_plus import GNNPlus
 from .gps import GPS
 from .graphormer import Graphormer
+from .grit import GRIT
 from .heads import CodeHead, GraphHead, NodeHead
 from .joint_table import JointTableEncoder
 from .recipe import Recipe
@@ -29,9 +31,11 @@ __all__ = [
     "CodeHead",
     "Exphormer",
     "ExphormerLayer",
+    "EGT",
     "FeatureEncoder",
     "GNNPlus",
     "GPS",
+    "GRIT",
     "GraphHead",
     "Graphormer",
     "JointTableEncoder",

@@ -2,11 +2,13 @@
 
 from .block import TransformerBlock
 from .conv import (
+    EGTConv,
     ExphormerConv,
     FullTransformerConv,
     GatedGCNConv,
     GCNEConv,
     GPSConv,
+    GRITConv,
     LatentTransformerConv,
     MaskedTransformerConv,
 )
@@ -20,18 +22,20 @@ from .node_encoding import (
     SignNetEncoder,
     StableEncoder,
 )
-from .pair_encoding import EdgePathBias, RelativeWalkBias, ShortestPathBias
+from .pair_encoding import EdgePathBias, RelativeWalkBias, RelativeWalkEncoder, ShortestPathBias
 
 TransformerConv = MaskedTransformerConv  # by PyG's name, so that changing an import is enough
 
 __all__ = [
     "DegreeEncoder",
+    "EGTConv",
     "EdgePathBias",
     "ExphormerConv",
     "FullTransformerConv",
     "GCNEConv",
     "GNNPlusBlock",
     "GPSConv",
+    "GRITConv",
     "GatedGCNConv",
     "InteractionGraph",
     "GraphToken",
@@ -40,6 +44,7 @@ __all__ = [
     "MaskedTransformerConv",
     "RandomWalkEncoder",
     "RelativeWalkBias",
+    "RelativeWalkEncoder",
     "ShortestPathBias",
     "SignNetEncoder",
     "StableEncoder",

@@ -2,6 +2,7 @@
 
 from .edge_path_bias import EdgePathBias
 from .relative_walk_bias import RelativeWalkBias
+from .relative_walk_encoder import RelativeWalkEncoder
 from .shortest_path_bias import ShortestPathBias
 
-__all__ = ["EdgePathBias", "RelativeWalkBias", "ShortestPathBias"]
+__all__ = ["EdgePathBias", "RelativeWalkBias", "RelativeWalkEncoder", "ShortestPathBias"]
