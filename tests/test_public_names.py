@@ -16,18 +16,23 @@ NAMES = {
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
     "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder CodeHead "
-    "EGT FeatureEncoder GNNPlus GPS GRIT GraphHead NodeHead Recipe SharedVector SumEncoder "
-    "Transformer TunedGNN",
-    "pyg_gt.nn": "DegreeEncoder EdgePathBias FullTransformerConv GCNEConv GNNPlusBlock GPSConv "
-    "EGTConv GRITConv GatedGCNConv "
-    "LaplacianEncoder MaskedTransformerConv RandomWalkEncoder RelativeWalkBias ShortestPathBias "
-    "RelativeWalkEncoder SignNetEncoder StableEncoder TransformerBlock TransformerConv",
+    "EGT Exphormer ExphormerLayer FeatureEncoder GNNPlus GPS GRIT GraphHead Graphormer "
+    "JointTableEncoder NodeHead Recipe SharedVector SumEncoder Transformer TunedGNN",
+    "pyg_gt.nn": "DegreeEncoder EGTConv EdgePathBias ExphormerConv FullTransformerConv GCNEConv "
+    "GNNPlusBlock GPSConv GRITConv GatedGCNConv GraphToken InteractionGraph LaplacianEncoder "
+    "LatentTransformerConv MaskedTransformerConv RandomWalkEncoder RelativeWalkBias "
+    "RelativeWalkEncoder ShortestPathBias SignNetEncoder StableEncoder TransformerBlock "
+    "TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
-    "pyg_gt.nn.conv": "FullTransformerConv GCNEConv GPSConv GatedGCNConv MaskedTransformerConv",
+    "pyg_gt.nn.conv": "EGTConv ExphormerConv FullTransformerConv GCNEConv GPSConv GRITConv "
+    "GatedGCNConv LatentTransformerConv MaskedTransformerConv",
+    "pyg_gt.nn.conv.exphormer_conv": "ExphormerConv",
     "pyg_gt.nn.conv.full_transformer_conv": "FullTransformerConv",
     "pyg_gt.nn.conv.gated_gcn_conv": "GatedGCNConv",
     "pyg_gt.nn.conv.gps_conv": "GPSConv",
+    "pyg_gt.nn.conv.latent_transformer_conv": "LatentTransformerConv",
     "pyg_gt.nn.conv.masked_transformer_conv": "MaskedTransformerConv",
+    "pyg_gt.nn.interaction_graph": "InteractionGraph Interactions",
     "pyg_gt.nn.node_encoding": "DegreeEncoder LaplacianEncoder RandomWalkEncoder SignNetEncoder "
     "StableEncoder",
     "pyg_gt.nn.node_encoding.degree_encoder": "DegreeEncoder",

@@ -11,10 +11,13 @@ from .encoders import (
     SharedVector,
     SumEncoder,
 )
+from .exphormer import Exphormer, ExphormerLayer
 from .gnn_plus import GNNPlus
 from .gps import GPS
+from .graphormer import Graphormer
 from .grit import GRIT
 from .heads import CodeHead, GraphHead, NodeHead
+from .joint_table import JointTableEncoder
 from .recipe import Recipe
 from .transformer import Transformer
 from .tuned_gnn import TunedGNN
@@ -27,11 +30,15 @@ __all__ = [
     "CategoryEncoder",
     "CodeHead",
     "EGT",
+    "Exphormer",
+    "ExphormerLayer",
     "FeatureEncoder",
     "GNNPlus",
     "GPS",
     "GRIT",
     "GraphHead",
+    "Graphormer",
+    "JointTableEncoder",
     "NodeHead",
     "Recipe",
     "SharedVector",

@@ -136,11 +136,13 @@ class CodeHead(torch.nn.Module):
 
 
 class NodeHead(torch.nn.Module):
-    """A linear map of every node's state.
+    """A linear map of every node's state, or an MLP: that of ``GraphHead(kind="mlp")``.
 
     Args:
         channels (int): ``F``.
         out_channels (int): Number of outputs.
+        num_layers (int): Linear maps; after all but the last ReLU, and rows are scaled to length
+            one. (default: :obj:`1`)
 
     Raises:
         ValueError: If an argument is no whole number of at least 1.
@@ -153,17 +155,21 @@ class NodeHead(torch.nn.Module):
         torch.Size([3, 7])
     """
 
-    def __init__(self, channels: int, out_channels: int) -> None:
+    def __init__(self, channels: int, out_channels: int, num_layers: int = 1) -> None:
         super().__init__()
-        check_counts(channels=channels, out_channels=out_channels)
+        check_counts(channels=channels, out_channels=out_channels, num_layers=num_layers)
+        self.hidden = ModuleList(Linear(channels, channels) for _ in range(num_layers - 1))
         self.lin = Linear(channels, out_channels)
 
     def reset_parameters(self) -> None:
         """Draws all weights anew."""
-        self.lin.reset_parameters()
+        for lin in (*self.hidden, self.lin):
+            lin.reset_parameters()
 
     def forward(self, x: Tensor, data: Data) -> Tensor:
         """``[N, out_channels]`` from ``x [N, F]``."""
+        for lin in self.hidden:
+            x = F.normalize(lin(x).relu(), dim=-1)
         out: Tensor = self.lin(x)
         return out
 

@@ -3,14 +3,18 @@
 from .block import TransformerBlock
 from .conv import (
     EGTConv,
+    ExphormerConv,
     FullTransformerConv,
     GatedGCNConv,
     GCNEConv,
     GPSConv,
     GRITConv,
+    LatentTransformerConv,
     MaskedTransformerConv,
 )
 from .gnn_plus_block import GNNPlusBlock
+from .graph_token import GraphToken
+from .interaction_graph import InteractionGraph
 from .node_encoding import (
     DegreeEncoder,
     LaplacianEncoder,
@@ -26,13 +30,17 @@ __all__ = [
     "DegreeEncoder",
     "EGTConv",
     "EdgePathBias",
+    "ExphormerConv",
     "FullTransformerConv",
     "GCNEConv",
     "GNNPlusBlock",
     "GPSConv",
     "GRITConv",
     "GatedGCNConv",
+    "InteractionGraph",
+    "GraphToken",
     "LaplacianEncoder",
+    "LatentTransformerConv",
     "MaskedTransformerConv",
     "RandomWalkEncoder",
     "RelativeWalkBias",

@@ -51,6 +51,10 @@ class TransformerBlock(torch.nn.Module):
             wide). (default: :obj:`False`)
         backend (str): Which attention backend runs; see :func:`pyg_gt.attention`.
             (default: :obj:`"auto"`)
+        attn_dropout (float, optional): Of attention weights; None: ``dropout``.
+            (default: :obj:`None`)
+        act_dropout (float, optional): Inside the MLP, after the activation; None: ``dropout``.
+            (default: :obj:`None`)
 
     Raises:
         ValueError: If an argument is of the wrong type or out of range, or ``heads`` does not
@@ -75,12 +79,17 @@ class TransformerBlock(torch.nn.Module):
         norm_first: bool = False,
         gated: bool = False,
         backend: str = "auto",
+        *,
+        attn_dropout: float | None = None,
+        act_dropout: float | None = None,
     ) -> None:
         super().__init__()
         check_heads(channels, heads)
         if ffn_channels is not None:
             check_counts(ffn_channels=ffn_channels)
-        check_probabilities(dropout=dropout)
+        attn_dropout = dropout if attn_dropout is None else attn_dropout
+        act_dropout = dropout if act_dropout is None else act_dropout
+        check_probabilities(dropout=dropout, attn_dropout=attn_dropout, act_dropout=act_dropout)
         check_flags(norm_first=norm_first, gated=gated)
         check_backend(backend)
         check_resolvable("act", act)
@@ -90,12 +99,12 @@ class TransformerBlock(torch.nn.Module):
         self.gated = gated
         self.backend = backend
         hidden = 4 * channels if ffn_channels is None else ffn_channels
-        self.self_attn = MultiheadAttention(channels, heads, dropout, batch_first=True)
+        self.self_attn = MultiheadAttention(channels, heads, attn_dropout, batch_first=True)
         self.linear1 = Linear(channels, 2 * hidden if gated else hidden)
         self.linear2 = Linear(hidden, channels)
         self.norm1 = LayerNorm(channels)
         self.norm2 = LayerNorm(channels)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(act_dropout)
         self.dropout1 = Dropout(dropout)
         self.dropout2 = Dropout(dropout)
         self.activation = activation_resolver(act) if isinstance(act, str) else act

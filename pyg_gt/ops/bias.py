@@ -17,6 +17,7 @@ from torch_geometric.utils import scatter
 
 from ..layout.deferred import DeferredEdges, DeferredLayout
 from ..layout.edge_layout import EdgeLayout
+from ..layout.edge_union import EdgePart, union_of
 from ..layout.graph_layout import GraphLayout
 from .pairs import num_pairs, pair_of_edge, pair_ptr
 
@@ -207,6 +208,47 @@ class EdgeMask:
     edges: EdgeSet
     values: Tensor | None = None
     features: Tensor | None = None
+
+    @classmethod
+    def union(cls, *edge_sets: EdgeMask | EdgeSet, coalesce: bool = False) -> EdgeMask:
+        """One mask of several edge sets: edges of the graph, of an expander, of virtual nodes.
+
+        A node attends along every edge of every set, with the values and features that the edge
+        has in its own; a set without them adds nothing, so it has zeros where another has some.
+        An edge of two sets counts twice, unless ``coalesce``.
+
+        Make it once for a batch: all layers that are given it find the same order of its edges.
+
+        Args:
+            *edge_sets (EdgeMask or Tensor or EdgeLayout): Masks, or edge sets in any form that a
+                mask takes; all number the same nodes.
+            coalesce (bool): Whether an edge that stands several times becomes one, which has the
+                sum of its values and of its features, and the edges are sorted. Their number has
+                to be found, so not in compiled code. (default: :obj:`False`)
+
+        Raises:
+            ValueError: If there is no set, or their nodes, heads, channels or devices differ.
+
+        Example:
+            >>> import torch
+            >>> from pyg_gt import EdgeMask
+            >>> ring = torch.tensor([[0, 1, 2], [1, 2, 0]])
+            >>> expander = torch.tensor([[0, 1], [2, 2]])
+            >>> EdgeMask.union(ring, expander).edges.tolist()
+            [[0, 1, 2, 0, 1], [1, 2, 0, 2, 2]]
+            >>> mask = EdgeMask.union(EdgeMask(ring, torch.ones(3, 4)), expander, coalesce=True)
+            >>> mask.edges.tolist(), mask.values[:, 0].tolist()
+            ([[0, 0, 1, 2], [1, 2, 2, 0]], [1.0, 0.0, 1.0, 1.0])
+        """
+        if not edge_sets:
+            raise ValueError("a union is of one edge set at least (got none)")
+        parts = [
+            EdgePart(each.edges, each.values, each.features)
+            if isinstance(each, EdgeMask)
+            else EdgePart(each, None, None)
+            for each in edge_sets
+        ]
+        return cls(*union_of(parts, coalesce))
 
     def pair_values(self, query_layout: GraphLayout, layout: GraphLayout) -> Tensor:
         """``[P, H]`` (or ``[P, 1]`` without values), minus infinity where no edge is.

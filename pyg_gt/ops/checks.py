@@ -74,7 +74,7 @@ def checked(
         return ()
     if sum(isinstance(bias, EdgeMask) for bias in biases) > 1:
         raise ValueError(
-            "at most one 'EdgeMask' can be given; join the edge sets into one 'edge_index'"
+            "at most one 'EdgeMask' can be given; 'EdgeMask.union(...)' makes one of several"
         )
     return tuple(_checked_bias(b, query, query_layout, layout) for b in biases)
 

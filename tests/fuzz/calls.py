@@ -118,6 +118,7 @@ def run_attention(*biases: Any, **arguments: Any) -> torch.Tensor:
 def calls() -> list[Call]:
     """All of them, by name."""
     found = [*_of_attention(), *_of_layouts(), *_of_layers(), *_of_encoders()]
+    found += [*_of_edge_sets_and_latents(), *_of_states_of_pairs()]
     found += [*_of_transforms(), *_of_the_rest()]
     return sorted(found, key=lambda call: call.name)
 
@@ -399,6 +400,107 @@ def _of_layers() -> list[Call]:
         _call("swap", swap, lambda: {"model": nn.GPSConv(8, None), "backend": "auto",
                                      "verbose": False},
               lambda a: swap(**a)),
+    ]  # fmt: skip
+
+
+def _of_edge_sets_and_latents() -> list[Call]:
+    exphormer: dict[str, Any] = {
+        "in_channels": H * C, "out_channels": C, "heads": H, "concat": True, "edge_dim": 3,
+        "clamp": 5.0, "dropout": 0.25, "bias": False,
+    }  # fmt: skip
+    latent: dict[str, Any] = {
+        "channels": H * C, "num_latents": 3, "heads": H, "ffn_channels": 8,
+        "num_latent_layers": 1, "dropout": 0.25, "act": "relu", "residual": True,
+        "backend": "auto",
+    }  # fmt: skip
+    interactions: dict[str, Any] = {
+        "channels": H * C, "edge_channels": 3, "num_virtual_nodes": 1, "expander": True,
+    }  # fmt: skip
+
+    def attended() -> dict[str, Any]:
+        return {"x": x(), "edge_index": edges(), "edge_attr": torch.randn(E, 3)}
+
+    def joined() -> dict[str, Any]:
+        return {**attended(), "batch": batch(), "expander_edge_index": edges()}
+
+    def trained(module: Any, arguments: dict[str, Any]) -> Any:
+        out = module(**arguments)
+        out = out[0] if isinstance(out, tuple) else out
+        out.sum().backward()
+        return out
+
+    weights = {"return_attention_weights": None}
+    longer = {"last dimension longer", "last dimension shorter"}
+    return [
+        _call("EdgeMask.union", lambda edges, coalesce: EdgeMask.union(edges, coalesce=coalesce),
+              lambda: {"edges": edges(), "coalesce": True},
+              lambda a: run_attention(EdgeMask.union(edges(), a["edges"], coalesce=a["coalesce"])),
+              more={"edges": "Tensor", "coalesce": "bool"}, fine={"edges": longer}),
+        _call("ExphormerConv", nn.ExphormerConv, lambda: dict(exphormer),
+              lambda a: trained(nn.ExphormerConv(**a), attended()),
+              fine={"in_channels": {"-1"}, "edge_dim": {"-1"}, "dropout": {"0"}}),
+        _call("ExphormerConv.forward", nn.ExphormerConv.forward, lambda: {**attended(), **weights},
+              lambda a: trained(nn.ExphormerConv(**exphormer), a),
+              fine={"x": {"first dimension longer"}}),
+        _call("LatentTransformerConv", nn.LatentTransformerConv, lambda: dict(latent),
+              lambda a: trained(nn.LatentTransformerConv(**a), {"x": x(), "batch": batch()}),
+              fine={"num_latent_layers": {"0"}, "dropout": {"0"}, "act": {"Identity()"}}),
+        _call("LatentTransformerConv.forward", nn.LatentTransformerConv.forward,
+              lambda: {"x": x(), "batch": batch(), **weights},
+              lambda a: trained(nn.LatentTransformerConv(**latent), a),
+              fine={"batch": _ONE_GRAPH}),
+        _call("InteractionGraph", nn.InteractionGraph, lambda: dict(interactions),
+              lambda a: nn.InteractionGraph(**a)(**joined()).edge_attr.sum().backward(),
+              fine={"num_virtual_nodes": {"0"}}),
+        _call("InteractionGraph.forward", nn.InteractionGraph.forward, joined,
+              lambda a: trained(nn.InteractionGraph(**interactions), a),
+              fine={"batch": _ONE_GRAPH, "expander_edge_index": longer}),
+    ]  # fmt: skip
+
+
+def _of_states_of_pairs() -> list[Call]:
+    grit: dict[str, Any] = {
+        "channels": H * C, "heads": H, "dropout": 0.25, "attn_dropout": 0.25, "act": "relu",
+        "norm": "batch_norm", "pair_output": True,
+    }  # fmt: skip
+    egt: dict[str, Any] = {
+        "channels": H * C, "pair_channels": 3, "heads": H, "dropout": 0.25, "pair_dropout": 0.25,
+        "attn_dropout": 0.25, "act": "elu", "ffn_channels": 8, "pair_ffn_channels": 8,
+        "scale_degree": True, "pair_output": True,
+    }  # fmt: skip
+    walks: dict[str, Any] = {"walk_length": 4, "channels": H * C}
+
+    def of_grit() -> dict[str, Any]:
+        return {"x": x(), "pair_attr": pairs(H * C), "batch": batch(), "degree": torch.ones(N)}
+
+    def of_egt() -> dict[str, Any]:
+        virtual = torch.tensor([True, False, True, False, False])
+        return {"x": x(), "pair_attr": pairs(3), "batch": batch(), "is_virtual": virtual}
+
+    def of_walks() -> dict[str, Any]:
+        return {"x": x(), "pair_walk": pairs(4), "edge_index": edges(),
+                "edge_attr": torch.randn(E, H * C), "batch": batch()}  # fmt: skip
+
+    def trained(module: Any, arguments: dict[str, Any]) -> Any:
+        module(**arguments)[0].sum().backward()
+
+    weights = {"return_attention_weights": None}
+    rates = {"dropout": {"0"}, "attn_dropout": {"0"}, "act": {"Identity()"}}
+    return [
+        _call("GRITConv", nn.GRITConv, lambda: dict(grit),
+              lambda a: trained(nn.GRITConv(**a), of_grit()), fine=rates),
+        _call("GRITConv.forward", nn.GRITConv.forward, lambda: {**of_grit(), **weights},
+              lambda a: trained(nn.GRITConv(**grit), a),
+              fine={"degree": {"other kind of number"}}),
+        _call("EGTConv", nn.EGTConv, lambda: dict(egt),
+              lambda a: trained(nn.EGTConv(**a), of_egt()),
+              fine={**rates, "pair_dropout": {"0"}}),
+        _call("EGTConv.forward", nn.EGTConv.forward, lambda: {**of_egt(), **weights},
+              lambda a: trained(nn.EGTConv(**egt), a)),
+        _call("RelativeWalkEncoder", nn.RelativeWalkEncoder, lambda: dict(walks),
+              lambda a: trained(nn.RelativeWalkEncoder(**a), of_walks())),
+        _call("RelativeWalkEncoder.forward", nn.RelativeWalkEncoder.forward, of_walks,
+              lambda a: trained(nn.RelativeWalkEncoder(**walks), a)),
     ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch_geometric.data import Batch, Data
 
 MakeModel = Callable[[], torch.nn.Module]
@@ -183,3 +184,25 @@ def check_model(
         pair = Batch.from_data_list([bare, graph])
         close(model(pair)[1:], model(Batch.from_data_list([graph])))
         assert bool(model(bare).isfinite().all())
+
+
+def check_compiled(make_model: MakeModel, make_graph: MakeGraph) -> None:
+    """Compiled whole, without a break, a few times for all batches: outputs and gradients."""
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    model = make_model().train()
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for sizes in ((5, 7, 3), (4, 9, 6, 2), (8, 2), (3, 3, 3, 3, 3)):
+        batch = Batch.from_data_list([make_graph(n, i) for i, n in enumerate(sizes)])
+        results = []
+        for call in (compiled, model):
+            state = {name: buffer.clone() for name, buffer in model.named_buffers()}
+            out = call(batch)
+            grads = torch.autograd.grad(out.square().sum(), parameters, allow_unused=True)
+            results.append([out.detach(), *(g for g in grads if g is not None)])
+            model.load_state_dict(state, strict=False)
+        for a, b in zip(*results, strict=True):
+            close(a, b, 1e-4)
+    assert counter.frame_count <= 2, counter.frame_count
+    torch.compiler.reset()

@@ -26,7 +26,7 @@ from pyg_gt.transforms import (
     AddRandomWalkPE,
     AddShortestPathDistance,
 )
-from tests.models.checks import check_model, ring
+from tests.models.checks import check_compiled, check_model, ring
 
 OLD = {"atom_rows": 173}
 GNN_PLUS = ("ogbg_molhiv", "ogbg_molpcba", "peptides_func", "peptides_struct", "ogbg_ppa")
@@ -294,3 +294,8 @@ def test_laplacian_preset_is_equal_in_eval_for_any_sign_in_training() -> None:
     model = GPS.peptides_func(num_layers=1).eval()
     assert isinstance(model.node_encoder.encoders[1], LaplacianEncoder)
     assert torch.equal(model(data), model(data))
+
+
+@pytest.mark.parametrize("name", ["gps", "gps, gine", "gcn+", "gin+", "gatedgcn+"])
+def test_compiled(name) -> None:
+    check_compiled(MODELS[name], graph)

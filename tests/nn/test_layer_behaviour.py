@@ -13,9 +13,11 @@ from torch_geometric.nn import GPSConv as PyGGPSConv
 import pyg_gt
 from pyg_gt import GraphLayout
 from pyg_gt.nn import (
+    ExphormerConv,
     FullTransformerConv,
     GatedGCNConv,
     GPSConv,
+    LatentTransformerConv,
     MaskedTransformerConv,
     TransformerBlock,
 )
@@ -63,6 +65,14 @@ CASES = {
     "gps graph_norm": gps("graph_norm"),
     "gps performer": gps(attn_type="performer"),
     "gps norm_first": gps(norm_first=True),
+    "exphormer": Case(
+        seeded(lambda: ExphormerConv(F, C, heads=H, edge_dim=F)),
+        lambda m, x, e, a, b: m(x, e, a),
+    ),
+    "latent": Case(
+        seeded(lambda: LatentTransformerConv(F, 3, heads=H, num_latent_layers=1)),
+        lambda m, x, e, a, b: m(x, b),
+    ),
     "gated": Case(seeded(lambda: GatedGCNConv(F, F)), lambda m, x, e, a, b: m(x, e, a)[0]),
     "block": Case(seeded(lambda: TransformerBlock(F, H)), lambda m, x, e, a, b: m(x, b)),
     "block gated": Case(
@@ -421,7 +431,7 @@ def test_features_of_the_wrong_width_are_an_error(name):
         case.call(case.make().double(), x[:, :5], edge_index, edge_attr, batch)
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if n not in ("masked", "gated")])
+@pytest.mark.parametrize("name", [n for n in ALL if n not in ("masked", "gated", "exphormer")])
 def test_bad_batch_vectors_are_named(name):
     case = CASES[name]
     layer = case.make().double()

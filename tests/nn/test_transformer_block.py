@@ -253,3 +253,20 @@ def test_bad_arguments(batch_of):
     ours.self_attn = torch.nn.Identity()
     with pytest.raises(ValueError, match="cannot run its attention: 'attn' is a 'Identity'"):
         ours(nodes(), batch)
+
+
+def test_dropout_of_each_place_is_its_own():
+    ours = TransformerBlock(F, H, dropout=0.1, attn_dropout=0.2, act_dropout=0.3)
+    rates = [ours.self_attn.dropout, *(getattr(ours, f"dropout{i}").p for i in ("", 1, 2))]
+    assert rates == [0.2, 0.3, 0.1, 0.1]
+    same = TransformerBlock(F, H, dropout=0.1)
+    assert same.self_attn.dropout == same.dropout.p == 0.1
+    x = torch.randn(5, F)
+    # everything but the residual is dropped inside the MLP: its bias is left
+    ours = TransformerBlock(F, H, norm_first=True, act_dropout=1.0)
+    with torch.no_grad():
+        attended = x + ours._attend(ours.norm1(x), GraphLayout.of(None, 5), ())
+        torch.testing.assert_close(ours(x), attended + ours.linear2.bias)
+    for name in ("attn_dropout", "act_dropout"):
+        with pytest.raises(ValueError, match=f"'{name}' must be a number in"):
+            TransformerBlock(F, H, **{name: 1.5})

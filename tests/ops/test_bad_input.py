@@ -159,7 +159,7 @@ def test_wrong_arguments(changes: dict, message: str) -> None:
         ((torch.randn(13, 2),), "must be one of PairBias, .* got 'Tensor'|got 'Tensor'"),
         (("pair",), "must be one of PairBias.*got 'str'"),
         ((EdgeMask,), "got 'type'"),
-        ((EdgeMask(EDGES), EdgeMask(EDGES)), "at most one 'EdgeMask'.*join the edge sets"),
+        ((EdgeMask(EDGES), EdgeMask(EDGES)), "at most one 'EdgeMask'.*'EdgeMask.union"),
         ((PairBias(torch.randn(12, 2)),), "'PairBias.values' describes 12 pairs, .* has 13"),
         ((PairBias(torch.randn(25, 2)),), "25 pairs, but the layout has 13"),
         ((PairBias(torch.randn(13, 3)),), r"shape \[P, 2\].*got \[13, 3\]"),
