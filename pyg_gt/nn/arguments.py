@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import numpy as np
 import torch
@@ -121,6 +121,11 @@ def check_features(
         f"'{name}' must be a dense floating-point tensor of shape [{rows}, {width}] "
         f"(got {describe(x)}){_cure(x)}"
     )
+
+
+def is_dense(x: Any) -> TypeGuard[Tensor]:
+    """Whether ``x`` is a tensor, and neither sparse nor nested."""
+    return isinstance(x, Tensor) and x.layout is torch.strided and not x.is_nested
 
 
 def describe(x: Any) -> str:

@@ -118,7 +118,7 @@ def run_attention(*biases: Any, **arguments: Any) -> torch.Tensor:
 def calls() -> list[Call]:
     """All of them, by name."""
     found = [*_of_attention(), *_of_layouts(), *_of_layers(), *_of_encoders()]
-    found += _of_edge_sets_and_latents()
+    found += [*_of_edge_sets_and_latents(), *_of_states_of_pairs()]
     found += [*_of_transforms(), *_of_the_rest()]
     return sorted(found, key=lambda call: call.name)
 
@@ -489,6 +489,52 @@ def _of_edge_sets_and_latents() -> list[Call]:
         _call("InteractionGraph.forward", nn.InteractionGraph.forward, joined,
               lambda a: trained(nn.InteractionGraph(**interactions), a),
               fine={"batch": _ONE_GRAPH, "expander_edge_index": longer}),
+    ]  # fmt: skip
+
+
+def _of_states_of_pairs() -> list[Call]:
+    grit: dict[str, Any] = {
+        "channels": H * C, "heads": H, "dropout": 0.25, "attn_dropout": 0.25, "act": "relu",
+        "norm": "batch_norm", "pair_output": True,
+    }  # fmt: skip
+    egt: dict[str, Any] = {
+        "channels": H * C, "pair_channels": 3, "heads": H, "dropout": 0.25, "pair_dropout": 0.25,
+        "attn_dropout": 0.25, "act": "elu", "ffn_channels": 8, "pair_ffn_channels": 8,
+        "scale_degree": True, "pair_output": True,
+    }  # fmt: skip
+    walks: dict[str, Any] = {"walk_length": 4, "channels": H * C}
+
+    def of_grit() -> dict[str, Any]:
+        return {"x": x(), "pair_attr": pairs(H * C), "batch": batch(), "degree": torch.ones(N)}
+
+    def of_egt() -> dict[str, Any]:
+        virtual = torch.tensor([True, False, True, False, False])
+        return {"x": x(), "pair_attr": pairs(3), "batch": batch(), "is_virtual": virtual}
+
+    def of_walks() -> dict[str, Any]:
+        return {"x": x(), "pair_walk": pairs(4), "edge_index": edges(),
+                "edge_attr": torch.randn(E, H * C), "batch": batch()}  # fmt: skip
+
+    def trained(module: Any, arguments: dict[str, Any]) -> Any:
+        module(**arguments)[0].sum().backward()
+
+    weights = {"return_attention_weights": None}
+    rates = {"dropout": {"0"}, "attn_dropout": {"0"}, "act": {"Identity()"}}
+    return [
+        _call("GRITConv", nn.GRITConv, lambda: dict(grit),
+              lambda a: trained(nn.GRITConv(**a), of_grit()), fine=rates),
+        _call("GRITConv.forward", nn.GRITConv.forward, lambda: {**of_grit(), **weights},
+              lambda a: trained(nn.GRITConv(**grit), a),
+              fine={"degree": {"other kind of number"}}),
+        _call("EGTConv", nn.EGTConv, lambda: dict(egt),
+              lambda a: trained(nn.EGTConv(**a), of_egt()),
+              fine={**rates, "pair_dropout": {"0"}}),
+        _call("EGTConv.forward", nn.EGTConv.forward, lambda: {**of_egt(), **weights},
+              lambda a: trained(nn.EGTConv(**egt), a)),
+        _call("RelativeWalkEncoder", nn.RelativeWalkEncoder, lambda: dict(walks),
+              lambda a: trained(nn.RelativeWalkEncoder(**a), of_walks())),
+        _call("RelativeWalkEncoder.forward", nn.RelativeWalkEncoder.forward, of_walks,
+              lambda a: trained(nn.RelativeWalkEncoder(**walks), a)),
     ]  # fmt: skip
 
 

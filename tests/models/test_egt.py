@@ -7,7 +7,7 @@ from torch_geometric.utils import from_smiles
 
 from pyg_gt.models import EGT, FeatureEncoder
 from pyg_gt.transforms import AddShortestPathDistance
-from tests.models.checks import check_model, close, make_eval, ring
+from tests.models.checks import check_compiled, check_model, close, make_eval, ring
 
 
 def again(data: Data) -> Data:
@@ -119,3 +119,7 @@ def test_bad_input() -> None:
     data.pair_distance = data.pair_distance.float()
     with pytest.raises(ValueError, match="'pair_distance' must be a tensor of uint8"):
         make_model()(data)
+
+
+def test_compiled() -> None:
+    check_compiled(lambda: make_model(2, scale_degree=True), graph)

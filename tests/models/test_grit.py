@@ -7,7 +7,7 @@ from torch_geometric.utils import from_smiles
 
 from pyg_gt.models import GRIT, FeatureEncoder
 from pyg_gt.transforms import AddRelativeRandomWalkPE
-from tests.models.checks import check_model, ring
+from tests.models.checks import check_compiled, check_model, ring
 
 OLD = {"atom_rows": 173}
 COUNTS = [
@@ -106,3 +106,7 @@ def make_model() -> GRIT:
 
 def test_model() -> None:
     check_model(make_model, graph, again)
+
+
+def test_compiled() -> None:
+    check_compiled(make_model, graph)

@@ -21,6 +21,7 @@ from ..arguments import (
     check_probabilities,
     check_resolvable,
     describe,
+    is_dense,
 )
 from ..message_passing.pair_index import pair_index, pair_softmax, pair_sum
 
@@ -168,8 +169,9 @@ class EGTConv(torch.nn.Module):
         """
         check_features("x", x, self.channels)
         check_features("pair_attr", pair_attr, self.pair_channels, rows="P")
+        layout = GraphLayout.of(batch, x.size(0), device=x.device)
         if is_virtual is not None and (
-            not isinstance(is_virtual, Tensor)
+            not is_dense(is_virtual)
             or is_virtual.dtype != torch.bool
             or is_virtual.shape != (x.size(0),)
         ):
@@ -177,7 +179,6 @@ class EGTConv(torch.nn.Module):
                 f"'is_virtual' must be a bool for each node, of shape [{x.size(0)}] (got "
                 f"{describe(is_virtual)})"
             )
-        layout = GraphLayout.of(batch, x.size(0), device=x.device)
         index = pair_index(layout, pair_attr.size(0), "pair_attr", x.device)
         C = self.channels // self.heads
         query, key, value = self.lin_QKV(self.mha_ln_h(x)).view(-1, 3, C, self.heads).unbind(1)

@@ -20,6 +20,7 @@ from ..arguments import (
     check_probabilities,
     check_resolvable,
     describe,
+    is_dense,
 )
 from ..message_passing.pair_index import PairIndex, pair_index, pair_sum
 from ..norm.batch_norm import BatchNorm
@@ -96,7 +97,7 @@ class GRITConv(torch.nn.Module):
         check_probabilities(dropout=dropout, attn_dropout=attn_dropout)
         check_resolvable("act", act)
         check_flags(pair_output=pair_output)
-        if norm not in _NORMS:
+        if not (norm is None or isinstance(norm, str)) or norm not in _NORMS:
             raise ValueError(f"'norm' must be 'batch_norm', 'layer_norm' or None (got {norm!r})")
         self.channels = channels
         self.heads = heads
@@ -151,13 +152,18 @@ class GRITConv(torch.nn.Module):
         """
         check_features("x", x, self.channels)
         check_features("pair_attr", pair_attr, self.channels, rows="P")
-        if not isinstance(degree, Tensor) or degree.shape != (x.size(0),):
+        layout = GraphLayout.of(batch, x.size(0), device=x.device)
+        if (
+            not is_dense(degree)
+            or degree.shape != (x.size(0),)
+            or degree.dtype == torch.bool
+            or degree.is_complex()
+        ):
             raise ValueError(
                 f"'degree' must have shape [{x.size(0)}], the degree of each node (got "
                 f"{describe(degree)}); 'torch_geometric.utils.degree(edge_index[0], num_nodes)' "
                 f"counts them"
             )
-        layout = GraphLayout.of(batch, x.size(0), device=x.device)
         index = pair_index(layout, pair_attr.size(0), "pair_attr", x.device)
         out, pair_hidden, alpha = self.attention(x, pair_attr, index)
         log_degree = torch.log1p(degree.to(out.dtype)).unsqueeze(1)

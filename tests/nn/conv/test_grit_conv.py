@@ -237,6 +237,8 @@ def test_bad_input():
         conv(x, pair_attr, batch)
     with pytest.raises(ValueError, match="'degree' must have shape .8."):
         conv(x, pair_attr, batch, degree[1:])
+    with pytest.raises(ValueError, match="'degree' must have shape .8."):
+        conv(x, pair_attr, batch, degree.bool())
     with pytest.raises(ValueError, match=r"'pair_attr' must be .*\[P, 8\]"):
         conv(x, pair_attr[:, 1:], batch, degree)
     with pytest.raises(ValueError, match=r"'x' must be .*\[N, 8\]"):
