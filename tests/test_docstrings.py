@@ -11,6 +11,7 @@ import torch
 
 ROOMS = (
     "pyg_gt",
+    "pyg_gt.models",
     "pyg_gt.nn",
     "pyg_gt.ops",
     "pyg_gt.layout",
@@ -18,7 +19,7 @@ ROOMS = (
     "pyg_gt.datasets",
 )
 # where every public class has an example
-COMPLETE = ("pyg_gt.nn", "pyg_gt.ops")
+COMPLETE = ("pyg_gt.models", "pyg_gt.nn", "pyg_gt.ops")
 
 
 def public(room: str) -> dict[str, object]:

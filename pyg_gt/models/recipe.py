@@ -42,8 +42,8 @@ class Recipe:
     Example:
         >>> from pyg_gt.models import GPS
         >>> recipe = GPS.ogbg_molhiv().recipe
-        >>> recipe.epochs, recipe.lr, recipe.transforms
-        (100, 0.0001, (AddRandomWalkPE(walk_length=16),))
+        >>> recipe.epochs, recipe.lr, len(recipe.transforms)
+        (100, 0.0001, 1)
     """
 
     dataset: str

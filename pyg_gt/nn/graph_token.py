@@ -14,7 +14,7 @@ from ..layout.graph_forms import fields_of_counts
 from ..layout.graph_layout import GraphLayout
 from ..ops import AttentionBias
 from ..ops.bias import ADDITIVE, EdgeBias, EdgeMask, EdgeSet, PairBias, TableBias, take_rows
-from .arguments import as_biases, check_counts, check_features
+from .arguments import as_biases, check_counts, check_features, describe
 
 Layout = GraphLayout | DeferredLayout
 
@@ -127,8 +127,17 @@ class GraphToken(torch.nn.Module):
             ``[B, T, ...]``.
 
         Raises:
-            ValueError: If the layout is of another number of nodes.
+            ValueError: If ``x`` is no dense tensor, or the layout is of another number of nodes.
         """
+        if (
+            not isinstance(x, Tensor)
+            or x.is_nested
+            or x.layout is not torch.strided
+            or x.dim() < 1
+        ):
+            raise ValueError(
+                f"'x' must be a dense tensor of shape [N + B T, ...] (got {describe(x)})"
+            )
         check_num_nodes(layout.num_nodes, x.size(0), "layout")
         num_nodes = x.size(0) - layout.num_graphs * self.num_tokens
         tokens = x[num_nodes:]

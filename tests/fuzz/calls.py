@@ -429,6 +429,19 @@ def _of_edge_sets_and_latents() -> list[Call]:
         out.sum().backward()
         return out
 
+    gnn_plus: dict[str, Any] = {
+        "channels": H * C, "conv": nn.GCNEConv(H * C, H * C), "dropout": 0.25, "act": "relu",
+        "conv_act": None, "norm": True, "residual": True, "ffn": True, "activated": False,
+    }  # fmt: skip
+    token: dict[str, Any] = {"channels": H * C, "heads": H, "num_tokens": 2}
+
+    def with_edges() -> dict[str, Any]:
+        return {"x": x(), "edge_index": edges(), "edge_attr": torch.randn(E, H * C)}
+
+    def split(arguments: dict[str, Any]) -> None:
+        made = nn.GraphToken(**token)
+        made.split(**arguments)
+
     weights = {"return_attention_weights": None}
     longer = {"last dimension longer", "last dimension shorter"}
     return [
@@ -436,6 +449,27 @@ def _of_edge_sets_and_latents() -> list[Call]:
               lambda: {"edges": edges(), "coalesce": True},
               lambda a: run_attention(EdgeMask.union(edges(), a["edges"], coalesce=a["coalesce"])),
               more={"edges": "Tensor", "coalesce": "bool"}, fine={"edges": longer}),
+        _call("GCNEConv", nn.GCNEConv,
+              lambda: {"in_channels": H * C, "out_channels": H * C, "bias": True},
+              lambda a: trained(nn.GCNEConv(**a), with_edges()), fine={"in_channels": {"-1"}}),
+        _call("GCNEConv.forward", nn.GCNEConv.forward, with_edges,
+              lambda a: trained(nn.GCNEConv(H * C, H * C), a),
+              fine={"x": {"first dimension longer"}}),
+        _call("GNNPlusBlock", nn.GNNPlusBlock, lambda: dict(gnn_plus),
+              lambda a: trained(nn.GNNPlusBlock(**a), with_edges()),
+              fine={"dropout": {"0"}, "act": {"Identity()"}, "conv_act": {"Identity()"}}),
+        _call("GNNPlusBlock.forward", nn.GNNPlusBlock.forward, with_edges,
+              lambda a: trained(nn.GNNPlusBlock(**gnn_plus), a),
+              more={"edge_attr": "Tensor"}, fine={"x": {"first dimension longer"}}),
+        _call("GraphToken", nn.GraphToken, lambda: dict(token),
+              lambda a: trained(nn.GraphToken(**a), {"x": x(), "batch": batch()})),
+        _call("GraphToken.forward", nn.GraphToken.forward,
+              lambda: {"x": x(), "batch": batch(), "biases": (), "num_graphs": None},
+              lambda a: trained(nn.GraphToken(**token), a), fine={"batch": _ONE_GRAPH}),
+        _call("GraphToken.split", nn.GraphToken.split,
+              lambda: {"x": torch.randn(N + 4, H * C),
+                       "layout": nn.GraphToken(**token)(x(), batch())[1]},
+              split, fine={"x": longer | {"last dimension longer"}}),
         _call("ExphormerConv", nn.ExphormerConv, lambda: dict(exphormer),
               lambda a: trained(nn.ExphormerConv(**a), attended()),
               fine={"in_channels": {"-1"}, "edge_dim": {"-1"}, "dropout": {"0"}}),
