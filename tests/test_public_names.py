@@ -15,14 +15,15 @@ NAMES = {
     "pyg_gt.ops": "AttentionBias EdgeBias EdgeMask PairBias ScoreMod TableBias attention "
     "explain_choice qkv_attention",
     "pyg_gt.ops.bias": "EdgeBias EdgeMask PairBias ScoreMod TableBias",
-    "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder CodeHead "
-    "EGT Exphormer ExphormerLayer FeatureEncoder GNNPlus GPS GRIT GraphHead Graphormer "
-    "JointTableEncoder NodeHead Recipe SharedVector SumEncoder Transformer TunedGNN",
-    "pyg_gt.nn": "DegreeEncoder EGTConv EdgePathBias ExphormerConv FullTransformerConv GCNEConv "
-    "GNNPlusBlock GPSConv GRITConv GatedGCNConv GraphToken InteractionGraph LaplacianEncoder "
-    "LatentTransformerConv MaskedTransformerConv RandomWalkEncoder RelativeWalkBias "
-    "RelativeWalkEncoder ShortestPathBias SignNetEncoder StableEncoder TransformerBlock "
-    "TransformerConv",
+    "pyg_gt.models": "ASTNodeEncoder AtomEncoder BondEncoder CatEncoder CategoryEncoder "
+    "CodeHead EGT Exphormer ExphormerLayer FeatureEncoder GNNPlus GPS GRIT GraphHead "
+    "Graphormer JointTableEncoder NodeHead Recipe SharedVector SumEncoder Transformer "
+    "TunedGNN",
+    "pyg_gt.nn": "DegreeEncoder EGTConv EdgePathBias ExphormerConv FullTransformerConv "
+    "GCNEConv GNNPlusBlock GPSConv GRITConv GatedGCNConv GraphToken InteractionGraph "
+    "LaplacianEncoder LatentTransformerConv MaskedTransformerConv RandomWalkEncoder "
+    "RelativeWalkBias RelativeWalkEncoder ShortestPathBias SignNetEncoder StableEncoder "
+    "TransformerBlock TransformerConv",
     "pyg_gt.nn.block": "TransformerBlock",
     "pyg_gt.nn.conv": "EGTConv ExphormerConv FullTransformerConv GCNEConv GPSConv GRITConv "
     "GatedGCNConv LatentTransformerConv MaskedTransformerConv",
