@@ -525,6 +525,7 @@ def test_verbose_prints_a_line_for_each_layer(capsys):
 # Other ways to hold a model ######################################################################
 
 
+
 class Small(torch.nn.Module):
     """One layer of each kind, since compiling takes its time."""
 

@@ -1,16 +1,7 @@
 """Models by the names of their papers, with presets: published settings and encoders."""
 
 from .egt import EGT
-from .encoders import (
-    ASTNodeEncoder,
-    AtomEncoder,
-    BondEncoder,
-    CategoryEncoder,
-    CatEncoder,
-    FeatureEncoder,
-    SharedVector,
-    SumEncoder,
-)
+from .encoders import CategoryEncoder, CatEncoder, FeatureEncoder, SumEncoder
 from .exphormer import Exphormer, ExphormerLayer
 from .gnn_plus import GNNPlus
 from .gps import GPS
@@ -18,6 +9,7 @@ from .graphormer import Graphormer
 from .grit import GRIT
 from .heads import CodeHead, GraphHead, NodeHead
 from .joint_table import JointTableEncoder
+from .ogb_encoders import ASTNodeEncoder, AtomEncoder, BondEncoder, SharedVector
 from .recipe import Recipe
 from .transformer import Transformer
 from .tuned_gnn import TunedGNN

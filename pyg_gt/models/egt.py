@@ -13,20 +13,21 @@ from torch_geometric.nn.resolver import activation_resolver
 
 from ..layout import DeferredLayout, GraphLayout
 from ..nn import EGTConv
-from ..nn.arguments import check_counts, check_module, check_tensor
+from ..nn.arguments import check_counts, check_tensor
 from ..nn.message_passing.pair_index import pair_index
 from ..nn.stored_encoding import stored, transform_adds
 from ..transforms import AddShortestPathDistance
-from .encoders import CategoryEncoder, FeatureEncoder
+from .encoders import CategoryEncoder
+from .graph_model import GraphModel
 from .heads import pool_nodes
-from .preset import changed, pick
+from .preset import pick
 from .recipe import Recipe
 
 _SOURCE = "https://github.com/shamim-hussain/egt_pytorch (configs/pcqm4mv2), arXiv 2108.03348"
 _INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
-class EGT(torch.nn.Module):
+class EGT(GraphModel):
     r"""The Edge-augmented Graph Transformer, with virtual nodes for the readout.
 
     `"Global Self-Attention as a Replacement for Graph Convolution"
@@ -75,8 +76,6 @@ class EGT(torch.nn.Module):
         torch.Size([1, 1])
     """
 
-    recipe: Recipe | None = None
-
     def __init__(
         self,
         in_channels: int | None,
@@ -97,18 +96,18 @@ class EGT(torch.nn.Module):
         edge_encoder: torch.nn.Module | None = None,
         head: torch.nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        check_counts(
-            hidden_channels=hidden_channels, num_layers=num_layers, out_channels=out_channels,
-            pair_channels=pair_channels,
-        )  # fmt: skip
+        super().__init__(
+            in_channels,
+            hidden_channels,
+            num_layers,
+            out_channels,
+            node_encoder,
+            edge_encoder,
+            head,
+        )
+        check_counts(pair_channels=pair_channels)
         check_counts(0, max_distance=max_distance, virtual_nodes=virtual_nodes)
-        for name, module in (("node_encoder", node_encoder), ("edge_encoder", edge_encoder)):
-            check_module(name, module)
-        check_module("head", head)
         self.max_distance = max_distance
-        self.node_encoder = node_encoder or FeatureEncoder(in_channels or 0, hidden_channels)
-        self.edge_encoder = edge_encoder
         self.distance = Embedding(max_distance + 2, pair_channels)
         self.virtual = None
         if virtual_nodes:
@@ -122,15 +121,9 @@ class EGT(torch.nn.Module):
             for i in range(num_layers)
         )  # fmt: skip
         self.norm = LayerNorm(hidden_channels)
-        width = hidden_channels * max(virtual_nodes, 1)
-        self.head = head or _Readout(width, hidden_channels, out_channels, act)
-
-    def reset_parameters(self) -> None:
-        """Draws all weights anew."""
-        modules: Any = (self.node_encoder, self.edge_encoder, self.distance, self.virtual)
-        for module in (*modules, *self.layers, self.norm, self.head):
-            if module is not None:
-                module.reset_parameters()
+        if head is None:
+            width = hidden_channels * max(virtual_nodes, 1)
+            self.head = _Readout(width, hidden_channels, out_channels, act)
 
     def forward(self, data: Data) -> Tensor:
         """``[B, out_channels]``: the prediction of each graph.
@@ -198,20 +191,19 @@ class EGT(torch.nn.Module):
         width = changes.get("hidden_channels", settings.pop("hidden_channels"))
         pair_width = changes.get("pair_channels", 64)
         settings |= dict(
-            in_channels=None, hidden_channels=width, out_channels=1, pair_channels=pair_width,
+            hidden_channels=width, out_channels=1, pair_channels=pair_width,
             heads=32, virtual_nodes=4, attn_dropout=0.3, ffn_multiplier=1.0, scale_degree=True,
             node_encoder=CategoryEncoder([128] * 9, width),
             edge_encoder=CategoryEncoder([8] * 3, pair_width, "edge_attr"),
         )  # fmt: skip
-        model = cls(**changed(settings, changes))
-        model.recipe = Recipe(
+        published = Recipe(
             dataset="PCQM4Mv2", source=_SOURCE, transforms=(AddShortestPathDistance(16),),
             batch_size=512, epochs=152, optimizer="adam", schedule_unit="step",
             clip_norm=None, loss="l1", metric="mae", notes="A million steps, the first 200,000 "
             "(110m: 240,000) a warm-up. Published with SVD encodings too, which this preset does "
             "not have.", **recipe,
         )  # fmt: skip
-        return model
+        return cls._published(published, settings, changes)
 
 
 class _VirtualNodes(torch.nn.Module):

@@ -10,22 +10,19 @@ from torch import Tensor
 from torch.nn import Dropout, Embedding, Linear, ModuleList, ReLU, Sequential
 from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv
+from torch_geometric.nn.inits import reset
 
 from ..layout import GraphLayout
 from ..nn import ExphormerConv, GatedGCNConv, InteractionGraph, LaplacianEncoder
-from ..nn.arguments import (
-    check_counts,
-    check_flags,
-    check_heads,
-    check_module,
-    check_probabilities,
-)
+from ..nn.arguments import check_flags, check_heads, check_probabilities
 from ..nn.interaction_graph import Interactions
 from ..nn.norm.batch_norm import BatchNorm
 from ..transforms import AddExpanderEdges, AddLaplacianEigenvectorPE
-from .encoders import AtomEncoder, BondEncoder, CatEncoder, FeatureEncoder, read
+from .encoders import CatEncoder, FeatureEncoder
+from .graph_model import GraphModel
 from .heads import GraphHead, NodeHead
-from .preset import changed, choose
+from .ogb_encoders import AtomEncoder, BondEncoder
+from .preset import choose
 from .recipe import Recipe
 
 _SOURCE = "https://github.com/hamed1375/Exphormer (configs/Exphormer_LRGB), arXiv 2303.06147"
@@ -99,9 +96,8 @@ class ExphormerLayer(torch.nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws all weights anew."""
-        for module in (self.local, self.attn, self.norm1, self.norm2, self.norm3, *self.mlp):
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        for module in self.children():
+            reset(module)
 
     def forward(
         self, x: Tensor, edge_index: Any, edge_attr: Tensor, interactions: Interactions
@@ -135,7 +131,7 @@ class ExphormerLayer(torch.nn.Module):
         return x + F.dropout(h, p=self.dropout, training=self.training)
 
 
-class Exphormer(torch.nn.Module):
+class Exphormer(GraphModel):
     r"""Layers of a local convolution and attention along edges, an expander and virtual nodes.
 
     `"Exphormer: Sparse Transformers for Graphs" <https://arxiv.org/abs/2303.06147>`_ (Shirzad et
@@ -186,8 +182,6 @@ class Exphormer(torch.nn.Module):
         (445866, 128)
     """
 
-    recipe: Recipe | None = None
-
     def __init__(
         self,
         in_channels: int | None,
@@ -204,14 +198,18 @@ class Exphormer(torch.nn.Module):
         head: torch.nn.Module | None = None,
         lean: bool = False,
     ) -> None:
-        super().__init__()
-        check_counts(num_layers=num_layers, out_channels=out_channels)
+        if head is None:
+            head = GraphHead(hidden_channels, out_channels)
+        super().__init__(
+            in_channels,
+            hidden_channels,
+            num_layers,
+            out_channels,
+            node_encoder,
+            edge_encoder,
+            head,
+        )
         check_flags(expander=expander, lean=lean)
-        for name, module in (("node_encoder", node_encoder), ("head", head)):
-            check_module(name, module)
-        check_module("edge_encoder", edge_encoder)
-        self.node_encoder = node_encoder or FeatureEncoder(in_channels or 0, hidden_channels)
-        self.edge_encoder = edge_encoder
         self.interactions = InteractionGraph(
             hidden_channels, num_virtual_nodes=num_virtual_nodes, expander=expander
         )
@@ -223,20 +221,6 @@ class Exphormer(torch.nn.Module):
             )
             for i in range(num_layers)
         )  # fmt: skip
-        self.head = head or GraphHead(hidden_channels, out_channels)
-
-    def reset_parameters(self) -> None:
-        """Draws all weights anew."""
-        encoders = self.node_encoder, self.edge_encoder
-        for module in (
-            *encoders,
-            self.interactions,
-            self.unused_expander,
-            *self.layers,
-            self.head,
-        ):
-            if module is not None:
-                module.reset_parameters()
 
     def forward(self, data: Data) -> Tensor:
         """``[B, out_channels]``: the prediction of each graph.
@@ -246,8 +230,7 @@ class Exphormer(torch.nn.Module):
                 ``expander_edge_index`` for an expander.
         """
         nodes = self.node_encoder(data)
-        encoder = self.edge_encoder
-        edge_attr = read(self, data, "edge_attr") if encoder is None else encoder(data)
+        edge_attr = self._edge_attr(data)
         layout = GraphLayout.of(data.batch, nodes.size(0), device=nodes.device)
         expander = None
         if self.interactions.expander is not None:
@@ -356,7 +339,5 @@ class Exphormer(torch.nn.Module):
         out_channels: int,
         **settings: Any,
     ) -> Exphormer:
-        settings |= dict(in_channels=None, hidden_channels=width, out_channels=out_channels)
-        model = cls(**changed(settings, changes))
-        model.recipe = recipe
-        return model
+        settings |= dict(hidden_channels=width, out_channels=out_channels)
+        return cls._published(recipe, settings, changes)

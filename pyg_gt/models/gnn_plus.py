@@ -11,20 +11,13 @@ from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv, GINEConv
 
 from ..nn import GatedGCNConv, GCNEConv, GNNPlusBlock, RandomWalkEncoder
-from ..nn.arguments import check_counts, check_flags, check_module, check_probabilities
+from ..nn.arguments import check_flags, check_probabilities
 from ..transforms import AddRandomWalkPE
-from .encoders import (
-    ASTNodeEncoder,
-    AtomEncoder,
-    BondEncoder,
-    CategoryEncoder,
-    CatEncoder,
-    FeatureEncoder,
-    SharedVector,
-    read,
-)
+from .encoders import CategoryEncoder, CatEncoder, FeatureEncoder
+from .graph_model import GraphModel
 from .heads import CodeHead, GraphHead
-from .preset import changed, choose, pick
+from .ogb_encoders import ASTNodeEncoder, AtomEncoder, BondEncoder, SharedVector
+from .preset import choose, pick
 from .recipe import Recipe
 
 CONVS = ("gcn", "gin", "gatedgcn")
@@ -32,7 +25,7 @@ Conv = Literal["gcn", "gin", "gatedgcn"]
 _SOURCE = "https://github.com/LUOyk1999/GNNPlus (configs), arXiv 2502.09263, tables 8-13"
 
 
-class GNNPlus(torch.nn.Module):
+class GNNPlus(GraphModel):
     r"""GCN, GIN or GatedGCN with edge features, norms, dropout, residuals, an MLP and encodings.
 
     `"Unlocking the Potential of Classic GNNs for Graph-level Tasks"
@@ -75,8 +68,6 @@ class GNNPlus(torch.nn.Module):
         torch.Size([1, 1])
     """
 
-    recipe: Recipe | None = None
-
     def __init__(
         self,
         in_channels: int | None,
@@ -94,19 +85,23 @@ class GNNPlus(torch.nn.Module):
         head: torch.nn.Module | None = None,
         lean: bool = False,
     ) -> None:
-        super().__init__()
-        check_counts(
-            hidden_channels=hidden_channels, num_layers=num_layers, out_channels=out_channels
+        if head is None:
+            head = GraphHead(hidden_channels, out_channels)
+        super().__init__(
+            in_channels,
+            hidden_channels,
+            num_layers,
+            out_channels,
+            node_encoder,
+            edge_encoder,
+            head,
         )
         check_probabilities(dropout=dropout)
         check_flags(residual=residual, ffn=ffn, edges=edges, lean=lean)
-        for name, module in (("node_encoder", node_encoder), ("head", head)):
-            check_module(name, module)
-        check_module("edge_encoder", edge_encoder)
         self.conv = choose("conv", conv, CONVS)
         self.reads_edges = edges or conv != "gcn"
-        self.node_encoder = node_encoder or FeatureEncoder(in_channels or 0, hidden_channels)
-        self.edge_encoder = edge_encoder if self.reads_edges or not lean else None
+        if lean and not self.reads_edges:
+            self.edge_encoder = None
         self.layers = ModuleList()
         for i in range(num_layers):
             layer = _conv(
@@ -126,13 +121,6 @@ class GNNPlus(torch.nn.Module):
                     activated=conv == "gatedgcn",
                 )  # fmt: skip
             )
-        self.head = head or GraphHead(hidden_channels, out_channels)
-
-    def reset_parameters(self) -> None:
-        """Draws all weights anew."""
-        for module in (self.node_encoder, self.edge_encoder, *self.layers, self.head):
-            if module is not None:
-                module.reset_parameters()
 
     def forward(self, data: Data) -> Tensor:
         """``[B, out_channels]``: the prediction of each graph.
@@ -143,9 +131,7 @@ class GNNPlus(torch.nn.Module):
         x = self.node_encoder(data)
         edges: dict[str, Any] = {}
         if self.reads_edges:
-            encoder = self.edge_encoder
-            edge_attr = read(self, data, "edge_attr") if encoder is None else encoder(data)
-            edges = {"edge_attr": edge_attr}
+            edges = {"edge_attr": self._edge_attr(data)}
         for layer in self.layers:
             x = layer(x, data.edge_index, **edges)
             if isinstance(x, tuple):
@@ -236,7 +222,7 @@ class GNNPlus(torch.nn.Module):
             dataset="Peptides-func", source=_SOURCE, transforms=(AddRandomWalkPE(32),),
             batch_size=16, epochs=300, warmup_epochs=5, lr=1e-3 if conv == "gcn" else 5e-4,
             loss="bce", metric="ap", parameters=counts[conv],
-            published="test 0.7261 +- 0.0067" if conv == "gcn" else "",
+            published="test 0.7261" if conv == "gcn" else "",
         )  # fmt: skip
         head: dict[str, Any] = dict(kind="mlp_graph", num_layers=4 if conv == "gcn" else 3)
         settings = {"dropout": 0.2, "ffn": False, **settings}
@@ -425,7 +411,5 @@ def _built(
     out_channels: int,
     changes: dict[str, Any],
 ) -> GNNPlus:
-    given = dict(in_channels=None, out_channels=out_channels, conv=conv, **settings)
-    model = cls(**changed(given, changes))
-    model.recipe = recipe
-    return model
+    given = dict(out_channels=out_channels, conv=conv, **settings)
+    return cls._published(recipe, given, changes)

@@ -10,32 +10,26 @@ from torch import Tensor
 from torch.nn import Linear, ModuleList, ReLU, Sequential
 from torch_geometric.data import Data
 from torch_geometric.nn import GINEConv
+from torch_geometric.nn.inits import reset
 from torch_geometric.nn.resolver import activation_resolver
 
 from ..layout import GraphLayout
 from ..nn import GatedGCNConv, GPSConv, LaplacianEncoder, RandomWalkEncoder
-from ..nn.arguments import check_counts, check_flags, check_module
+from ..nn.arguments import check_flags
 from ..nn.norm.batch_norm import BatchNorm
 from ..transforms import AddLaplacianEigenvectorPE, AddRandomWalkPE
-from .encoders import (
-    ASTNodeEncoder,
-    AtomEncoder,
-    BondEncoder,
-    CategoryEncoder,
-    CatEncoder,
-    FeatureEncoder,
-    SharedVector,
-    read,
-)
+from .encoders import CategoryEncoder, CatEncoder, FeatureEncoder
+from .graph_model import GraphModel
 from .heads import CodeHead, GraphHead
-from .preset import changed, choose, pick
+from .ogb_encoders import ASTNodeEncoder, AtomEncoder, BondEncoder, SharedVector
+from .preset import choose, pick
 from .recipe import Recipe
 
 _SOURCE = "https://github.com/rampasek/GraphGPS (configs/GPS), arXiv 2205.12454"
 _TUNED = "https://github.com/toenshoff/LRGB (configs/LRGB-tuned), arXiv 2309.00367"
 
 
-class GPS(torch.nn.Module):
+class GPS(GraphModel):
     r"""Layers of a local convolution and global attention, with encodings of nodes.
 
     `"Recipe for a General, Powerful, Scalable Graph Transformer"
@@ -87,8 +81,6 @@ class GPS(torch.nn.Module):
         (558673, 32)
     """
 
-    recipe: Recipe | None = None
-
     def __init__(
         self,
         in_channels: int | None,
@@ -108,38 +100,33 @@ class GPS(torch.nn.Module):
         lean: bool = False,
         backend: str = "auto",
     ) -> None:
-        super().__init__()
-        check_counts(
-            hidden_channels=hidden_channels, num_layers=num_layers, out_channels=out_channels
+        if head is None:
+            head = GraphHead(hidden_channels, out_channels)
+        super().__init__(
+            in_channels,
+            hidden_channels,
+            num_layers,
+            out_channels,
+            node_encoder,
+            edge_encoder,
+            head,
         )
         check_flags(attention=attention, lean=lean)
         choose("local", local, ("gatedgcn", "gine"))
         choose("attn_type", attn_type, ("multihead", "performer"))
-        for name, module in (("node_encoder", node_encoder), ("head", head)):
-            check_module(name, module)
-        check_module("edge_encoder", edge_encoder)
-        self.node_encoder = node_encoder or FeatureEncoder(in_channels or 0, hidden_channels)
-        self.edge_encoder = edge_encoder
         self.layers = ModuleList()
         for i in range(num_layers):
             edge_output = not (lean and i == num_layers - 1)
             conv = _local(local, hidden_channels, dropout, act, edge_output)
             if attention:
                 layer: torch.nn.Module = GPSConv(
-                    hidden_channels, conv, heads, dropout, act, 
+                    hidden_channels, conv, heads, dropout, act,
                     norm_kwargs={"allow_single_element": True}, attn_type=attn_type,
                     attn_kwargs={"dropout": attn_dropout}, backend=backend,
                 )  # fmt: skip
             else:
                 layer = _LocalLayer(hidden_channels, conv, dropout, act)
             self.layers.append(layer)
-        self.head = head or GraphHead(hidden_channels, out_channels)
-
-    def reset_parameters(self) -> None:
-        """Draws all weights anew."""
-        for module in (self.node_encoder, self.edge_encoder, *self.layers, self.head):
-            if module is not None:
-                module.reset_parameters()
 
     def forward(self, data: Data) -> Tensor:
         """``[B, out_channels]``: the prediction of each graph.
@@ -148,8 +135,7 @@ class GPS(torch.nn.Module):
             data (Data): A ``Data`` or a ``Batch`` with what the encoders read.
         """
         x = self.node_encoder(data)
-        encoder = self.edge_encoder
-        edge_attr = read(self, data, "edge_attr") if encoder is None else encoder(data)
+        edge_attr = self._edge_attr(data)
         layout = GraphLayout.of(data.batch, x.size(0), device=x.device)
         for layer in self.layers:
             x = layer(x, data.edge_index, layout, edge_attr=edge_attr)
@@ -391,12 +377,10 @@ class GPS(torch.nn.Module):
     ) -> GPS:
         out_channels = changes.get("out_channels", out_channels)
         settings |= dict(
-            in_channels=None, hidden_channels=width, num_layers=num_layers,
+            hidden_channels=width, num_layers=num_layers,
             out_channels=out_channels, head=GraphHead(width, out_channels, **(head or {})),
         )  # fmt: skip
-        model = cls(**changed(settings, changes))
-        model.recipe = recipe
-        return model
+        return cls._published(recipe, settings, changes)
 
 
 class _LocalLayer(torch.nn.Module):
@@ -414,9 +398,8 @@ class _LocalLayer(torch.nn.Module):
         self.norm3 = BatchNorm(channels)
 
     def reset_parameters(self) -> None:
-        for module in (self.conv, *self.mlp, self.norm1, self.norm3):
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        for module in self.children():
+            reset(module)
 
     def forward(self, x: Tensor, edge_index: Any, batch: Any = None, **kwargs: Any) -> Any:
         h = self.conv(x, edge_index, **kwargs)

@@ -12,13 +12,13 @@ from torch_geometric.data import Batch, Data
 
 from ..layout import GraphLayout
 from ..nn import DegreeEncoder, EdgePathBias, GraphToken, ShortestPathBias, TransformerBlock
-from ..nn.arguments import check_counts, check_flags, check_module, check_probabilities
+from ..nn.arguments import check_counts, check_flags, check_probabilities
 from ..nn.stored_encoding import stored, transform_adds
 from ..ops import AttentionBias
 from ..transforms import AddDegree, AddShortestPathDistance
-from .encoders import FeatureEncoder
+from .graph_model import GraphModel
 from .joint_table import JointTableEncoder, normal_rows
-from .preset import changed, choose
+from .preset import choose
 from .recipe import Recipe
 
 _SOURCE = "https://github.com/microsoft/Graphormer (branch v1.0), arXiv 2106.05234"
@@ -26,7 +26,7 @@ _SOURCE_2 = "https://github.com/microsoft/Graphormer (examples/property_predicti
 _FARTHEST = 254  # which the transform can store
 
 
-class Graphormer(torch.nn.Module):
+class Graphormer(GraphModel):
     r"""Transformer blocks whose scores know shortest paths, and a token that is read out.
 
     `"Do Transformers Really Perform Bad for Graph Representation?"
@@ -49,7 +49,8 @@ class Graphormer(torch.nn.Module):
     What the authors' code does otherwise: of several shortest paths it takes another one; it
     takes the number of successors for both degrees, which on undirected graphs is the same; what
     stands behind the end of a path counts a fixed random row in v1, and here nothing; paths of
-    more than 254 edges have distances of their own there, and here count as none.
+    more than 254 edges have distances of their own there, and here count as none; a repeated edge
+    counts once in its degrees, and here as often as it stands.
 
     Args:
         in_channels (int, optional): Width of ``data.x``; None with a ``node_encoder``.
@@ -104,8 +105,6 @@ class Graphormer(torch.nn.Module):
         (489481, 256)
     """
 
-    recipe: Recipe | None = None
-
     def __init__(
         self,
         in_channels: int | None,
@@ -130,21 +129,23 @@ class Graphormer(torch.nn.Module):
         lean: bool = False,
         backend: str = "auto",
     ) -> None:
-        super().__init__()
-        check_counts(hidden_channels=hidden_channels, num_layers=num_layers)
-        check_counts(out_channels=out_channels, heads=heads, max_distance=max_distance)
+        super().__init__(
+            in_channels,
+            hidden_channels,
+            num_layers,
+            out_channels,
+            node_encoder,
+            edge_encoder,
+            head,
+        )
+        check_counts(heads=heads, max_distance=max_distance)
         check_counts(0, max_degree=max_degree, unused_positions=unused_positions)
         check_probabilities(input_dropout=input_dropout)
         self.version = choose("version", version, ("v1", "v2"))
         norm_first = self.version == "v1" if norm_first is None else norm_first
         check_flags(norm_first=norm_first, lean=lean)
-        for name, module in (("node_encoder", node_encoder), ("head", head)):
-            check_module(name, module)
-        check_module("edge_encoder", edge_encoder)
         self.input_dropout = input_dropout
         self.max_distance = max_distance
-        self.node_encoder = node_encoder or FeatureEncoder(in_channels or 0, hidden_channels)
-        self.edge_encoder = edge_encoder
         # row 0 of both tables is that of padding
         self.degree_encoder = DegreeEncoder(max_degree + 1, hidden_channels)
         self.distance_bias = ShortestPathBias(max_distance, heads)
@@ -166,7 +167,6 @@ class Graphormer(torch.nn.Module):
             for _ in range(num_layers)
         )  # fmt: skip
         self.norm = LayerNorm(hidden_channels) if norm_first else None
-        self.head = head
         self.token_head: torch.nn.Module | None = None
         self.unused_pooler: Linear | None = None
         if head is None and self.version == "v1":
@@ -178,10 +178,7 @@ class Graphormer(torch.nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws all weights anew, by the version's rules."""
-        own: Any = (self.token, self.embedding_norm, *self.layers, self.norm, self.token_head)
-        for module in (self.node_encoder, self.edge_encoder, self.head, self.path_bias, *own):
-            if module is not None:
-                module.reset_parameters()
+        super().reset_parameters()
         self._draw()
 
     def _draw(self) -> None:
@@ -257,7 +254,7 @@ class Graphormer(torch.nn.Module):
             settings |= dict(path_length=20, positions=40, max_degree=62, max_distance=38)
             recipe |= dict(
                 batch_size=256, epochs=10_000, warmup_epochs=1000, weight_decay=0.01,
-                clip_norm=None, parameters=489_321, published="test 0.122 +- 0.006",
+                clip_norm=None, parameters=489_321, published="test 0.122",
                 notes="400,000 updates, 40,000 of them warm-up.",
             )  # fmt: skip
             settings |= dict(input_dropout=0.1, dropout=0.1, attn_dropout=0.1)
@@ -277,7 +274,7 @@ class Graphormer(torch.nn.Module):
         """
         recipe = dict(
             dataset="PCQM4M", loss="l1", metric="mae", batch_size=1024, epochs=504,
-            warmup_epochs=3, clip_norm=5.0, parameters=47_085_377, published="validation 0.1234",
+            warmup_epochs=3, clip_norm=5.0, parameters=47_085_377,
             notes="1,500,000 updates, 10,000 of them warm-up; fp16.",
         )  # fmt: skip
         settings: dict[str, Any] = dict(path_length=20, dropout=0.1, attn_dropout=0.1)
@@ -354,16 +351,15 @@ class Graphormer(torch.nn.Module):
         **settings: Any,
     ) -> Graphormer:
         """With tables of so many columns and rows, and matrices for so many positions."""
-        published: dict[str, Any] = dict(in_channels=None, version=version, path_length=5)
+        published: dict[str, Any] = dict(version=version, path_length=5)
         if version == "v2":
             published |= dict(attn_dropout=0.1, act_dropout=0.1)
             recipe = {"clip_norm": 5.0, **recipe}
-        merged = changed({**published, **settings}, changes)
+        merged = {**published, **settings, **changes}
         merged.setdefault("unused_positions", max(0, positions - merged["path_length"]))
         node_encoder = JointTableEncoder(*nodes, merged["hidden_channels"])
         # the authors count one for the offset, one for edges and one for padding
         edge_encoder = JointTableEncoder(*edges, merged["heads"], "edge_attr", 3, "mean")
-        model = cls(**{"node_encoder": node_encoder, "edge_encoder": edge_encoder, **merged})
         paths = AddShortestPathDistance(_FARTHEST, path_length=merged["path_length"])
         common: dict[str, Any] = dict(
             schedule="linear", schedule_unit="step", lr=2e-4, min_lr=1e-9
@@ -371,8 +367,8 @@ class Graphormer(torch.nn.Module):
         common |= dict(
             source=_SOURCE if version == "v1" else _SOURCE_2, transforms=(AddDegree(), paths)
         )
-        model.recipe = Recipe(**{**common, **recipe})
-        return model
+        encoders = dict(node_encoder=node_encoder, edge_encoder=edge_encoder)
+        return cls._published(Recipe(**{**common, **recipe}), encoders, merged)
 
 
 _BASE: dict[str, Any] = dict(hidden_channels=768, num_layers=12, out_channels=1, heads=32)

@@ -12,18 +12,20 @@ from torch_geometric.utils import degree
 
 from ..layout import GraphLayout
 from ..nn import GRITConv, RelativeWalkEncoder
-from ..nn.arguments import check_counts, check_flags, check_module
+from ..nn.arguments import check_flags
 from ..nn.stored_encoding import stored, transform_adds
 from ..transforms import AddRelativeRandomWalkPE
-from .encoders import AtomEncoder, BondEncoder, CategoryEncoder, FeatureEncoder
+from .encoders import CategoryEncoder
+from .graph_model import GraphModel
 from .heads import GraphHead
-from .preset import changed, pick
+from .ogb_encoders import AtomEncoder, BondEncoder
+from .preset import pick
 from .recipe import Recipe
 
 _SOURCE = "https://github.com/LiamMa/GRIT (configs/GRIT), arXiv 2305.17589"
 
 
-class GRIT(torch.nn.Module):
+class GRIT(GraphModel):
     r"""A graph Transformer without message passing, whose layers update states of pairs.
 
     `"Graph Inductive Biases in Transformers without Message Passing"
@@ -73,8 +75,6 @@ class GRIT(torch.nn.Module):
         (473473, 32)
     """
 
-    recipe: Recipe | None = None
-
     def __init__(
         self,
         in_channels: int | None,
@@ -92,16 +92,18 @@ class GRIT(torch.nn.Module):
         head: torch.nn.Module | None = None,
         lean: bool = False,
     ) -> None:
-        super().__init__()
-        check_counts(
-            hidden_channels=hidden_channels, num_layers=num_layers, out_channels=out_channels
+        if head is None:
+            head = GraphHead(hidden_channels, out_channels)
+        super().__init__(
+            in_channels,
+            hidden_channels,
+            num_layers,
+            out_channels,
+            node_encoder,
+            edge_encoder,
+            head,
         )
         check_flags(lean=lean)
-        check_module("node_encoder", node_encoder)
-        check_module("edge_encoder", edge_encoder)
-        check_module("head", head)
-        self.node_encoder = node_encoder or FeatureEncoder(in_channels or 0, hidden_channels)
-        self.edge_encoder = edge_encoder
         self.walk_encoder = RelativeWalkEncoder(walk_length, hidden_channels)
         self.layers = ModuleList(
             GRITConv(
@@ -110,14 +112,6 @@ class GRIT(torch.nn.Module):
             )
             for i in range(num_layers)
         )  # fmt: skip
-        self.head = head or GraphHead(hidden_channels, out_channels)
-
-    def reset_parameters(self) -> None:
-        """Draws all weights anew."""
-        modules: Any = (self.node_encoder, self.edge_encoder, self.walk_encoder, *self.layers)
-        for module in (*modules, self.head):
-            if module is not None:
-                module.reset_parameters()
 
     def forward(self, data: Data) -> Tensor:
         """``[B, out_channels]``: the prediction of each graph.
@@ -262,10 +256,8 @@ class GRIT(torch.nn.Module):
     ) -> GRIT:
         out_channels = changes.get("out_channels", out_channels)
         settings |= dict(
-            in_channels=None, hidden_channels=width, num_layers=num_layers,
+            hidden_channels=width, num_layers=num_layers,
             out_channels=out_channels, walk_length=walk_length,
             head=GraphHead(width, out_channels, **head),
         )  # fmt: skip
-        model = cls(**changed(settings, changes))
-        model.recipe = recipe
-        return model
+        return cls._published(recipe, settings, changes)

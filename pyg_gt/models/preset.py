@@ -30,8 +30,3 @@ def pick(name: str, value: Any, table: Mapping[str, dict[str, Any]]) -> dict[str
         ValueError: If there is none; names the nearest.
     """
     return dict(table[choose(name, value, table)])
-
-
-def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The published settings with the caller's in their place."""
-    return {**settings, **changes}

@@ -12,13 +12,11 @@ from torch_geometric.data import Data
 
 from ..layout import GraphLayout
 from ..nn import TransformerBlock
-from ..nn.arguments import check_counts, check_module
-from .encoders import FeatureEncoder
+from .graph_model import GraphModel
 from .heads import GraphHead
-from .recipe import Recipe
 
 
-class Transformer(torch.nn.Module):
+class Transformer(GraphModel):
     r"""Pre-norm Transformer blocks over all nodes of each graph.
 
     `"A Generalization of Transformer Networks to Graphs" <https://arxiv.org/abs/2012.09699>`_
@@ -61,8 +59,6 @@ class Transformer(torch.nn.Module):
         torch.Size([1, 1])
     """
 
-    recipe: Recipe | None = None
-
     def __init__(
         self,
         in_channels: int | None,
@@ -78,13 +74,11 @@ class Transformer(torch.nn.Module):
         head: torch.nn.Module | None = None,
         backend: str = "auto",
     ) -> None:
-        super().__init__()
-        check_counts(
-            hidden_channels=hidden_channels, num_layers=num_layers, out_channels=out_channels
+        if head is None:
+            head = GraphHead(hidden_channels, out_channels)
+        super().__init__(
+            in_channels, hidden_channels, num_layers, out_channels, node_encoder, head=head
         )
-        check_module("node_encoder", node_encoder)
-        check_module("head", head)
-        self.node_encoder = node_encoder or FeatureEncoder(in_channels or 0, hidden_channels)
         self.pair_encoders = ModuleList(pair_encoders)
         self.layers = ModuleList(
             TransformerBlock(
@@ -94,13 +88,6 @@ class Transformer(torch.nn.Module):
             for _ in range(num_layers)
         )  # fmt: skip
         self.norm = LayerNorm(hidden_channels)
-        self.head = head or GraphHead(hidden_channels, out_channels)
-
-    def reset_parameters(self) -> None:
-        """Draws all weights anew."""
-        modules: Any = (self.node_encoder, *self.pair_encoders, *self.layers, self.norm, self.head)
-        for module in modules:
-            module.reset_parameters()
 
     def forward(self, data: Data) -> Tensor:
         """``[B, out_channels]``: the prediction of each graph.

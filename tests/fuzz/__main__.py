@@ -59,7 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def command(finding: Finding, seed: int) -> str:
     """What repeats a finding."""
-    return f"python -m tests.fuzz --what {finding.part} --seed {seed} --only {finding.number}"
+    return (
+        f"python -m tests.fuzz --what {finding.part} --seed {seed} "
+        f"--only {finding.number}"
+    )
 
 
 def _write(path: Path, findings: list[Finding], seed: int) -> None:

@@ -66,7 +66,9 @@ def told(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     paths = [Path(frame.filename) for frame in frames]
     inside = [
-        frame for frame, path in zip(frames, paths, strict=True) if path.is_relative_to(_PACKAGE)
+        frame
+        for frame, path in zip(frames, paths, strict=True)
+        if path.is_relative_to(_PACKAGE)
     ]
     frame = (inside or frames)[-1]
     line = (str(error).splitlines() or [""])[0][:300]

@@ -111,7 +111,9 @@ def test_all_forms_give_the_same_attention(backend: str) -> None:
         dense.to_sparse_csr(), of(EDGES, 3, 4), of(EDGES.flip(0), 3, 4, flow="target_to_source"),
     ]  # fmt: skip
     results = [
-        attention(q, k, v, layouts[0], (EdgeMask(form),), query_layout=layouts[1], backend=backend)
+        attention(
+            q, k, v, layouts[0], (EdgeMask(form),), query_layout=layouts[1], backend=backend
+        )
         for form in forms
     ]
     for result in results[1:]:

@@ -110,7 +110,7 @@ def test_bad_input() -> None:
         EGT.pcqm4mv2("47")
     with pytest.raises(ValueError, match="'virtual_nodes'"):
         make_model(-1)
-    with pytest.raises(ValueError, match="'in_channels' must be"):
+    with pytest.raises(ValueError, match="'in_channels', the width of 'data.x', or by a"):
         EGT(None, 8, 1, 1)
     data = graph(4, 0)
     data.pair_distance = graph(5, 0).pair_distance

@@ -8,7 +8,7 @@ from torch_geometric.data import Batch, Data
 
 from pyg_gt import GraphLayout
 from pyg_gt.models import Exphormer, ExphormerLayer, NodeHead
-from pyg_gt.models.encoders import ATOM_SIZES, BOND_SIZES
+from pyg_gt.models.ogb_encoders import ATOM_SIZES, BOND_SIZES
 from pyg_gt.nn import InteractionGraph
 from pyg_gt.transforms import AddExpanderEdges
 from tests.models.checks import check_batch_independence, check_model, close, make_eval, ring

@@ -13,7 +13,7 @@ from pyg_gt.models import (
     JointTableEncoder,
     NodeHead,
 )
-from pyg_gt.models.encoders import ATOM_SIZES, BOND_SIZES
+from pyg_gt.models.ogb_encoders import ATOM_SIZES, BOND_SIZES
 from pyg_gt.transforms import AddDegree, AddShortestPathDistance
 from tests.models.checks import check_model, close, ring
 
@@ -470,7 +470,7 @@ def test_bad_arguments() -> None:
         Graphormer(5, 8, 1, 1, version="2")
     with pytest.raises(ValueError, match="divisible by 'heads'"):
         Graphormer(5, 10, 1, 1, heads=4)
-    with pytest.raises(ValueError, match="'in_channels' must be"):
+    with pytest.raises(ValueError, match="'in_channels', the width of 'data.x', or by a"):
         Graphormer(None, 8, 1, 1)
     with pytest.raises(ValueError, match="'input_dropout' must be a number in"):
         Graphormer(5, 8, 1, 1, input_dropout=2)

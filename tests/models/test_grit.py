@@ -75,7 +75,7 @@ def test_presets_run_on_what_their_transforms_add(preset) -> None:
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="did you mean 'paper'"):
         GRIT.peptides_struct("papr")
-    with pytest.raises(ValueError, match="'in_channels' must be"):
+    with pytest.raises(ValueError, match="'in_channels', the width of 'data.x', or by a"):
         GRIT(None, 8, 1, 1)
     with pytest.raises(ValueError, match="divisible by 'heads'"):
         GRIT(4, 10, 1, 1)

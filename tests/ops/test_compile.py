@@ -121,7 +121,9 @@ def test_the_compiled_kernel_by_name(bias: str) -> None:
 
     def run(x: dict[str, Tensor]) -> Tensor:
         layout = GraphLayout.of(x["batch"], x["query"].size(0))
-        return attention(x["query"], x["key"], x["value"], layout, BIASES[bias](x), backend="cpu")
+        return attention(
+            x["query"], x["key"], x["value"], layout, BIASES[bias](x), backend="cpu"
+        )
 
     compiled = torch.compile(run, fullgraph=True, dynamic=True, backend=counter)
     for seed in range(20):
@@ -232,7 +234,9 @@ def test_dropout_has_a_fresh_seed_every_time(bias: str, dtype: torch.dtype) -> N
 
     def run(x: dict[str, Tensor]) -> Tensor:
         layout = GraphLayout.of(x["batch"], x["query"].size(0))
-        return attention(x["query"], x["key"], x["value"], layout, BIASES[bias](x), dropout_p=0.5)
+        return attention(
+            x["query"], x["key"], x["value"], layout, BIASES[bias](x), dropout_p=0.5
+        )
 
     compiled = torch.compile(run, fullgraph=True, dynamic=True, backend=counter)
     for seed in range(8):

@@ -52,6 +52,9 @@ class GPSConv(PyGGPSConv, PairMessagePassing):
     with a residual and a norm around each part. Arguments, parameter names, outputs and printed
     form are PyG's.
 
+    ``x`` is added to what the local part gives, so a local part that adds its input itself adds it
+    twice: the published layer has ``GatedGCNConv(C, C, residual=False, edge_residual=True)`` here.
+
     Args:
         channels (int): ``F``.
         conv (torch.nn.Module, optional): The local part, or None. It may return

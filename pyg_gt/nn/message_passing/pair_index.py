@@ -50,7 +50,10 @@ class PairIndex(NamedTuple):
 def pair_index(
     layout: GraphLayout | DeferredLayout, num_pairs: int, what: str, device: torch.device
 ) -> PairIndex:
-    """The pairs of a layout, listed once for all layers.
+    """The pairs of a layout.
+
+    They are listed in each call: 0.3 ms of the 89 ms of a GRIT layer's training step on 32 graphs
+    of 23 nodes (one thread).
 
     Args:
         layout: The graphs.
@@ -68,9 +71,6 @@ def pair_index(
                 f"{layout.num_pairs} in all (got {num_pairs} rows); they stand graph by graph, in "
                 f"a graph row by row by (query, key)"
             )
-        return layout.cached(
-            "pair index", lambda: _listed(layout.batch, layout.num_nodes, num_pairs)
-        )
     if layout.batch is not None:
         return _listed(layout.batch, layout.num_nodes, num_pairs)
     batch = torch.zeros(layout.num_nodes, dtype=torch.long, device=device)

@@ -136,7 +136,9 @@ def test_without_a_change_they_run() -> None:
         ({"dropout_p": float("nan")}, ValueError, "'dropout_p' must lie"),
     ],
 )
-def test_ops_check_what_they_are_handed(changes: dict, error: type[Exception], says: str) -> None:
+def test_ops_check_what_they_are_handed(
+    changes: dict, error: type[Exception], says: str
+) -> None:
     """They can be called by anybody, and what lies behind them reads addresses."""
     with pytest.raises(error, match=says):
         forward(**changes)

@@ -181,10 +181,7 @@ def _backward(
     problem = _problem(query, key, *given)
     needs = needs_pairs or needs_mask or needs_edges, False, False
     dq, dk, dv, dbias, _, _ = kernels.backward(
-        problem.full,
-        grad,
-        Saved(query, key, value, out, stats),
-        needs,
+        problem.full, grad, Saved(query, key, value, out, stats), needs,
         dropout=_dropout_of(query),
     )
     pair_values, edge_values, mask_values = (given[i] for i in (4, 6, 8))

@@ -251,7 +251,9 @@ def _self_test(library: ctypes.CDLL) -> str | None:
     numbers = ctypes.c_float * 3
     out, stats = numbers(), (ctypes.c_float * 6)()
     ptr = (ctypes.c_int64 * 3)(0, 2, 3)
-    arguments = _Arguments(graphs=2, queries=3, keys=3, heads=1, channels=1, threads=1, scale=1.0)
+    arguments = _Arguments(
+        graphs=2, queries=3, keys=3, heads=1, channels=1, threads=1, scale=1.0
+    )
     fields: dict[str, Any] = {
         "query": numbers(*query), "key": numbers(*key), "value": numbers(*value), "out": out,
         "stats": stats, "query_ptr": ptr, "key_ptr": ptr,
